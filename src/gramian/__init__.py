@@ -1,0 +1,62 @@
+"""Gramian learns from ratings: matrix factorization, the whole family in one house.
+
+    >>> import gramian as gm
+    >>> ratings = gm.load_dataset("movielens-small")
+    >>> train, test = ratings.split(0.2, seed=0)
+    >>> model = gm.ALS().fit(train)
+    >>> model.recommend(15, n=10)  # doctest: +SKIP
+
+Names are loaded at first use: importing the package is quick and starts neither Numba nor a plotting library.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+__version__ = version("gramian")
+
+if TYPE_CHECKING:
+    from gramian.data.datasets import load_dataset as load_dataset
+    from gramian.data.doctor import check_ratings as check_ratings
+    from gramian.data.readers import read_ratings as read_ratings
+    from gramian.data.synthetic import synthetic_ratings as synthetic_ratings
+    from gramian.errors import *  # noqa: F403
+    from gramian.history import History as History
+    from gramian.models.base import Model as Model
+    from gramian.models.base import Recipe as Recipe
+    from gramian.ratings import Ratings as Ratings
+    from gramian.zoo import *  # noqa: F403
+
+_HOMES = {
+    "Ratings": "gramian.ratings",
+    "read_ratings": "gramian.data.readers",
+    "load_dataset": "gramian.data.datasets",
+    "check_ratings": "gramian.data.doctor",
+    "synthetic_ratings": "gramian.data.synthetic",
+    "History": "gramian.history",
+    "Model": "gramian.models.base",
+    "Recipe": "gramian.models.base",
+    "load": "gramian.zoo",
+    "make_recipe": "gramian.zoo",
+    "recipe_from_dict": "gramian.zoo",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Find a public name where it lives: in `_HOMES`, or, capitalized, among the errors or the recipes."""
+    homes = [_HOMES[name]] if name in _HOMES else ["gramian.errors", "gramian.zoo"] if name[0].isupper() else []
+    for home in homes:
+        module = import_module(home)
+        if hasattr(module, name):
+            globals()[name] = getattr(module, name)
+            return globals()[name]
+    raise AttributeError(f"module 'gramian' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    from gramian import errors, zoo
+
+    classes = [name for module in (errors, zoo) for name, value in vars(module).items() if isinstance(value, type)]
+    return sorted({*_HOMES, *classes, "__version__"})

@@ -1,0 +1,1 @@
+"""Readers, bundled and downloadable sets, synthetic truth, the data doctor."""

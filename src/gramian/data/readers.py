@@ -1,0 +1,198 @@
+"""Reading files of ratings: CSV, TSV, `::`, gzip, Parquet, Arrow."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import os
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from gramian.errors import DataError
+from gramian.frames import USUAL, Names, find_columns, pick_columns
+from gramian.ratings import Ratings
+
+__all__ = ["read_items", "read_ratings", "read_table"]
+
+SEPARATORS = ("::", "\t", ",", ";", "|")
+PARQUET = (".parquet", ".pq")
+ARROW = (".arrow", ".feather", ".ipc")
+ROLES = ("user", "item", "rating", "time")
+
+
+def read_ratings(
+    path: str | os.PathLike[str],
+    user: str | int | None = None,
+    item: str | int | None = None,
+    rating: str | int | None = None,
+    time: str | int | None = None,
+    *,
+    separator: str | None = None,
+    header: bool | None = None,
+    duplicates: str = "last",
+) -> Ratings:
+    """Read ratings from a file.
+
+    Args:
+        path: A CSV, TSV or ``::``-separated text (``.gz`` too), Parquet, or Arrow (IPC, Feather) file.
+        user, item, rating, time: Column names, or positions from 0. Not given: found by their usual names
+            (``userId``, ``movie_id``, ``stars``, ``timestamp``, …), or, without a header, taken in the order
+            user, item, rating, time. ``time`` may be absent.
+        separator: Of a text file; found from its first line if not given.
+        header: Whether a text file's first line names the columns; found if not given.
+        duplicates: What to do with repeated (user, item) pairs: ``"last"``, ``"mean"`` or ``"raise"``; see
+            :meth:`Ratings.from_frame`.
+
+    Ids are kept as they come: a column where every entry is written as a plain integer gives integer ids,
+    any other (``"007"``, ``"ab3"``) text ids.
+
+    Raises:
+        DataError: The file is missing, empty, or of an unknown kind; a column is missing; a rating or time is
+            missing, not a number or not finite (with its line); pairs repeat under ``"raise"``.
+    """
+    names: Names = {"user": user, "item": item, "rating": rating, "time": time}
+    table, first_row, row_word = read_table(path, names, separator=separator, header=header)
+    return Ratings.from_columns(table, duplicates=duplicates, first_row=first_row, row_word=row_word)
+
+
+def read_table(
+    path: str | os.PathLike[str],
+    names: Names,
+    *,
+    separator: str | None = None,
+    header: bool | None = None,
+    needed: tuple[str, ...] = ("user", "item", "rating"),
+) -> tuple[pl.DataFrame, int, str]:
+    """The columns of a file of ratings, unchecked; the number of its first row; and what a row is called."""
+    source = _existing(path)
+    wanted = {
+        role: names.get(role) for role in ROLES if role in needed or names.get(role) is not None or role == "time"
+    }
+    kind = source.suffix.lower()
+    if kind in PARQUET + ARROW:
+        read = pl.read_parquet if kind in PARQUET else pl.read_ipc
+        return pick_columns(_guarded(source, lambda: read(source)), wanted), 1, "row"
+    content = _text_bytes(source)
+    first = content[: content.find(b"\n") + 1 or None].decode("utf-8", errors="replace").strip("\r\n\ufeff")
+    sep = separator or max(SEPARATORS, key=first.count)
+    fields = [field.strip().strip('"') for field in first.split(sep)]
+    has_header = _has_header(fields) if header is None else header
+    if len(sep) > 1:
+        content, sep = content.replace(sep.encode(), b"\x1f"), "\x1f"
+    table = _guarded(source, lambda: _parse(content, sep, has_header))
+    if not has_header:
+        wanted = _by_position(wanted, len(table.columns), needed)
+    picked = pick_columns(table, wanted)
+    return (
+        picked.with_columns(_plain_integers(picked[c]) for c in ("user", "item") if c in picked.columns),
+        (2 if has_header else 1),
+        "line",
+    )
+
+
+def read_items(path: str | os.PathLike[str], item: str | None = None, title: str | None = None) -> pl.DataFrame:
+    """A table about items from a CSV or Parquet file: the columns ``item`` and ``title``, then the rest.
+
+    Args:
+        path: The file, with a header.
+        item, title: Column names; not given, found by the usual names (``movieId``, ``name``, …).
+    """
+    source = _existing(path)
+    if source.suffix.lower() in PARQUET:
+        table = _guarded(source, lambda: pl.read_parquet(source))
+    else:
+        content = _text_bytes(source)
+        first = content[: content.find(b"\n")].decode("utf-8", errors="replace")
+        sep = max(SEPARATORS[1:], key=first.count)
+        table = _guarded(source, lambda: _parse(content, sep, True))
+    column = find_columns(table.columns, {"item": item})["item"]
+    titles = [title] if title else [c for c in table.columns if c.lower() in ("title", "name", "originaltitle")]
+    if not titles or titles[0] not in table.columns:
+        raise DataError(f"No column for the title was found: the columns are {table.columns}; say which with title=….")
+    rest = [c for c in table.columns if c not in (column, titles[0], "item", "title")]
+    return table.select(_plain_integers(table[column]).alias("item"), pl.col(titles[0]).alias("title"), *rest)
+
+
+def _existing(path: str | os.PathLike[str]) -> Path:
+    source = Path(path)
+    if source.is_dir():
+        raise DataError(f"A file of ratings is needed: {str(source)!r} is a folder; name a file in it.")
+    if not source.is_file():
+        raise DataError(f"There is no file {str(source)!r}; check the path.")
+    return source
+
+
+def _text_bytes(source: Path) -> bytes:
+    content = _guarded(source, source.read_bytes)
+    if content[:2] == b"\x1f\x8b":
+        content = _guarded(source, lambda: gzip.decompress(content))
+    if not content.strip():
+        raise DataError(f"The file {str(source)!r} is empty; give a file with ratings.")
+    if b"\0" in content[:4096]:
+        raise DataError(
+            f"The file {str(source)!r} is not text: give CSV, TSV or '::' text (gzip too), Parquet or Arrow, "
+            "with its usual ending."
+        )
+    return bytes(content)
+
+
+def _guarded(source: Path, read: Any) -> Any:
+    """Run a reader; its errors become one sentence."""
+    try:
+        return read()
+    except (pl.exceptions.PolarsError, OSError, EOFError, gzip.BadGzipFile) as error:
+        reason = " ".join(str(error).split("\n")[0].split())
+        raise DataError(f"The file {str(source)!r} cannot be read: {reason}.") from None
+
+
+def _parse(content: bytes, separator: str, header: bool) -> pl.DataFrame:
+    """All columns as text: conversion comes later, where an error can name its line."""
+    return pl.read_csv(
+        io.BytesIO(content),
+        separator=separator,
+        has_header=header,
+        infer_schema=False,
+        encoding="utf8-lossy",
+        truncate_ragged_lines=True,
+        quote_char=None if separator == "\x1f" else '"',
+    )
+
+
+def _has_header(fields: list[str]) -> bool:
+    """A first line with a usual column name is a header; so is one without any number."""
+    plain = {"".join(ch for ch in field.lower() if ch.isalnum()) for field in fields}
+    usual = {name for names in USUAL.values() for name in names}
+    return bool(plain & usual) or not any(_is_number(field) for field in fields)
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _by_position(wanted: Names, n_columns: int, needed: tuple[str, ...]) -> Names:
+    """Without a header: user, item, rating, time in this order, where not given otherwise."""
+    if n_columns < len(needed):
+        raise DataError(
+            f"Too few columns: found {n_columns} without a header, {', '.join(needed)} are needed; "
+            "check the separator, or give separator=…."
+        )
+    places = {role: place for place, role in enumerate(r for r in ROLES if r in needed or r == "time")}
+    given = {role: value for role, value in wanted.items() if value is not None}
+    free = {role: place for role, place in places.items() if place < n_columns and role not in given}
+    taken = {value for value in given.values() if isinstance(value, int)}
+    return {**given, **{role: place for role, place in free.items() if place not in taken}}
+
+
+def _plain_integers(series: pl.Series) -> pl.Series:
+    """Text ids as integers where every one is written as a plain integer, so that nothing is lost."""
+    if series.dtype != pl.String:
+        return series
+    numbers = series.cast(pl.Int64, strict=False)
+    same = (numbers.cast(pl.String) == series).fill_null(value=False)
+    return numbers if (same | series.is_null()).all() else series

@@ -1,0 +1,59 @@
+"""Compressed sparse rows, and their transpose."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["CSR", "csr_from_sorted", "transpose"]
+
+
+class CSR(NamedTuple):
+    """A sparse matrix by rows: row *i* holds ``indices[indptr[i]:indptr[i+1]]`` and their values.
+
+    ``indptr`` is int64 of length rows + 1, ``indices`` int32 (ascending within a row), ``values`` float32.
+    """
+
+    indptr: npt.NDArray[np.int64]
+    indices: npt.NDArray[np.int32]
+    values: npt.NDArray[np.float32]
+
+    @property
+    def n_rows(self) -> int:
+        """How many rows there are, empty ones included."""
+        return len(self.indptr) - 1
+
+    @property
+    def counts(self) -> npt.NDArray[np.int64]:
+        """How many entries each row has."""
+        return np.diff(self.indptr)
+
+    def row_codes(self) -> npt.NDArray[np.int32]:
+        """The row of every entry, in order (made anew at each call)."""
+        return np.repeat(np.arange(self.n_rows, dtype=np.int32), self.counts)
+
+    def row(self, i: int) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float32]]:
+        """The indices and values of one row (views)."""
+        part = slice(self.indptr[i], self.indptr[i + 1])
+        return self.indices[part], self.values[part]
+
+
+def csr_from_sorted(rows: npt.NDArray[Any], columns: npt.NDArray[Any], values: npt.NDArray[Any], n_rows: int) -> CSR:
+    """Build a CSR from entries that are already sorted by (row, column)."""
+    indptr = np.zeros(n_rows + 1, np.int64)
+    np.cumsum(np.bincount(rows, minlength=n_rows), out=indptr[1:])
+    return CSR(indptr, np.ascontiguousarray(columns, np.int32), np.ascontiguousarray(values, np.float32))
+
+
+def transpose(matrix: CSR, n_columns: int) -> CSR:
+    """The same entries by columns; rows stay ascending within each column."""
+    from scipy.sparse import csr_array
+
+    turned = csr_array((matrix.values, matrix.indices, matrix.indptr), shape=(matrix.n_rows, n_columns)).tocsc()
+    return CSR(
+        np.asarray(turned.indptr, np.int64),
+        np.asarray(turned.indices, np.int32),
+        np.asarray(turned.data, np.float32),
+    )

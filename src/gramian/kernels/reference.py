@@ -1,0 +1,204 @@
+r"""The slow, obvious twin of every kernel, in plain NumPy, straight from the equations.
+
+It is also the copy to learn from. The model is
+
+.. math:: \hat r_{ij} = \mu + b_i + c_j + w_i^\top u_j
+
+with user factors W (N × K), item factors U (M × K), user biases b, item biases c and the global mean μ. The
+objective, over the set Ω of observed pairs, is
+
+.. math::
+    J = \sum_{(i,j)\in\Omega} (r_{ij} - \hat r_{ij})^2
+        + \lambda\left(\|W\|_F^2 + \|U\|_F^2\right) + \lambda_b\left(\|b\|^2 + \|c\|^2\right)
+
+J is quadratic in any one of W, U, b, c while the others are fixed. Its gradient for one user's factors,
+
+.. math:: \tfrac12\,\partial J/\partial w_i = -\sum_{j\in\Psi_i}(r_{ij}-\hat r_{ij})\,u_j + \lambda w_i,
+
+vanishes where a K × K linear system holds, and that for the user's bias where a mean does:
+
+.. math::
+    w_i = \Big(\lambda I + \sum_{j\in\Psi_i} u_j u_j^\top\Big)^{-1} \sum_{j\in\Psi_i}(r_{ij}-b_i-c_j-\mu)\,u_j,
+    \qquad
+    b_i = \frac{\sum_{j\in\Psi_i}(r_{ij}-w_i^\top u_j-c_j-\mu)}{|\Psi_i| + \lambda_b}
+
+Items mirror users: where a user's update has :math:`c_j`, an item's has :math:`b_i`.
+:func:`listing_by_loops` and :func:`listing_by_rows` do exactly this, rating by rating and row by row.
+:func:`half_sweep` solves factors and bias together, as one system with a constant 1 appended to
+:math:`u_j`; this is what :class:`gramian.ALS` does by default.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from gramian.kernels.csr import CSR
+
+__all__ = [
+    "explain_row",
+    "gradient",
+    "half_sweep",
+    "listing_by_loops",
+    "listing_by_rows",
+    "minimum_norm_row",
+    "objective",
+    "row_system",
+    "squared_errors",
+]
+
+Array = npt.NDArray[Any]
+
+
+def listing_by_loops(
+    rows: CSR,
+    W: Array,
+    b: Array,
+    U: Array,
+    c: Array,
+    mu: float,
+    regularization: float,
+    bias_regularization: float,
+) -> None:
+    """One side's update rating by rating, in place: W[i], then b[i] with the new W[i]."""
+    K = W.shape[1]
+    for i in range(rows.n_rows):
+        items, ratings = rows.row(i)
+        if len(items) == 0:
+            continue
+        matrix = regularization * np.eye(K)
+        vector = np.zeros(K)
+        for j, r in zip(items, ratings, strict=True):
+            matrix += np.outer(U[j], U[j])
+            vector += (r - b[i] - c[j] - mu) * U[j]
+        W[i] = np.linalg.solve(matrix, vector)
+        total = 0.0
+        for j, r in zip(items, ratings, strict=True):
+            total += r - W[i] @ U[j] - c[j] - mu
+        b[i] = total / (len(items) + bias_regularization)
+
+
+def listing_by_rows(
+    rows: CSR,
+    W: Array,
+    b: Array,
+    U: Array,
+    c: Array,
+    mu: float,
+    regularization: float,
+    bias_regularization: float,
+) -> None:
+    """The same update vectorized per row: the Gramian of a row is one matrix product."""
+    ridge = regularization * np.eye(W.shape[1])
+    for i in range(rows.n_rows):
+        items, ratings = rows.row(i)
+        if len(items) == 0:
+            continue
+        V = U[items]
+        rest = ratings - c[items] - mu
+        W[i] = np.linalg.solve(V.T @ V + ridge, V.T @ (rest - b[i]))
+        b[i] = (rest - V @ W[i]).sum() / (len(items) + bias_regularization)
+
+
+def row_system(
+    indices: Array,
+    values: Array,
+    other: Array,
+    *,
+    biased: bool,
+    offset: float,
+    precision: Array,
+    by_count: bool,
+) -> tuple[Array, Array, Array, Array]:
+    """``(V, t, A, y)`` of one row: its design, its targets, and A = sΛ + VᵀV, y = Vᵀt."""
+    V = np.array(other[indices], np.float64)
+    targets = values.astype(np.float64) - offset
+    if biased:
+        targets -= V[:, -1]
+        V[:, -1] = 1.0
+    scale = len(indices) if by_count else 1
+    return V, targets, scale * precision.astype(np.float64) + V.T @ V, V.T @ targets
+
+
+def half_sweep(
+    rows: CSR, other: Array, *, biased: bool, offset: float, precision: Array, by_count: bool = False
+) -> Array:
+    """Solve every row of one side, given the other; the minimum-norm solution where A is singular."""
+    out = np.zeros((rows.n_rows, other.shape[1]))
+    for i in range(rows.n_rows):
+        indices, values = rows.row(i)
+        if len(indices):
+            out[i] = minimum_norm_row(
+                indices, values, other, biased=biased, offset=offset, precision=precision, by_count=by_count
+            )
+    return out
+
+
+def minimum_norm_row(indices: Array, values: Array, other: Array, **system: Any) -> Array:
+    """X = A⁺y: the solution of one row, of least norm where there are many (λ = 0, few ratings).
+
+    Without a prior this is the least-squares problem on V itself, which loses half as many digits as its Gramian.
+    """
+    V, targets, A, y = row_system(indices, values, other, **system)
+    if not np.any(system["precision"]):
+        tolerance = np.finfo(other.dtype).eps * max(V.shape)
+        return np.linalg.lstsq(V, targets, rcond=tolerance)[0]
+    eigenvalues, Q = np.linalg.eigh(A)
+    large = eigenvalues > eigenvalues[-1] * len(A) * np.finfo(np.float64).eps
+    return Q[:, large] @ ((Q[:, large].T @ y) / eigenvalues[large])
+
+
+def squared_errors(rows: CSR, here: Array, other: Array, *, biased: bool, offset: float) -> Array:
+    """The sum of squared residuals of every row."""
+    out = np.zeros(rows.n_rows)
+    for i in range(rows.n_rows):
+        indices, values = rows.row(i)
+        out[i] = np.sum((values - _predicted(here[i], other[indices], biased, offset)) ** 2)
+    return out
+
+
+def _predicted(row: Array, others: Array, biased: bool, offset: float) -> Array:
+    if not biased:
+        return others @ row + offset
+    return others[:, :-1] @ row[:-1] + row[-1] + others[:, -1] + offset
+
+
+def objective(
+    by_user: CSR, by_item: CSR, users: Array, items: Array, *, biased: bool, offset: float, precision: Array,
+    by_count: bool = False,
+) -> float:  # fmt: skip
+    """J: the squared errors and the penalty of both sides."""
+    total = squared_errors(by_user, users, items, biased=biased, offset=offset).sum()
+    for rows, side in ((by_user, users), (by_item, items)):
+        weights = rows.counts if by_count else np.ones(rows.n_rows)
+        total += np.sum(weights * np.einsum("id,de,ie->i", side, precision, side))
+    return float(total)
+
+
+def gradient(
+    rows: CSR,
+    here: Array,
+    other: Array,
+    *,
+    biased: bool,
+    offset: float,
+    precision: Array,
+    by_count: bool = False,
+) -> Array:
+    """½ ∂J/∂X for one side's rows X: A x − y, zero at the solution of a half-sweep."""
+    out = np.zeros(here.shape)
+    for i in range(rows.n_rows):
+        indices, values = rows.row(i)
+        _, _, A, y = row_system(
+            indices, values, other, biased=biased, offset=offset, precision=precision, by_count=by_count
+        )
+        out[i] = A @ here[i] - y
+    return out
+
+
+def explain_row(indices: Array, values: Array, other: Array, target: Array, **system: Any) -> Array:
+    """What each rated item contributes to targetᵀx: the terms of targetᵀA⁻¹Vᵀt, one per rating."""
+    V, targets, A, _ = row_system(indices, values, other, **system)
+    return (V @ (np.linalg.pinv(A, hermitian=True) @ target.astype(np.float64))) * targets

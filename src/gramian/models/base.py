@@ -1,0 +1,357 @@
+"""What every recipe and every model has in common: the verbs, and the policies behind them."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import warnings
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, ClassVar, Generic, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from gramian.errors import DataError, UnknownIdError, UnknownIdWarning
+from gramian.history import History
+from gramian.ids import Codes, IdMap
+from gramian.metrics import rating_errors
+from gramian.models.tables import best_pairs, item_table
+from gramian.parameters import check_choice, check_fields, check_number
+from gramian.persist import Arrays, write_file
+from gramian.ratings import Ratings
+
+__all__ = ["UNKNOWN", "Epoch", "Model", "Recipe"]
+
+Array = npt.NDArray[Any]
+ModelT = TypeVar("ModelT", bound="Model", covariant=True)
+UNKNOWN = ("fallback", "nan", "raise")
+# Scores of one block of users in `recommend`: 16 million cells, 64 MiB in float32.
+BLOCK_CELLS = 1 << 24
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """One epoch's outcome: the new parameters, and what goes into the history beside epoch and seconds."""
+
+    arrays: Arrays
+    record: dict[str, float | int]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe(ABC, Generic[ModelT]):
+    """Settings of a model: a frozen dataclass, comparable, printable, and JSON-able.
+
+    A family of models gives :meth:`start`, :meth:`epoch` and :meth:`model`; training itself (progress,
+    validation, early stopping, checkpoints, interrupts) is the same for all and stands in
+    :mod:`gramian.models.training`.
+    """
+
+    name: ClassVar[str]
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+
+    @property
+    def n_epochs(self) -> int:
+        """How many epochs a full training has."""
+        return int(getattr(self, "epochs", 1))
+
+    def to_dict(self) -> dict[str, Any]:
+        """The recipe's name and fields as plain data; :func:`gramian.recipe_from_dict` reads it back."""
+        return {"name": self.name, **dataclasses.asdict(self)}
+
+    def to_json(self) -> str:
+        """The same as JSON text."""
+        return json.dumps(self.to_dict())
+
+    def fit(
+        self,
+        ratings: Ratings,
+        validation: Ratings | None = None,
+        *,
+        checkpoint: str | os.PathLike[str] | None = None,
+        resume: bool = False,
+        progress: bool = False,
+        callback: Callable[[Model], object] | None = None,
+    ) -> ModelT:
+        """Train a fresh model; the recipe is not changed.
+
+        Args:
+            ratings: The training ratings.
+            validation: Ratings to measure after each epoch, and to stop early on where the recipe has a
+                ``patience``; the model of the best epoch is then returned.
+            checkpoint: A file to keep the state of the training in after every epoch; removed at the end.
+            resume: Go on from ``checkpoint`` if that file exists. The result is the same as without a break.
+            progress: Show a progress bar on stderr.
+            callback: Called with the model after every epoch.
+
+        An interrupt (Ctrl-C) ends the training with the model of the last full epoch and a TrainingWarning;
+        before the first epoch is done it is raised as usual.
+
+        Raises:
+            DataError: The ratings or the checkpoint cannot be used.
+            ParameterError: ``patience`` is set without ``validation``.
+        """
+        from gramian.models.training import train
+
+        return train(self, ratings, validation, checkpoint, resume, progress, callback)
+
+    def iterate(self, ratings: Ratings, validation: Ratings | None = None) -> Iterator[ModelT]:
+        """A usable model after every epoch."""
+        from gramian.models.training import iterate
+
+        return (self.finished(ratings, state.arrays, state.history) for state in iterate(self, ratings, validation))
+
+    def finished(self, ratings: Ratings, arrays: Arrays, history: History) -> ModelT:
+        """The usable model after an epoch."""
+        return self.model(ratings, self.finish(ratings, arrays), history)
+
+    @abstractmethod
+    def start(self, ratings: Ratings) -> Arrays:
+        """The parameters before the first epoch."""
+
+    @abstractmethod
+    def epoch(self, ratings: Ratings, arrays: Arrays, number: int) -> Epoch:
+        """One epoch (``number`` from 1) from the parameters given, which are not changed."""
+
+    def finish(self, ratings: Ratings, arrays: Arrays) -> Arrays:
+        """What a model keeps of the parameters after an epoch; the training goes on from ``arrays``."""
+        return arrays
+
+    @abstractmethod
+    def model(self, ratings: Ratings, arrays: Arrays, history: History) -> ModelT:
+        """The model of finished parameters, from a training or a file; FormatError where they do not fit."""
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Model(ABC):
+    """A trained model. It never changes; :meth:`update` returns a new one.
+
+    Attributes:
+        recipe: The recipe it was made by.
+        ratings: The training ratings (ids, what each user has seen, titles).
+        history: The record of each epoch.
+    """
+
+    recipe: Recipe[Any]
+    ratings: Ratings
+    history: History
+
+    # ---- what a family gives --------------------------------------------------------------------
+
+    @abstractmethod
+    def score_pairs(self, users: Codes, items: Codes) -> Array:
+        """Unclipped predictions of pairs of codes; −1 is somebody or something unknown."""
+
+    @abstractmethod
+    def score_block(self, users: Codes) -> Array:
+        """Unclipped predictions of some users for all items, (users, M), to rounding."""
+
+    @abstractmethod
+    def arrays(self) -> Arrays:
+        """The parameters, as :meth:`Recipe.model` takes them."""
+
+    # ---- ids ------------------------------------------------------------------------------------
+
+    @property
+    def user_ids(self) -> IdMap:
+        """The users, in the order of their codes."""
+        return self.ratings.user_ids
+
+    @property
+    def item_ids(self) -> IdMap:
+        """The items, in the order of their codes."""
+        return self.ratings.item_ids
+
+    @property
+    def scale(self) -> tuple[float, float]:
+        """The smallest and the largest rating seen in training; predictions are clipped to it."""
+        return self.ratings.scale
+
+    def _codes(self, ids: IdMap, values: Any, what: str, unknown: str, say: bool = True) -> Codes:
+        """Codes of ids, −1 for unknown ones, after the policy has been carried out."""
+        check_choice("unknown", unknown, UNKNOWN, type(self).__name__)
+        codes = ids.codes(values, what)
+        lost = int((codes < 0).sum())
+        if lost and (unknown == "raise" or say):
+            example = values if isinstance(values, str) or not np.ndim(values) else list(values)[int(np.argmin(codes))]
+            example = example.item() if isinstance(example, np.generic) else example
+            found = f"{lost} of {len(codes)} {what} ids are unknown to the model, for example {example!r}"
+            if unknown == "raise":
+                raise UnknownIdError(f"{found}; correct them, or choose unknown='fallback' or 'nan'.")
+            if unknown == "fallback":
+                warnings.warn(f"{found}; what the biases know stands in.", UnknownIdWarning, stacklevel=3)
+        return codes
+
+    # ---- predicting -----------------------------------------------------------------------------
+
+    def predict(self, users: Any, items: Any, *, unknown: str = "fallback", clip: bool = True) -> Array:
+        """Predicted ratings of (user, item) pairs, on the rating scale.
+
+        Args:
+            users: User ids, one per pair; one id alone goes with every item.
+            items: Item ids, one per pair; one id alone goes with every user.
+            unknown: Pairs with an unknown id: ``"fallback"`` predicts what the biases know, then the global
+                mean, and warns; ``"nan"`` gives NaN; ``"raise"`` raises.
+            clip: Whether to clip to the scale of the training ratings.
+
+        Returns:
+            A float array with one prediction per pair.
+
+        Raises:
+            DataError: The lengths differ, or the ids are of another kind than the model's.
+            UnknownIdError: An id is unknown, under ``"raise"``.
+        """
+        user_codes = self._codes(self.user_ids, users, "user", unknown)
+        item_codes = self._codes(self.item_ids, items, "item", unknown)
+        if 1 not in (len(user_codes), len(item_codes)) and len(user_codes) != len(item_codes):
+            raise DataError(
+                f"Users and items must pair up: found {len(user_codes)} users and {len(item_codes)} items; "
+                "give one per pair, or a single one."
+            )
+        users, items = np.broadcast_arrays(user_codes, item_codes)
+        return self._predict_codes(users, items, unknown, clip)
+
+    def _predict_codes(self, users: Codes, items: Codes, unknown: str, clip: bool) -> Array:
+        predicted = self.score_pairs(users, items)
+        if clip:
+            np.clip(predicted, *self.scale, out=predicted)
+        if unknown == "nan":
+            predicted[(users < 0) | (items < 0)] = np.nan
+        return predicted
+
+    def evaluate(self, test: Ratings, *, unknown: str = "fallback", clip: bool = True) -> dict[str, float | int]:
+        """``{"rmse", "mse", "mae", "n"}`` of the predictions of ``test``.
+
+        A test user or item without training ratings is normal: ``unknown="fallback"`` predicts it from what
+        the biases know, without a warning; ``"nan"`` leaves such pairs out of the figures and of ``n``.
+        """
+        users, items = self.codes_of(test, unknown)
+        predicted = self._predict_codes(users, items, unknown, clip)
+        known = ~np.isnan(predicted)
+        if not known.any():
+            raise DataError(
+                "Nothing is left to evaluate: no test pair has both a known user and a known item; "
+                "choose unknown='fallback', or test on ratings of known users."
+            )
+        return rating_errors(test.values[known], predicted[known])
+
+    def codes_of(self, test: Ratings, unknown: str = "fallback") -> tuple[Codes, Codes]:
+        """This model's codes of the rows of another table: each id is looked up once."""
+        users = self._codes(self.user_ids, test.user_ids.ids, "user", unknown, say=False)
+        items = self._codes(self.item_ids, test.item_ids.ids, "item", unknown, say=False)
+        return users[test.user_codes], items[test.item_codes]
+
+    # ---- recommending ---------------------------------------------------------------------------
+
+    def recommend(
+        self,
+        users: Any = None,
+        n: int = 10,
+        *,
+        exclude_seen: bool = True,
+        among: Iterable[Any] | None = None,
+        unknown: str = "fallback",
+    ) -> pl.DataFrame:
+        """The best items for one user, many, or (by default) all.
+
+        Args:
+            users: A user id, several, or None for every user.
+            n: How many items per user; exactly min(n, available) come.
+            exclude_seen: Leave out the items that the user rated in training.
+            among: Candidate items; unknown ones are left out (with a warning) or raise.
+            unknown: An unknown user: ``"fallback"`` gets the items with the best biases, with a warning;
+                ``"nan"`` gets no rows; ``"raise"`` raises.
+
+        Returns:
+            A polars table: ``user``, ``item``, ``score``, ``rank`` (from 1), and ``title`` where titles are
+            known. The score is the predicted rating before clipping, so that the order can be seen.
+
+        Memory: users are scored in blocks of 64 MiB of scores, beside the table itself.
+        """
+        check_number("n", n, low=1, whole=True, owner="recommend")
+        ids = self.user_ids.ids if users is None else users
+        codes = self._codes(self.user_ids, ids, "user", unknown)
+        wanted = pl.Series(self.user_ids.ids if users is None else np.atleast_1d(np.asarray(ids)))
+        places = np.flatnonzero(codes >= 0) if unknown == "nan" else np.arange(len(codes))
+        candidates = self._candidates(among, unknown)
+        parts = []
+        step = max(1, BLOCK_CELLS // max(1, self.ratings.n_items))
+        for low in range(0, len(places), step):
+            block = places[low : low + step]
+            rows, columns, scores = self._best(codes[block], n, exclude_seen, candidates)
+            parts.append(self._ranked(wanted.gather(block[rows]), rows, columns, scores))
+        return pl.concat(parts) if parts else self._ranked(wanted.head(0), *(np.empty(0, np.int64),) * 3)
+
+    def _candidates(self, among: Iterable[Any] | None, unknown: str) -> Array | None:
+        """The item codes to choose from, or None for all."""
+        if among is None:
+            return None
+        codes = self._codes(self.item_ids, among if isinstance(among, np.ndarray | pl.Series) else list(among),
+                            "item", unknown)  # fmt: skip
+        return np.unique(codes[codes >= 0])
+
+    def _best(self, users: Codes, n: int, exclude_seen: bool, candidates: Array | None) -> tuple[Array, Array, Array]:
+        """Rows (places in ``users``), item codes and scores of the best items of a block of users."""
+        scores = self.score_block(users)
+        if exclude_seen:
+            for row, user in enumerate(users):
+                if user >= 0:
+                    scores[row, self.ratings.by_user.row(user)[0]] = -np.inf
+        columns = np.arange(scores.shape[1]) if candidates is None else candidates
+        if len(columns) == 0:
+            return (np.empty(0, np.int64),) * 3
+        rows, places, exact = best_pairs(
+            scores if candidates is None else scores[:, columns],
+            n,
+            lambda row, place: self.score_pairs(users[row], columns[place].astype(np.int32)),
+        )
+        return rows, columns[places], exact
+
+    def _ranked(self, users: pl.Series | None, rows: Array, items: Array, scores: Array) -> pl.DataFrame:
+        rank = np.arange(len(rows)) - np.searchsorted(rows, rows) + 1
+        return item_table(
+            self.item_ids,
+            items,
+            self.ratings.titles,
+            first={} if users is None else {"user": users},
+            score=np.asarray(scores, np.float64),
+            rank=rank.astype(np.int32),
+        )
+
+    # ---- keeping and showing --------------------------------------------------------------------
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the model as one safe file (safetensors, no pickle), whole or not at all.
+
+        Raises:
+            DataError: The file cannot be written; what stood there before is untouched.
+        """
+        arrays = {f"model.{name}": array for name, array in self.arrays().items()}
+        metadata = {"kind": "model", "recipe": self.recipe.to_dict(), "history": list(self.history)}
+        write_file(path, {**arrays, **self.ratings.to_arrays()}, metadata)
+
+    def plot_history(self, path: str | os.PathLike[str] | None = None) -> Any:
+        """Draw the train and validation curves; returns the matplotlib figure, and writes it to ``path``."""
+        from gramian.plots import learning_curve
+
+        return learning_curve(self.history, path, title=str(self.recipe))
+
+    def card(self) -> dict[str, Any]:
+        """What this model is, as plain data: recipe, sizes, scale, last epoch."""
+        return {
+            "recipe": self.recipe.to_dict(),
+            "users": self.ratings.n_users,
+            "items": self.ratings.n_items,
+            "ratings": len(self.ratings),
+            "scale": list(self.scale),
+            "global_mean": self.ratings.global_mean,
+            "last_epoch": dict(self.history[-1]) if len(self.history) else None,
+        }
+
+    def __repr__(self) -> str:
+        return f"<model of {self.recipe} on {self.ratings}>"

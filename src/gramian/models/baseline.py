@@ -1,0 +1,66 @@
+r"""The bar that every model must beat: the global mean and, on top of it, a bias per user and item.
+
+.. math::
+    \hat r_{ij} = \mu + b_i + c_j, \qquad
+    J = \sum_{(i,j)\in\Omega} (r_{ij} - \hat r_{ij})^2 + \lambda\left(\|b\|^2 + \|c\|^2\right)
+
+It is the factor model with K = 0, and is solved by the same half-sweeps.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from gramian.engine import local
+from gramian.models.als import AlternatingRecipe
+from gramian.models.base import Epoch
+from gramian.models.factor import SideSettings
+from gramian.parameters import param
+from gramian.persist import Arrays
+from gramian.ratings import Ratings
+
+__all__ = ["Baseline"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Baseline(AlternatingRecipe):
+    """μ + user bias + item bias, regularized; or μ alone.
+
+    Raises:
+        ParameterError: A field is outside its range.
+    """
+
+    name: ClassVar[str] = "baseline"
+
+    biases: bool = param(True, "user and item biases; without them the global mean alone")
+    regularization: float = param(4.0, "λ on the biases: so many ratings at the mean are added to each row", low=0)
+    epochs: int = param(10, "passes over both sides", low=1)
+    n_jobs: int | None = param(None, "threads; all cores if not given", low=1, optional=True)
+
+    @property
+    def side(self) -> SideSettings:
+        """How a row is solved: one unknown, its bias; or none."""
+        lambdas = np.full(int(self.biases), self.regularization)
+        return SideSettings(self.biases, local.Penalty(np.diag(lambdas)), self.n_jobs)
+
+    def offset(self, ratings: Ratings) -> float:
+        """μ of the training ratings."""
+        return ratings.global_mean
+
+    def start(self, ratings: Ratings) -> Arrays:
+        """All biases 0."""
+        width = int(self.biases)
+        return {
+            "user_rows": np.zeros((ratings.n_users, width)),
+            "item_rows": np.zeros((ratings.n_items, width)),
+        }
+
+    def epoch(self, ratings: Ratings, arrays: Arrays, number: int) -> Epoch:
+        """Item biases given the users', then user biases given the new items'."""
+        items, singular_items = self.sweep(ratings, arrays["user_rows"], users=False)
+        users, singular_users = self.sweep(ratings, items, users=True)
+        made = {"user_rows": users, "item_rows": items}
+        return Epoch(made, self.record(ratings, made, singular_items + singular_users))

@@ -1,0 +1,365 @@
+r"""Models of the form :math:`\hat r_{ij} = \mu + b_i + c_j + w_i^\top u_j`, however they were trained.
+
+A side is one array of shape (rows, D): K factors and, with biases, the bias as the last column. A new user is
+*folded in* by one row of the half-sweep against the item rows, the very function that training uses.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from gramian.engine import local
+from gramian.errors import DataError, DataWarning, FormatError, ParameterError, UnknownIdError
+from gramian.ids import Codes, IdMap
+from gramian.kernels import reference
+from gramian.kernels.csr import CSR, csr_from_sorted
+from gramian.models.base import Array, Model, Recipe
+from gramian.models.tables import item_table, top_n
+from gramian.parameters import check_number
+from gramian.persist import Arrays
+from gramian.ratings import Ratings
+
+__all__ = ["Explanation", "FactorModel", "SideSettings"]
+
+# Pairs are scored in pieces of this many, so that gathered rows stay small.
+PIECE = 1 << 16
+
+
+@dataclass(frozen=True)
+class SideSettings:
+    """How rows are solved: whether the last column is a bias, the prior, and the threads."""
+
+    biased: bool
+    penalty: local.Penalty
+    n_jobs: int | None = None
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """A prediction taken apart; the parts sum to :attr:`prediction`, which is not clipped.
+
+    Attributes:
+        prediction: μ + user bias + item bias + the sum of the contributions.
+        global_mean: μ.
+        user_bias: How far this user's ratings lie from the rest, all else equal.
+        item_bias: The same for the item.
+        contributions: A table of ``item``, ``rating``, ``contribution`` (and ``title``): what each item that
+            the user rated adds to or takes from the prediction through the factors, strongest first.
+    """
+
+    user: Any
+    item: Any
+    prediction: float
+    global_mean: float
+    user_bias: float
+    item_bias: float
+    contributions: pl.DataFrame
+
+    def __str__(self) -> str:
+        factors = self.contributions["contribution"].sum()
+        return (
+            f"user {self.user!r}, item {self.item!r}: {self.prediction:.3f} = mean {self.global_mean:.3f} "
+            f"{self.user_bias:+.3f} user {self.item_bias:+.3f} item {factors:+.3f} from "
+            f"{self.contributions.height} rated items"
+        )
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class FactorModel(Model):
+    """A trained factor model.
+
+    Attributes:
+        user_rows: (N, D), float32 or float64.
+        item_rows: (M, D).
+        global_mean: μ of the training ratings (0 where the recipe has no biases).
+        settings: How a row is solved, for fold-in.
+    """
+
+    user_rows: Array
+    item_rows: Array
+    global_mean: float
+    settings: SideSettings
+
+    # ---- the parts by their usual names ---------------------------------------------------------
+
+    @property
+    def n_factors(self) -> int:
+        """K."""
+        return self.item_rows.shape[1] - self.settings.biased
+
+    @property
+    def user_factors(self) -> Array:
+        """W, (N, K)."""
+        return self.user_rows[:, : self.n_factors]
+
+    @property
+    def item_factors(self) -> Array:
+        """U, (M, K)."""
+        return self.item_rows[:, : self.n_factors]
+
+    @property
+    def user_biases(self) -> Array:
+        """b, (N,); zeros where the recipe has no biases."""
+        return self.user_rows[:, -1] if self.settings.biased else np.zeros(len(self.user_rows), self.user_rows.dtype)
+
+    @property
+    def item_biases(self) -> Array:
+        """c, (M,); zeros where the recipe has no biases."""
+        return self.item_rows[:, -1] if self.settings.biased else np.zeros(len(self.item_rows), self.item_rows.dtype)
+
+    def arrays(self) -> Arrays:
+        """The parameters by name."""
+        return {"user_rows": self.user_rows, "item_rows": self.item_rows}
+
+    # ---- scoring --------------------------------------------------------------------------------
+
+    def score_pairs(self, users: Codes, items: Codes) -> Array:
+        """μ + b + c + wᵀu of pairs of codes; an unknown side counts as a row of zeros."""
+        out = np.empty(len(users), self.item_rows.dtype)
+        for low in range(0, len(users), PIECE):
+            piece = slice(low, low + PIECE)
+            out[piece] = self._score_rows(_rows_or_zero(self.user_rows, users[piece]), items[piece])
+        return out
+
+    def _score_rows(self, user_rows: Array, items: Codes) -> Array:
+        """One prediction per user row and item: a sum over K whose rounding does not depend on the others."""
+        item_rows = _rows_or_zero(self.item_rows, items)
+        K = self.n_factors
+        scores = np.einsum("pk,pk->p", user_rows[:, :K], item_rows[:, :K]) + self.item_rows.dtype.type(self.global_mean)
+        if self.settings.biased:
+            scores += user_rows[:, K] + item_rows[:, K]
+        return scores
+
+    def score_block(self, users: Codes) -> Array:
+        """All items for some users, by one matrix product."""
+        return self._score_all(_rows_or_zero(self.user_rows, users))
+
+    def _score_all(self, rows: Array) -> Array:
+        scores: Array = rows[:, : self.n_factors] @ self.item_factors.T
+        scores += self.item_biases + self.item_rows.dtype.type(self.global_mean)
+        if self.settings.biased:
+            scores += rows[:, -1:]
+        return scores
+
+    # ---- somebody new ---------------------------------------------------------------------------
+
+    def fold_in(self, ratings: Mapping[Any, float], *, unknown: str = "fallback") -> Array:
+        """The row (D,) of a user with these ratings: the half-sweep's solution against the item rows.
+
+        For a training user's own ratings it is that user's row. With no known item it is zero: the user is
+        then predicted from the item biases alone.
+        """
+        items, values = self._given(ratings, unknown)
+        order = np.argsort(items)
+        one = csr_from_sorted(np.zeros(len(items), np.int64), items[order], values[order], 1)
+        return self._solve(one, self.item_rows)[0]
+
+    def _given(self, ratings: Mapping[Any, float], unknown: str) -> tuple[Codes, Array]:
+        """Codes and values of a dictionary of ratings, without the unknown items."""
+        if not isinstance(ratings, Mapping):
+            raise DataError(f"Ratings must be a dictionary of item: rating; got {type(ratings).__name__}.")
+        for item, value in ratings.items():
+            check_number(f"rating of item {item!r}", value, owner="recommend_for")
+        values = np.array(list(ratings.values()), np.float32)
+        low, high = self.scale
+        if len(values) and (values.min() < low or values.max() > high):
+            item = list(ratings)[int(np.argmax((values < low) | (values > high)))]
+            text = f"The rating {ratings[item]!r} of item {item!r} is off the scale {low:g} to {high:g}."
+            warnings.warn(text, DataWarning, stacklevel=4)
+        codes = self._codes(self.item_ids, list(ratings), "item", unknown)
+        return codes[codes >= 0], values[codes >= 0]
+
+    def _solve(self, rows: CSR, other: Array) -> Array:
+        s = self.settings
+        return local.half_sweep(rows, other, s.penalty, biased=s.biased, offset=self.global_mean, n_jobs=s.n_jobs)[0]
+
+    def recommend_for(
+        self,
+        ratings: Mapping[Any, float],
+        n: int = 10,
+        *,
+        exclude_seen: bool = True,
+        among: Any = None,
+        unknown: str = "fallback",
+    ) -> pl.DataFrame:
+        """The best items for somebody who is not in the training ratings: fold in, then rank.
+
+        Args:
+            ratings: What this person rated: ``{item: rating}``. It may be empty: the best biases come.
+            n: How many items; exactly min(n, available) come.
+            exclude_seen: Leave out the items in ``ratings``.
+            among: Candidate items.
+            unknown: Unknown items in ``ratings`` or ``among`` are left out, with a warning, or raise.
+
+        Returns:
+            A polars table: ``item``, ``score`` (before clipping), ``rank``, and ``title`` where known.
+        """
+        check_number("n", n, low=1, whole=True, owner="recommend_for")
+        row = self.fold_in(ratings, unknown=unknown)[None, :]
+        items = np.arange(len(self.item_rows), dtype=np.int32)
+        scores = self._score_rows(np.broadcast_to(row, (len(items), row.shape[1])), items)
+        if exclude_seen:
+            seen = self.item_ids.codes(list(ratings), "item")
+            scores[seen[seen >= 0]] = -np.inf
+        candidates = self._candidates(among, unknown)
+        if candidates is not None:
+            left_out = np.ones(len(scores), bool)
+            left_out[candidates] = False
+            scores[left_out] = -np.inf
+        best = top_n(scores, n)
+        return self._ranked(None, np.zeros(len(best), np.int64), best, scores[best])
+
+    # ---- looking inside -------------------------------------------------------------------------
+
+    def similar_items(self, item: Any, n: int = 10) -> pl.DataFrame:
+        """The items whose factors point the same way: ``item``, ``similarity`` (cosine), ``rank``, ``title``."""
+        code = self._one_code(self.item_ids, item, "item")
+        best, cosine = self._nearest(self.item_factors, code, n)
+        rank = np.arange(1, len(best) + 1, dtype=np.int32)
+        return item_table(self.item_ids, best, self.ratings.titles, similarity=cosine, rank=rank)
+
+    def similar_users(self, user: Any, n: int = 10) -> pl.DataFrame:
+        """The users whose factors point the same way: ``user``, ``similarity`` (cosine), ``rank``."""
+        code = self._one_code(self.user_ids, user, "user")
+        best, cosine = self._nearest(self.user_factors, code, n)
+        rank = np.arange(1, len(best) + 1, dtype=np.int32)
+        return pl.DataFrame({"user": self.user_ids.take(best), "similarity": cosine, "rank": rank})
+
+    def _nearest(self, factors: Array, code: int, n: int) -> tuple[Array, Array]:
+        self._need_factors()
+        check_number("n", n, low=1, whole=True, owner="similar")
+        lengths = np.linalg.norm(factors, axis=1)
+        products = np.einsum("mk,k->m", factors, factors[code]).astype(np.float64)
+        cosine = np.divide(products, lengths * lengths[code], out=np.zeros(len(factors)), where=lengths > 0)
+        cosine[code] = -np.inf
+        best = top_n(cosine, n)
+        return best, cosine[best]
+
+    @cached_property
+    def feature_axes(self) -> Array:
+        """R, (K, K), orthogonal: the principal axes of the latent features, strongest first.
+
+        WUᵀ = (WR)(UR)ᵀ for any orthogonal R, so the columns of W and U have no meaning by themselves. R are
+        the eigenvectors of WᵀW + UᵀU, each with the sign that makes its largest item positive; W and U of a
+        regularized fit are balanced, so these are the singular directions of WUᵀ.
+        """
+        W, U = self.user_factors.astype(np.float64), self.item_factors.astype(np.float64)
+        _, axes = np.linalg.eigh(W.T @ W + U.T @ U)
+        axes = axes[:, ::-1]
+        turned = U @ axes
+        peaks = turned[np.argmax(np.abs(turned), axis=0), np.arange(turned.shape[1])]
+        return axes * np.where(peaks < 0, -1.0, 1.0)
+
+    def top_items(self, feature: int, n: int = 10, *, lowest: bool = False) -> pl.DataFrame:
+        """What does a latent feature mean? Its strongest items: ``item``, ``weight``, ``rank``, ``title``.
+
+        Args:
+            feature: 0 … K − 1 along :attr:`feature_axes`, 0 the one that explains most.
+            n: How many items.
+            lowest: The other end of the feature instead.
+        """
+        self._need_factors()
+        check_number("feature", feature, low=0, high=self.n_factors - 1, whole=True, owner="top_items")
+        check_number("n", n, low=1, whole=True, owner="top_items")
+        weights = self.item_factors.astype(np.float64) @ self.feature_axes[:, feature]
+        best = top_n(-weights if lowest else weights, n)
+        rank = np.arange(1, len(best) + 1, dtype=np.int32)
+        return item_table(self.item_ids, best, self.ratings.titles, weight=weights[best], rank=rank)
+
+    def explain(self, user: Any, item: Any) -> Explanation:
+        r"""Take a prediction apart exactly.
+
+        The user's row solves :math:`A_i x_i = \sum_j v_j t_j`, so
+        :math:`w_i^\top u = \sum_j (u^\top A_i^{-1} v_j)\, t_j`: one term for each item *j* that the user rated.
+
+        Raises:
+            UnknownIdError: The user or the item is not in the training ratings.
+        """
+        i, j = self._one_code(self.user_ids, user, "user"), self._one_code(self.item_ids, item, "item")
+        rated, values = self.ratings.by_user.row(i)
+        target = self.item_rows[j].copy()
+        target[self.n_factors :] = 0
+        s = self.settings
+        terms = reference.explain_row(
+            rated, values, self.item_rows, target, biased=s.biased, offset=self.global_mean,
+            precision=s.penalty.precision, by_count=s.penalty.by_count,
+        )  # fmt: skip
+        order = np.argsort(-np.abs(terms), kind="stable")
+        table = item_table(
+            self.item_ids, rated[order], self.ratings.titles, rating=values[order], contribution=terms[order]
+        )
+        user_bias, item_bias = float(self.user_biases[i]), float(self.item_biases[j])
+        prediction = self.global_mean + user_bias + item_bias + float(terms.sum())
+        return Explanation(user, item, prediction, self.global_mean, user_bias, item_bias, table)
+
+    def _need_factors(self) -> None:
+        if self.n_factors == 0:
+            raise ParameterError(
+                f"{type(self.recipe).__name__} has no latent features: it has biases only; use ALS or another model."
+            )
+
+    def _one_code(self, ids: IdMap, value: Any, what: str) -> int:
+        code = int(ids.codes([value], what)[0])
+        if code < 0:
+            raise UnknownIdError(f"The {what} {value!r} is unknown to the model; give the id of a {what} in training.")
+        return code
+
+    # ---- new ratings ----------------------------------------------------------------------------
+
+    def update(self, new: Ratings) -> FactorModel:
+        """A new model that has also learned from ``new`` ratings, without starting again.
+
+        Known ids keep their codes; new users and items get rows. A pair rated again takes the new rating (the
+        later one where both tables have times). New and changed rows are solved first, then every row once
+        more on each side: the cost is about one and a half epochs.
+        """
+        ratings = self.ratings.merge(new)
+        grown = dataclasses.replace(
+            self,
+            ratings=ratings,
+            user_rows=_padded(self.user_rows, ratings.n_users),
+            item_rows=_padded(self.item_rows, ratings.n_items),
+            global_mean=ratings.global_mean if self.settings.biased else 0.0,
+        )
+        users = grown._solve(ratings.by_user, grown.item_rows)
+        items = grown._solve(ratings.by_item, users)
+        users = grown._solve(ratings.by_user, items)
+        return dataclasses.replace(grown, user_rows=users, item_rows=items)
+
+
+def checked_rows(recipe: Recipe[Any], ratings: Ratings, arrays: Arrays, width: int) -> tuple[Array, Array]:
+    """``user_rows`` and ``item_rows`` of a file, or FormatError where they cannot belong to this model."""
+    made = []
+    for name, count in (("user_rows", ratings.n_users), ("item_rows", ratings.n_items)):
+        array = arrays.get(name)
+        if array is None or array.shape != (count, width) or array.dtype not in (np.float32, np.float64):
+            found = "nothing" if array is None else f"{array.dtype} of shape {array.shape}"
+            raise FormatError(
+                f"The parameters {name!r} of {recipe.name} do not fit: found {found} for {(count, width)}; "
+                "use another copy of the file."
+            )
+        if not np.isfinite(array).all():
+            raise FormatError(f"The parameters {name!r} of {recipe.name} are not all finite; use another copy.")
+        made.append(array)
+    return made[0], made[1]
+
+
+def _rows_or_zero(rows: npt.NDArray[Any], codes: Codes) -> Array:
+    """The rows of ``codes``, zeros for −1."""
+    taken: Array = rows[codes]
+    if len(codes) and int(codes.min()) < 0:
+        taken[codes < 0] = 0
+    return taken
+
+
+def _padded(rows: Array, count: int) -> Array:
+    return np.concatenate([rows, np.zeros((count - len(rows), rows.shape[1]), rows.dtype)])

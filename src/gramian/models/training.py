@@ -1,0 +1,154 @@
+"""The loop around the epochs, the same for every recipe.
+
+Progress, validation, early stopping by patience, checkpoints, and interrupts live here; what an epoch
+computes is the recipe's.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gramian.errors import DataError, ParameterError, TrainingWarning
+from gramian.history import History
+from gramian.models.base import Model, ModelT, Recipe
+from gramian.persist import Arrays, read_file, write_file
+from gramian.ratings import Ratings
+
+__all__ = ["State", "iterate", "train"]
+
+
+@dataclass(frozen=True)
+class State:
+    """Where a training stands after some full epochs: the parameters, and those of the best epoch so far."""
+
+    arrays: Arrays
+    history: History
+    best_arrays: Arrays
+    best_epoch: int
+
+    @property
+    def epochs_since_best(self) -> int:
+        """How many epochs have passed without a better validation error."""
+        return len(self.history) - self.best_epoch
+
+
+def iterate(
+    recipe: Recipe[Any], ratings: Ratings, validation: Ratings | None = None, state: State | None = None
+) -> Iterator[State]:
+    """The state after every epoch, to the recipe's last, or until its patience is over."""
+    patience = getattr(recipe, "patience", None)
+    if patience is not None and validation is None:
+        raise ParameterError(
+            f"The 'patience' parameter of {type(recipe).__name__} needs validation ratings; "
+            "give validation=… or leave patience out."
+        )
+    if state is None:
+        start = recipe.start(ratings)
+        state = State(start, History(), start, 0)
+    while len(state.history) < recipe.n_epochs and (patience is None or state.epochs_since_best < patience):
+        state = _next(recipe, ratings, validation, state)
+        yield state
+
+
+def _next(recipe: Recipe[Any], ratings: Ratings, validation: Ratings | None, state: State) -> State:
+    number = len(state.history) + 1
+    began = time.perf_counter()
+    done = recipe.epoch(ratings, state.arrays, number)
+    seconds = time.perf_counter() - began
+    record: dict[str, Any] = dict(done.record)
+    if validation is not None:
+        model = recipe.finished(ratings, done.arrays, state.history)
+        record["validation_rmse"] = model.evaluate(validation)["rmse"]
+    history = state.history.append(epoch=number, **record, seconds=seconds)
+    if _is_better(record.get("validation_rmse"), state):
+        return State(done.arrays, history, done.arrays, number)
+    return replace(state, arrays=done.arrays, history=history)
+
+
+def _is_better(error: float | None, state: State) -> bool:
+    if error is None or state.best_epoch == 0:
+        return True
+    return bool(error < state.history[state.best_epoch - 1]["validation_rmse"])
+
+
+def train(
+    recipe: Recipe[ModelT],
+    ratings: Ratings,
+    validation: Ratings | None,
+    checkpoint: str | os.PathLike[str] | None,
+    resume: bool,
+    progress: bool,
+    callback: Callable[[Model], object] | None,
+) -> ModelT:
+    """Run a whole training; the arguments are those of :meth:`Recipe.fit`."""
+    if resume and checkpoint is None:
+        raise ParameterError("The 'resume' parameter of fit needs a checkpoint; give checkpoint='file'.")
+    path = None if checkpoint is None else Path(checkpoint)
+    if path is not None and not path.parent.is_dir():
+        raise DataError(f"The checkpoint cannot be written: there is no folder {str(path.parent)!r}; make it first.")
+    data = ratings.fingerprint() if path is not None else ""
+    begun = _read(path, recipe, data) if path is not None and resume and path.exists() else None
+    state = begun
+    with _bar(recipe, state, progress) as advance:
+        try:
+            for state in iterate(recipe, ratings, validation, begun):
+                if path is not None:
+                    _write(path, recipe, data, state)
+                if callback is not None:
+                    callback(recipe.finished(ratings, state.arrays, state.history))
+                advance(state)
+        except KeyboardInterrupt:
+            if state is None or len(state.history) == 0:
+                raise
+            text = f"The training was interrupted: the model is that of epoch {len(state.history)}, its last full one."
+            warnings.warn(text, TrainingWarning, stacklevel=3)
+            return recipe.finished(ratings, state.arrays, state.history)
+    if state is None:
+        raise ParameterError("The 'epochs' parameter must be at least 1.")
+    if path is not None:
+        path.unlink(missing_ok=True)
+    early = getattr(recipe, "patience", None) is not None
+    return recipe.finished(ratings, state.best_arrays if early else state.arrays, state.history)
+
+
+def _bar(recipe: Recipe[Any], state: State | None, shown: bool) -> Any:
+    from gramian.progress import epoch_bar
+
+    return epoch_bar(type(recipe).__name__, recipe.n_epochs, 0 if state is None else len(state.history), shown)
+
+
+def _write(path: Path, recipe: Recipe[Any], data: str, state: State) -> None:
+    arrays = {f"now.{name}": array for name, array in state.arrays.items()}
+    if state.best_epoch != len(state.history):
+        arrays |= {f"best.{name}": array for name, array in state.best_arrays.items()}
+    about = {
+        "kind": "checkpoint",
+        "recipe": recipe.to_dict(),
+        "data": data,
+        "history": list(state.history),
+        "best_epoch": state.best_epoch,
+    }
+    write_file(path, arrays, about)
+
+
+def _read(path: Path, recipe: Recipe[Any], data: str) -> State:
+    arrays, about = read_file(path)
+    wanted = {**recipe.to_dict(), "epochs": None, "n_jobs": None}
+    if about.get("kind") != "checkpoint" or {**about["recipe"], "epochs": None, "n_jobs": None} != wanted:
+        raise DataError(
+            f"The checkpoint {str(path)!r} is of another training: found {about.get('recipe')}, "
+            f"asked for {recipe.to_dict()}; give the same recipe, or another checkpoint."
+        )
+    if about["data"] != data:
+        raise DataError(f"The checkpoint {str(path)!r} was made from other ratings; give the same ones, or train anew.")
+    now = {name[4:]: np.asarray(array) for name, array in arrays.items() if name.startswith("now.")}
+    best = {name[5:]: np.asarray(array) for name, array in arrays.items() if name.startswith("best.")}
+    return State(now, History(about["history"]), best or now, about["best_epoch"])

@@ -1,0 +1,92 @@
+"""Recipe fields that know their range, and the one sentence said when a value is outside it."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import numbers
+from typing import Any
+
+from gramian.errors import ParameterError
+
+__all__ = ["check_choice", "check_fields", "check_number", "param"]
+
+
+def param(
+    default: Any,
+    help: str,
+    *,
+    low: float | None = None,
+    high: float | None = None,
+    choices: tuple[str, ...] | None = None,
+    optional: bool = False,
+) -> Any:
+    """A dataclass field with its help text and range, checked by :func:`check_fields`.
+
+    Args:
+        default: The value used when nothing is given.
+        help: One line: what it is, when to change it.
+        low: Smallest value allowed (inclusive), for numbers.
+        high: Largest value allowed (inclusive), for numbers.
+        choices: The words allowed, for text.
+        optional: Whether ``None`` is allowed.
+    """
+    about = {"help": help, "low": low, "high": high, "choices": choices, "optional": optional}
+    return dataclasses.field(default=default, metadata=about)
+
+
+def check_fields(recipe: Any) -> None:
+    """Raise ParameterError for the first field of a recipe whose value is outside its range."""
+    owner = type(recipe).__name__
+    for field in dataclasses.fields(recipe):
+        value = getattr(recipe, field.name)
+        about = field.metadata
+        if value is None and about["optional"]:
+            continue
+        if about["choices"] is not None:
+            check_choice(field.name, value, about["choices"], owner)
+        elif field.type in ("bool", bool):
+            if not isinstance(value, bool):
+                raise ParameterError(_sentence(field.name, owner, "True or False", value))
+        else:
+            whole = str(field.type).startswith("int")
+            checked = check_number(field.name, value, low=about["low"], high=about["high"], whole=whole, owner=owner)
+            object.__setattr__(recipe, field.name, checked)
+
+
+def check_number(
+    name: str,
+    value: Any,
+    *,
+    low: float | None = None,
+    high: float | None = None,
+    whole: bool = False,
+    owner: str,
+) -> int | float:
+    """Return ``value`` as a plain int or float, or raise ParameterError with its range."""
+    inside = (
+        isinstance(value, numbers.Integral if whole else numbers.Real)
+        and value is not True
+        and value is not False
+        and math.isfinite(value)
+        and (low is None or float(value) >= low)
+        and (high is None or float(value) <= high)
+    )
+    if not inside:
+        left = "(-inf" if low is None else f"[{low:g}"
+        right = "inf)" if high is None else f"{high:g}]"
+        word = "a whole number" if whole else "a number"
+        raise ParameterError(_sentence(name, owner, f"{word} in {left}, {right}", value))
+    return int(value) if whole else float(value)
+
+
+def check_choice(name: str, value: Any, choices: tuple[str, ...], owner: str) -> str:
+    """Return ``value`` if it is one of the words allowed, else raise ParameterError."""
+    if not isinstance(value, str) or value not in choices:
+        words = ", ".join(repr(c) for c in choices)
+        raise ParameterError(_sentence(name, owner, f"one of {words}", value))
+    return value
+
+
+def _sentence(name: str, owner: str, expected: str, value: Any) -> str:
+    return f"The {name!r} parameter of {owner} must be {expected}; got {value!r}."

@@ -1,0 +1,196 @@
+"""The model file: safetensors arrays with JSON metadata, no pickle, written whole or not at all.
+
+The header's metadata has one key, ``gramian``: a JSON object with the format version, the library version,
+what the file holds, and a SHA-256 digest over all of it and every array. A file that was cut, flipped or
+written by a newer format is refused with the reason.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from gramian.errors import DataError, FormatError
+
+__all__ = ["FORMAT_VERSION", "pack_text", "read_file", "unpack_text", "write_file", "written_whole"]
+
+FORMAT_VERSION = 1
+KEY = "gramian"
+Arrays = dict[str, npt.NDArray[Any]]
+
+
+@contextlib.contextmanager
+def written_whole(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Give a temporary name beside ``path`` to write to; it takes the place of ``path`` only at success.
+
+    Raises:
+        DataError: The folder does not exist, or the file cannot be written (a full disk, say). What stood
+            at ``path`` before is untouched.
+    """
+    goal = Path(path)
+    if not goal.parent.is_dir():
+        raise DataError(f"The file cannot be written: there is no folder {str(goal.parent)!r}; make it first.")
+    temporary: Path | None = None
+    try:
+        handle, name = tempfile.mkstemp(prefix=f".{goal.name}.", suffix=goal.suffix, dir=goal.parent)
+        os.close(handle)
+        temporary = Path(name)
+        yield temporary
+        _keep_mode(temporary, goal)
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        temporary.replace(goal)
+    except OSError as error:
+        raise DataError(
+            f"The file {str(goal)!r} could not be written: {error.strerror or error}; "
+            "nothing that was there before has changed."
+        ) from error
+    finally:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+
+
+def _keep_mode(temporary: Path, goal: Path) -> None:
+    """Give the new file the rights of the one it replaces, else the usual ones (mkstemp makes it private)."""
+    if goal.exists():
+        mode = goal.stat().st_mode & 0o777
+    else:
+        mask = os.umask(0)
+        os.umask(mask)
+        mode = 0o666 & ~mask
+    temporary.chmod(mode)
+
+
+def write_file(path: str | os.PathLike[str], arrays: Mapping[str, npt.NDArray[Any]], metadata: dict[str, Any]) -> None:
+    """Write named arrays and JSON-able metadata as one file, atomically."""
+    import safetensors
+    from safetensors.numpy import save_file
+
+    solid = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+    about = {"format": FORMAT_VERSION, **metadata}
+    about["digest"] = _digest(about, solid)
+    with written_whole(path) as temporary:
+        try:
+            save_file(solid, temporary, {KEY: json.dumps(about)})
+        except safetensors.SafetensorError as error:
+            raise OSError(str(error)) from error
+
+
+def read_file(path: str | os.PathLike[str], *, mmap: bool = False) -> tuple[Arrays, dict[str, Any]]:
+    """Read what :func:`write_file` wrote, checked.
+
+    Args:
+        path: The file.
+        mmap: Map the arrays read-only instead of reading them. The digest is then not checked, since that
+            would read everything.
+
+    Raises:
+        DataError: There is no such file, or it cannot be read.
+        FormatError: The file is not a Gramian file, is damaged, or is of a newer format.
+    """
+    source = Path(path)
+    if not source.is_file():
+        raise DataError(f"There is no model file {str(source)!r}; check the path.")
+    try:
+        raw, about = _read_header(source)
+        arrays = _mapped(source, raw) if mmap else _loaded(source)
+    except OSError as error:
+        raise DataError(f"The file {str(source)!r} cannot be read: {error.strerror or error}.") from error
+    if not mmap and about.pop("digest", None) != _digest(about, arrays):
+        raise _damaged(source, "its content does not match its digest")
+    return arrays, about
+
+
+def _read_header(source: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The raw safetensors header, and our own metadata in it."""
+    with source.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if not 2 <= length <= source.stat().st_size - 8:
+            raise _damaged(source, "its header is not whole")
+        text = file.read(length)
+    try:
+        raw = json.loads(text)
+        about = json.loads(raw.pop("__metadata__")[KEY])
+        version = about["format"]
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise _damaged(source, "it has no Gramian header") from None
+    if not isinstance(version, int) or version > FORMAT_VERSION:
+        raise FormatError(
+            f"The file {str(source)!r} is of a newer format: found version {version!r}, this library reads up to "
+            f"{FORMAT_VERSION}; upgrade gramian."
+        )
+    end = max((entry["data_offsets"][1] for entry in raw.values()), default=0)
+    if source.stat().st_size != 8 + length + end:
+        raise _damaged(source, "its length is not what its header says")
+    return raw, about
+
+
+def _loaded(source: Path) -> Arrays:
+    import safetensors
+    from safetensors.numpy import load_file
+
+    try:
+        return dict(load_file(source))
+    except (safetensors.SafetensorError, KeyError, ValueError) as error:
+        raise _damaged(source, str(error)) from None
+
+
+def _mapped(source: Path, raw: dict[str, Any]) -> Arrays:
+    """Read-only memory maps of the arrays, at the offsets of the safetensors header."""
+    kinds = {"F32": "<f4", "F64": "<f8", "I32": "<i4", "I64": "<i8", "U8": "u1", "F16": "<f2"}
+    with source.open("rb") as file:
+        base = 8 + int.from_bytes(file.read(8), "little")
+    arrays: Arrays = {}
+    for name, entry in raw.items():
+        dtype, shape = np.dtype(kinds[entry["dtype"]]), tuple(entry["shape"])
+        if 0 in shape:
+            arrays[name] = np.empty(shape, dtype)
+        else:
+            offset = base + entry["data_offsets"][0]
+            arrays[name] = np.memmap(source, dtype=dtype, mode="r", offset=offset, shape=shape)
+    return arrays
+
+
+def _digest(about: dict[str, Any], arrays: Mapping[str, npt.NDArray[Any]]) -> str:
+    digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
+    for name in sorted(arrays):
+        array = arrays[name]
+        digest.update(f"{name} {array.dtype.str} {array.shape}".encode())
+        digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+    return digest.hexdigest()
+
+
+def _damaged(source: Path, reason: str) -> FormatError:
+    return FormatError(f"The file {str(source)!r} is damaged or not a model file: {reason}; use another copy.")
+
+
+def pack_text(name: str, series: pl.Series) -> Arrays:
+    """A text series (nulls allowed) as two arrays: UTF-8 bytes, and the end of each entry (−end−1 for null)."""
+    pieces = [None if text is None else text.encode() for text in series]
+    ends = np.cumsum([0 if piece is None else len(piece) for piece in pieces], dtype=np.int64)
+    missing = np.array([piece is None for piece in pieces], bool)
+    content = np.frombuffer(b"".join(piece or b"" for piece in pieces), np.uint8)
+    return {f"{name}.text": content, f"{name}.ends": np.where(missing, -ends - 1, ends)}
+
+
+def unpack_text(name: str, arrays: Arrays) -> pl.Series:
+    """The text series that :func:`pack_text` packed."""
+    marks = arrays[f"{name}.ends"]
+    content = arrays[f"{name}.text"].tobytes()
+    ends = np.where(marks < 0, -marks - 1, marks)
+    starts = np.concatenate([[0], ends[:-1]]).astype(np.int64)
+    texts = [
+        None if mark < 0 else content[start:end].decode()
+        for mark, start, end in zip(marks.tolist(), starts.tolist(), ends.tolist(), strict=True)
+    ]
+    return pl.Series(name, texts, pl.String)

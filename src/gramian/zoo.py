@@ -1,0 +1,64 @@
+"""The registry: every recipe by its name. A new model is one file in `models/` and one import here."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from gramian.errors import FormatError, ParameterError
+from gramian.history import History
+from gramian.models.als import ALS as ALS
+from gramian.models.base import Model, Recipe
+from gramian.models.baseline import Baseline as Baseline
+from gramian.persist import read_file
+from gramian.ratings import Ratings
+
+__all__ = ["RECIPES", "load", "make_recipe", "recipe_from_dict"]
+
+RECIPES: dict[str, type[Recipe[Any]]] = {
+    value.name: value for value in tuple(globals().values()) if isinstance(value, type) and hasattr(value, "name")
+}
+
+
+def make_recipe(name: str, **fields: Any) -> Recipe[Any]:
+    """The recipe of this name with these fields.
+
+    Raises:
+        ParameterError: There is no such recipe or field, or a value is outside its range.
+    """
+    if name not in RECIPES:
+        raise ParameterError(f"There is no model {name!r}; choose one of {', '.join(sorted(RECIPES))}.")
+    known = RECIPES[name].__dataclass_fields__
+    for field in fields:
+        if field not in known:
+            raise ParameterError(f"The model {name!r} has no setting {field!r}; it has {', '.join(known)}.")
+    return RECIPES[name](**fields)
+
+
+def recipe_from_dict(data: dict[str, Any]) -> Recipe[Any]:
+    """The recipe that :meth:`Recipe.to_dict` wrote."""
+    fields = dict(data)
+    return make_recipe(fields.pop("name"), **fields)
+
+
+def load(path: str | os.PathLike[str], *, mmap: bool = False) -> Model:
+    """Read a model that :meth:`Model.save` wrote.
+
+    Args:
+        path: The file.
+        mmap: Map the arrays instead of reading them, for models near the size of memory or shared by many
+            processes. The digest is then not checked.
+
+    Raises:
+        DataError: There is no such file.
+        FormatError: It is damaged, not a model, or of a newer format.
+    """
+    arrays, about = read_file(path, mmap=mmap)
+    if about.get("kind") != "model":
+        raise FormatError(f"The file {str(path)!r} holds a {about.get('kind')}, not a model; load it with resume.")
+    parameters = {name.removeprefix("model."): a for name, a in arrays.items() if name.startswith("model.")}
+    try:
+        recipe = recipe_from_dict(about["recipe"])
+    except (ParameterError, KeyError, TypeError) as error:
+        raise FormatError(f"The file {str(path)!r} holds a recipe that is not known here: {error}") from None
+    return recipe.model(Ratings.from_arrays(arrays), parameters, History(about["history"]))
