@@ -19,7 +19,13 @@ __all__ = ["item_map", "learning_curve"]
 TRAIN, VALIDATION, MUTED = "#2563a8", "#c2571a", "#9aa5b1"
 
 
-def learning_curve(history: History, path: str | os.PathLike[str] | None = None, *, title: str = "") -> Figure:
+def learning_curve(
+    history: History,
+    path: str | os.PathLike[str] | None = None,
+    *,
+    title: str = "",
+    validation_label: str = "validation",
+) -> Figure:
     """Train and, where there was one, validation RMSE against the epoch.
 
     Raises:
@@ -29,7 +35,7 @@ def learning_curve(history: History, path: str | os.PathLike[str] | None = None,
         raise DataError("There is nothing to draw: the history has no epochs.")
     figure, axes = _figure(6.4, 4.0)
     epochs = history.column("epoch")
-    for key, word, color in (("train_rmse", "train", TRAIN), ("validation_rmse", "validation", VALIDATION)):
+    for key, word, color in (("train_rmse", "train", TRAIN), ("validation_rmse", validation_label, VALIDATION)):
         errors = history.column(key)
         if any(error is not None for error in errors):
             axes.plot(epochs, errors, color=color, marker="o", markersize=3.5, linewidth=1.6, label=word)

@@ -9,7 +9,7 @@ import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +23,9 @@ from gramian.models.tables import best_pairs, item_table
 from gramian.parameters import check_choice, check_fields, check_number
 from gramian.persist import Arrays, write_file
 from gramian.ratings import Ratings
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 __all__ = ["UNKNOWN", "Epoch", "Model", "Recipe"]
 
@@ -323,6 +326,38 @@ class Model(ABC):
             rank=rank.astype(np.int32),
         )
 
+    # ---- looking up -----------------------------------------------------------------------------
+
+    def rated_by(self, user: Any) -> pl.DataFrame:
+        """What a user rated in training: ``item``, ``rating`` and ``title`` where known, best first.
+
+        Raises:
+            UnknownIdError: The user is not in the training ratings.
+        """
+        code = self._codes(self.user_ids, [user], "user", "raise")[0]
+        items, values = self.ratings.by_user.row(int(code))
+        order = np.argsort(-values, kind="stable")
+        return item_table(self.item_ids, items[order], self.ratings.titles, rating=values[order])
+
+    def find_items(self, text: str, n: int = 10) -> pl.DataFrame:
+        """Items with ``text`` in their title, most rated first: ``item``, ``ratings``, ``title``.
+
+        A title that is ``text`` itself, whatever its case, is the only one found.
+
+        Raises:
+            DataError: The model knows no titles.
+        """
+        titles = self.ratings.titles
+        if titles is None:
+            raise DataError("The model knows no titles: it was trained without a table of items; give item ids.")
+        small = titles.str.to_lowercase()
+        same = (small == text.lower()).fill_null(value=False)
+        found = same if same.any() else small.str.contains(text.lower(), literal=True).fill_null(value=False)
+        counts = self.ratings.by_item.counts
+        codes = found.arg_true().to_numpy()
+        codes = codes[np.argsort(-counts[codes], kind="stable")][:n]
+        return item_table(self.item_ids, codes, titles, ratings=counts[codes])
+
     # ---- keeping and showing --------------------------------------------------------------------
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -335,11 +370,13 @@ class Model(ABC):
         metadata = {"kind": "model", "recipe": self.recipe.to_dict(), "history": list(self.history)}
         write_file(path, {**arrays, **self.ratings.to_arrays()}, metadata)
 
-    def plot_history(self, path: str | os.PathLike[str] | None = None) -> Any:
+    def plot_history(
+        self, path: str | os.PathLike[str] | None = None, *, validation_label: str = "validation"
+    ) -> Figure:
         """Draw the train and validation curves; returns the matplotlib figure, and writes it to ``path``."""
         from gramian.plots import learning_curve
 
-        return learning_curve(self.history, path, title=str(self.recipe))
+        return learning_curve(self.history, path, title=type(self.recipe).__name__, validation_label=validation_label)
 
     def card(self) -> dict[str, Any]:
         """What this model is, as plain data: recipe, sizes, scale, last epoch."""

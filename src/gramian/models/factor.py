@@ -7,11 +7,12 @@ A side is one array of shape (rows, D): K factors and, with biases, the bias as 
 from __future__ import annotations
 
 import dataclasses
+import os
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -27,6 +28,9 @@ from gramian.models.tables import item_table, top_n
 from gramian.parameters import check_number
 from gramian.persist import Arrays
 from gramian.ratings import Ratings
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 __all__ = ["Explanation", "FactorModel", "SideSettings"]
 
@@ -274,6 +278,20 @@ class FactorModel(Model):
         best = top_n(-weights if lowest else weights, n)
         rank = np.arange(1, len(best) + 1, dtype=np.int32)
         return item_table(self.item_ids, best, self.ratings.titles, weight=weights[best], rank=rank)
+
+    def plot_item_map(self, path: str | os.PathLike[str] | None = None, *, labels: int = 60) -> Figure:
+        """Draw the items along the two leading features, the ``labels`` most rated ones with their titles."""
+        from gramian.plots import item_map
+
+        self._need_factors()
+        positions = (self.item_factors.astype(np.float64) @ self.feature_axes)[:, :2]
+        if positions.shape[1] == 1:
+            positions = np.column_stack([positions, self.item_biases])
+        counts = self.ratings.by_item.counts
+        popular = np.argsort(-counts, kind="stable")[:labels]
+        titles = self.ratings.titles
+        names = self.item_ids.take(popular) if titles is None else titles.gather(popular)
+        return item_map(positions, counts, [str(name) for name in names], popular, path)
 
     def explain(self, user: Any, item: Any) -> Explanation:
         r"""Take a prediction apart exactly.

@@ -1,0 +1,131 @@
+"""What the arguments of the command line mean: sources, ids, recipe fields."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from gramian.errors import DataWarning, ParameterError
+from gramian.parameters import check_number
+
+if TYPE_CHECKING:
+    from gramian.models.factor import FactorModel
+    from gramian.ratings import Ratings
+
+__all__ = [
+    "column_choices",
+    "item_id",
+    "load_model",
+    "open_source",
+    "parse_rated",
+    "read_source",
+    "typed_id",
+    "with_recipe_fields",
+]
+
+
+def with_recipe_fields(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command one option for every field of every recipe in the zoo."""
+    from gramian.zoo import RECIPES
+
+    options: dict[str, tuple[type, list[str], dict[str, None]]] = {}
+    for name, recipe in sorted(RECIPES.items()):
+        for field in dataclasses.fields(recipe):
+            kind = {"int": int, "float": float, "bool": bool}.get(str(field.type).split(" ")[0], str)
+            _, owners, helps = options.setdefault(field.name, (kind, [], {}))
+            owners.append(name)
+            helps[f"{field.metadata['help']} [default for {name}: {field.default}]"] = None
+    given = [p for p in inspect.signature(command).parameters.values() if p.kind is not p.VAR_KEYWORD]
+    made = [
+        inspect.Parameter(
+            name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=None,
+            annotation=Annotated[kind | None, typer.Option(help=f"{'; '.join(helps)} ({', '.join(owners)})")],  # type: ignore[valid-type]
+        )
+        for name, (kind, owners, helps) in options.items()
+    ]
+    hints = inspect.get_annotations(command, eval_str=True)
+    typed = [p.replace(annotation=hints[p.name], kind=inspect.Parameter.KEYWORD_ONLY) for p in given]
+    command.__signature__ = inspect.Signature([*typed, *made])  # type: ignore[attr-defined]
+    command.__annotations__ = {p.name: p.annotation for p in [*typed, *made]}
+    return command
+
+
+def column_choices(user: str | None, item: str | None, rating: str | None, time: str | None) -> dict[str, Any]:
+    """Column names as given, positions as integers."""
+    given = {"user": user, "item": item, "rating": rating, "time": time}
+    return {role: int(text) if text is not None and text.isdecimal() else text for role, text in given.items()}
+
+
+def open_source(ratings: str, separator: str | None) -> Any:
+    """A data set by its name, or the path itself."""
+    if Path(ratings).exists() or separator is not None or "." in Path(ratings).name or "/" in ratings:
+        return ratings
+    from gramian.data.datasets import load_dataset
+
+    return load_dataset(ratings)
+
+
+def read_source(
+    ratings: str, names: dict[str, Any], separator: str | None, duplicates: str, quiet: bool = False
+) -> Ratings:
+    from gramian.data.readers import read_ratings
+
+    found = open_source(ratings, separator)
+    if not isinstance(found, str):
+        return found  # type: ignore[no-any-return]
+    with warnings.catch_warnings():
+        if quiet:
+            warnings.simplefilter("ignore", DataWarning)
+        return read_ratings(found, **names, separator=separator, duplicates=duplicates)
+
+
+def load_model(path: str) -> FactorModel:
+    """The model of a file."""
+    from gramian.zoo import load
+
+    return load(path)  # type: ignore[return-value]
+
+
+def typed_id(text: str, ids: Any) -> int | str:
+    """An id from the command line, of the kind that the model's ids are."""
+    if ids.is_text:
+        return text
+    try:
+        return int(text)
+    except ValueError:
+        raise ParameterError(f"The ids of this model are integers; got {text!r}; give an integer.") from None
+
+
+def item_id(model: FactorModel, text: str) -> int | str:
+    """An item by its id or, failing that, by a part of its title that only one item has."""
+    if model.item_ids.is_text or text.lstrip("-").isdecimal():
+        code: int | str = typed_id(text, model.item_ids)
+        if code in model.item_ids or model.ratings.titles is None:
+            return code
+    found = model.find_items(text, 5)
+    if found.height == 1:
+        return found["item"][0]  # type: ignore[no-any-return]
+    if found.height == 0:
+        raise ParameterError(f"No item has the id or the title {text!r}; check it.")
+    names = "; ".join(f"{item} {title}" for item, title in found.select("item", "title").iter_rows())
+    raise ParameterError(
+        f"Several items have {text!r} in their title: {names}{' …' if found.height == 5 else ''}; give the id."
+    )
+
+
+def parse_rated(model: FactorModel, text: str) -> tuple[int | str, float]:
+    """An ITEM=RATING of the command line."""
+    item, _, rating = text.rpartition("=")
+    try:
+        value = float(rating)
+    except ValueError:
+        raise ParameterError(f"A rating is written ITEM=RATING; got {text!r}.") from None
+    return item_id(model, item), float(check_number("--rated", value, owner="recommend"))

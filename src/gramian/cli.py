@@ -1,0 +1,329 @@
+"""The command line: it reads arguments, calls the library, and prints. It has no logic of its own."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from gramian.arguments import (
+    column_choices,
+    item_id,
+    load_model,
+    open_source,
+    parse_rated,
+    read_source,
+    typed_id,
+    with_recipe_fields,
+)
+from gramian.console import note, print_json, print_table, show_warnings_as_notes, write_table
+from gramian.errors import GramianError, ParameterError, TrainingWarning
+
+if TYPE_CHECKING:
+    from gramian.ratings import Ratings
+
+app = typer.Typer(
+    name="gramian",
+    help="Learn from ratings: fit, evaluate, predict, recommend, explain.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+SOURCE = "a file (CSV, TSV, '::', gzip, Parquet, Arrow) or a data set's name such as movielens-small"
+
+RatingsPath = Annotated[str, typer.Argument(metavar="RATINGS", help=f"Ratings: {SOURCE}.")]
+ModelPath = Annotated[str, typer.Argument(metavar="MODEL", help="A model file.")]
+User = Annotated[str | None, typer.Option(help="The column of users: a name, or a position from 0.")]
+Item = Annotated[str | None, typer.Option(help="The column of items.")]
+Rating = Annotated[str | None, typer.Option(help="The column of ratings.")]
+Time = Annotated[str | None, typer.Option(help="The column of times.")]
+Separator = Annotated[str | None, typer.Option(help="The separator of a text file, found if not given.")]
+Duplicates = Annotated[str, typer.Option(help="Repeated pairs: last, mean or raise.")]
+Items = Annotated[str | None, typer.Option("--items", help="A table of items with titles, to show them.")]
+Out = Annotated[str | None, typer.Option("--out", "-o", help="Write to this file (.csv or .parquet) instead.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
+Unknown = Annotated[str, typer.Option(help="Ids the model does not know: fallback, nan or raise.")]
+Count = Annotated[int, typer.Option("-n", "--n", help="How many.")]
+
+
+def main() -> None:
+    """Run the command line: an error of ours is one sentence on stderr and exit code 2, never a traceback."""
+    show_warnings_as_notes()
+    try:
+        app()
+    except GramianError as error:
+        note(f"error: {error}")
+        sys.exit(2)
+
+
+@app.command()
+def demo(
+    out: Annotated[
+        str, typer.Option("--out", "-o", help="The folder for the pictures and the model.")
+    ] = "gramian-demo",
+    user: Annotated[int, typer.Option(help="Whom to recommend for.")] = 15,
+) -> None:
+    """Train several models on bundled real ratings: an honest error table, recommendations, pictures."""
+    from gramian.demo import run_demo
+
+    run_demo(Path(out), user)
+
+
+@app.command()
+def describe(
+    ratings: RatingsPath,
+    factors: Annotated[int, typer.Option(help="K, for the number of parameters.")] = 10,
+    against: Annotated[str | None, typer.Option(help="A second file, the test set say: check for leaks.")] = None,
+    user: User = None,
+    item: Item = None,
+    rating: Rating = None,
+    time: Time = None,
+    separator: Separator = None,
+    duplicates: Duplicates = "last",
+    json: Json = False,
+) -> None:
+    """Say what is in a file of ratings, and what looks wrong with it."""
+    from gramian.data.doctor import check_ratings
+
+    names = column_choices(user, item, rating, time)
+    findings = check_ratings(
+        open_source(ratings, separator), against=against and open_source(against, separator), **names
+    )
+    errors = [f for f in findings if f.severity == "error"]
+    table = None if errors else read_source(ratings, names, separator, duplicates, quiet=True)
+    if json:
+        described = None if table is None else table.describe(factors).to_dict()
+        print_json({"description": described, "findings": [dataclasses.asdict(f) for f in findings]})
+    else:
+        if table is not None:
+            print(table.describe(factors))
+        for finding in findings:
+            print(finding)
+    if errors:
+        sys.exit(2)
+
+
+@app.command()
+@with_recipe_fields
+def fit(
+    ratings: RatingsPath,
+    model: Annotated[str, typer.Option("--model", "-m", help="Which model: als, baseline.")] = "als",
+    out: Annotated[str, typer.Option("--out", "-o", help="The model file to write.")] = "model.gramian",
+    validation: Annotated[
+        str | None, typer.Option(help="Hold out a part (0.1) or give a file, to measure after each epoch.")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted training.")] = False,
+    items: Items = None,
+    user: User = None,
+    item: Item = None,
+    rating: Rating = None,
+    time: Time = None,
+    separator: Separator = None,
+    duplicates: Duplicates = "last",
+    json: Json = False,
+    **fields: Any,
+) -> None:
+    """Train a model and write it to a file."""
+    from gramian.zoo import make_recipe
+
+    recipe = make_recipe(model, **{name: value for name, value in fields.items() if value is not None})
+    names = column_choices(user, item, rating, time)
+    train = read_source(ratings, names, separator, duplicates)
+    if items is not None:
+        from gramian.data.readers import read_items
+
+        train = train.with_items(read_items(items))
+    train, held_out = _held_out(train, validation, names, separator, duplicates)
+    note(f"{recipe}\n{train}")
+    trained, interrupted = _interruptible(
+        lambda: recipe.fit(train, held_out, checkpoint=f"{out}.checkpoint", resume=resume, progress=not json)
+    )
+    trained.save(out)
+    last = dict(trained.history[-1])
+    if json:
+        print_json({"model": out, **trained.card()})
+    else:
+        errors = ", ".join(f"{key} {last[key]:.4f}" for key in ("train_rmse", "validation_rmse") if key in last)
+        print(f"{out}: epoch {last['epoch']}, {errors}")
+    if interrupted:
+        note(f"Go on with the same command and --resume (the state is in {out}.checkpoint).")
+        sys.exit(130)
+
+
+def _held_out(
+    train: Ratings, validation: str | None, names: dict[str, Any], separator: str | None, duplicates: str
+) -> tuple[Ratings, Ratings | None]:
+    """The training and the validation ratings: a random share of the file, or a file of its own."""
+    if validation is None:
+        return train, None
+    try:
+        share = float(validation)
+    except ValueError:
+        return train, read_source(validation, names, separator, duplicates)
+    return train.split(share, seed=0)
+
+
+def _interruptible(training: Callable[[], Any]) -> tuple[Any, bool]:
+    """Run a training; say whether it was interrupted and its model is that of the last full epoch."""
+    import warnings
+
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        trained = training()
+    for warning in caught:
+        note(f"note: {warning.message}")
+    return trained, any(issubclass(w.category, TrainingWarning) for w in caught)
+
+
+@app.command()
+def evaluate(
+    model: ModelPath,
+    ratings: RatingsPath,
+    unknown: Unknown = "fallback",
+    clip: Annotated[bool, typer.Option(help="Clip predictions to the scale.")] = True,
+    user: User = None,
+    item: Item = None,
+    rating: Rating = None,
+    time: Time = None,
+    separator: Separator = None,
+    duplicates: Duplicates = "last",
+    json: Json = False,
+) -> None:
+    """Measure a model on ratings it was not trained on."""
+    trained = load_model(model)
+    test = read_source(ratings, column_choices(user, item, rating, time), separator, duplicates)
+    users, items = trained.codes_of(test)
+    cold = int(((users < 0) | (items < 0)).sum())
+    errors = trained.evaluate(test, unknown=unknown, clip=clip)
+    if json:
+        print_json({**errors, "cold": cold})
+        return
+    print(
+        "  ".join(
+            f"{key} {value:.4f}" if isinstance(value, float) else f"{key} {value:,}" for key, value in errors.items()
+        )
+    )
+    if cold:
+        print(f"{cold:,} of {len(test):,} pairs have a user or an item without training ratings.")
+
+
+@app.command()
+def predict(
+    model: ModelPath,
+    pairs: Annotated[str, typer.Argument(metavar="PAIRS", help="A table with the columns user and item.")],
+    out: Out = None,
+    unknown: Unknown = "fallback",
+    clip: Annotated[bool, typer.Option(help="Clip predictions to the scale.")] = True,
+    user: User = None,
+    item: Item = None,
+    separator: Separator = None,
+    json: Json = False,
+) -> None:
+    """Predict ratings of (user, item) pairs; to stdout as CSV unless --out is given."""
+    from gramian.data.readers import read_table
+
+    trained = load_model(model)
+    table = read_table(pairs, column_choices(user, item, None, None), separator=separator, needed=("user", "item"))[0]
+    table = table.select("user", "item")
+    predicted = trained.predict(table["user"], table["item"], unknown=unknown, clip=clip)
+    made = table.with_columns(prediction=predicted)
+    if json:
+        print_json(made.to_dicts())
+    elif out:
+        write_table(made, out)
+        note(f"{out}: {made.height:,} predictions")
+    else:
+        sys.stdout.write(made.write_csv())
+
+
+@app.command()
+def recommend(
+    model: ModelPath,
+    user: Annotated[list[str] | None, typer.Option(help="A user id; may be given several times.")] = None,
+    everyone: Annotated[bool, typer.Option("--all", help="For every user.")] = False,
+    rated: Annotated[
+        list[str] | None, typer.Option("--rated", metavar="ITEM=RATING", help="For somebody new, who rated this.")
+    ] = None,
+    among: Annotated[list[str] | None, typer.Option(help="A candidate item; may be given several times.")] = None,
+    n: Count = 10,
+    seen: Annotated[bool, typer.Option("--seen", help="Items that the user rated, too.")] = False,
+    unknown: Unknown = "raise",
+    out: Out = None,
+    json: Json = False,
+) -> None:
+    """Recommend items: for users, for everyone, or for somebody new from a few ratings."""
+    if (bool(user), everyone, bool(rated)).count(True) != 1:
+        raise ParameterError("Say for whom to recommend: one of --user ID, --all, or --rated ITEM=RATING.")
+    trained = load_model(model)
+    candidates = [item_id(trained, text) for text in among] if among else None
+    if rated:
+        ratings = dict(parse_rated(trained, text) for text in rated)
+        table = trained.recommend_for(ratings, n, exclude_seen=not seen, among=candidates, unknown=unknown)
+    else:
+        ids = [typed_id(text, trained.user_ids) for text in user] if user else None
+        table = trained.recommend(ids, n, exclude_seen=not seen, among=candidates, unknown=unknown)
+    _give(table, out, json)
+
+
+@app.command()
+def similar(
+    model: ModelPath,
+    item: Annotated[str | None, typer.Option(help="An item's id, or a part of its title.")] = None,
+    user: Annotated[str | None, typer.Option(help="A user's id.")] = None,
+    n: Count = 10,
+    out: Out = None,
+    json: Json = False,
+) -> None:
+    """Show the nearest items to an item, or users to a user, by the angle between their factors."""
+    if (item is None) == (user is None):
+        raise ParameterError("Say what to compare with: one of --item ID or --user ID.")
+    trained = load_model(model)
+    if user is not None:
+        table = trained.similar_users(typed_id(user, trained.user_ids), n)
+    else:
+        table = trained.similar_items(item_id(trained, str(item)), n)
+    _give(table, out, json)
+
+
+@app.command()
+def features(
+    model: ModelPath,
+    top: Annotated[int, typer.Option(help="How many items at each end.")] = 10,
+    feature: Annotated[int | None, typer.Option(help="Only this feature, from 0.")] = None,
+    item_map: Annotated[str | None, typer.Option("--map", help="Draw the item map to this PNG, SVG or PDF.")] = None,
+    json: Json = False,
+) -> None:
+    """Show what the latent features mean: the items at both ends of each."""
+    import polars as pl
+
+    trained = load_model(model)
+    wanted = range(trained.n_factors) if feature is None else [feature]
+    ends = {k: [trained.top_items(k, top), trained.top_items(k, top, lowest=True)] for k in wanted}
+    if item_map:
+        trained.plot_item_map(item_map)
+        note(f"{item_map}: the item map")
+    if json:
+        print_json([{"feature": k, "high": high.to_dicts(), "low": low.to_dicts()} for k, (high, low) in ends.items()])
+        return
+    for k, both in ends.items():
+        name = "title" if "title" in both[0].columns else "item"
+        columns = [t.select(pl.col(name).alias(end), pl.col("weight").alias(f"weight {end}"))
+                   for t, end in zip(both, ("high", "low"), strict=True)]  # fmt: skip
+        print_table(pl.concat(columns, how="horizontal"), f"feature {k}")
+        print()
+
+
+def _give(table: Any, out: str | None, json: bool) -> None:
+    """Print a table, print it as JSON, or write it to a file."""
+    if json:
+        print_json(table.to_dicts())
+    elif out:
+        write_table(table, out)
+        note(f"{out}: {table.height:,} rows")
+    else:
+        print_table(table)

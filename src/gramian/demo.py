@@ -1,0 +1,84 @@
+"""The demonstration: several models on the bundled ratings, from description to recommendations."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import polars as pl
+
+from gramian.console import print_table
+from gramian.data.datasets import load_dataset
+from gramian.models.factor import FactorModel
+from gramian.ratings import Ratings
+from gramian.zoo import ALS, Baseline
+
+__all__ = ["DEMO_RECIPES", "run_demo"]
+
+# Chosen on validation parts of the training ratings (see benchmarks/README.md), never on the test ratings.
+DEMO_RECIPES = {
+    "global mean": Baseline(biases=False),
+    "baseline (biases)": Baseline(regularization=4.0),
+    "ALS, K = 32": ALS(factors=32, regularization=12.0, bias_regularization=3.0, epochs=15),
+}
+
+
+def run_demo(folder: Path, user: int) -> None:
+    """Describe, split, fit, measure, show features, recommend, and draw into ``folder``."""
+    folder.mkdir(parents=True, exist_ok=True)
+    ratings = load_dataset("movielens-small")
+    print("MovieLens Latest Small (2016), bundled with its terms of use\n")
+    print(ratings.describe(factors=32))
+    train, test = ratings.split(0.2, seed=0)
+    print(f"\nA random fifth is the test: {len(train):,} ratings to learn from, {len(test):,} to be measured on.\n")
+    models = {name: recipe.fit(train, test, progress=True) for name, recipe in DEMO_RECIPES.items()}
+    print_table(error_table(models, train, test), "Errors in stars (predictions clipped to the scale)")
+    model = models["ALS, K = 32"]
+    print()
+    show_features(model)
+    show_recommendations(model, user)
+    model.plot_history(folder / "learning-curve.png", validation_label="test")
+    model.plot_item_map(folder / "item-map.png")
+    model.save(folder / "als.gramian")
+    print(f"Written to {folder}/: learning-curve.png, item-map.png, and the model als.gramian. Try next:")
+    print(f"  gramian similar {folder}/als.gramian --item 'Toy Story'")
+    print(f"  gramian recommend {folder}/als.gramian --rated 'Toy Story (1995)=5' --rated 'Shrek (2001)=4'")
+
+
+def error_table(models: dict[str, FactorModel], train: Ratings, test: Ratings) -> pl.DataFrame:
+    """Train and test errors and seconds of each model."""
+    rows = []
+    for name, model in models.items():
+        on_train, on_test = model.evaluate(train), model.evaluate(test)
+        rows.append(
+            {
+                "model": name,
+                "train MSE": on_train["mse"],
+                "test MSE": on_test["mse"],
+                "train RMSE": on_train["rmse"],
+                "test RMSE": on_test["rmse"],
+                "seconds": f"{sum(model.history.column('seconds')):.2f}",
+            }
+        )
+    return pl.DataFrame(rows)
+
+
+def show_features(model: FactorModel, features: int = 3) -> None:
+    """Print the ten strongest titles of the leading latent features."""
+    tops = [model.top_items(k, 10)["title"].alias(f"feature {k}") for k in range(features)]
+    print_table(pl.DataFrame(tops), "What do the latent features mean? Their ten strongest items")
+    print()
+
+
+def show_recommendations(model: FactorModel, user: int) -> None:
+    """Print what a user liked beside what the model recommends."""
+    best = model.recommend(user, n=10, unknown="raise")
+    liked = model.rated_by(user).head(10)
+    table = pl.concat(
+        [
+            liked.select(pl.col("title").alias(f"user {user} liked"), pl.col("rating").cast(pl.String).alias("stars")),
+            best.select(pl.col("title").alias("recommended"), "score"),
+        ],
+        how="horizontal",
+    )
+    print_table(table, f"Ten recommendations for user {user}")
+    print()

@@ -1,0 +1,81 @@
+"""Small rating tables with a known structure, in plain polars, for every test."""
+
+from __future__ import annotations
+
+import numpy as np
+import polars as pl
+import pytest
+from hypothesis import settings
+
+import gramian as gm
+
+settings.register_profile("gramian", deadline=None, derandomize=True, database=None, max_examples=40)
+settings.load_profile("gramian")
+
+
+def make_frame(n_users: int = 60, n_items: int = 40, fill: float = 0.35, seed: int = 0) -> pl.DataFrame:
+    """Ratings from two latent features and biases, on the scale 0.5 … 5 in halves, each with its own time.
+
+    User ids are 101, 104, …; item ids 11, 18, …; rows are in random order. Every user and every item occurs.
+    """
+    rng = np.random.default_rng(seed)
+    taste, style = rng.normal(0, 0.7, (n_users, 2)), rng.normal(0, 0.7, (n_items, 2))
+    strict, good = rng.normal(0, 0.4, n_users), rng.normal(0, 0.5, n_items)
+    truth = 3.2 + strict[:, None] + good + taste @ style.T + rng.normal(0, 0.3, (n_users, n_items))
+    seen = rng.random((n_users, n_items)) < fill * rng.uniform(0.4, 1.6, n_items)
+    seen[np.arange(n_users), np.arange(n_users) % n_items] = True
+    seen[np.arange(n_items) % n_users, np.arange(n_items)] = True
+    users, items = (places[order] for order in [rng.permutation(int(seen.sum()))] for places in np.nonzero(seen))
+    return pl.DataFrame(
+        {
+            "user": 101 + 3 * users,
+            "item": 11 + 7 * items,
+            "rating": np.clip(np.round(truth[users, items] * 2) / 2, 0.5, 5.0),
+            "time": 1_000_000_000 + 60 * rng.permutation(len(users)),
+        }
+    )
+
+
+def as_text(frame: pl.DataFrame) -> pl.DataFrame:
+    """The same table with text ids in the same order: 101 becomes ``"u00101"``, 11 ``"ı00011"``."""
+    padded = [
+        (pl.lit(mark) + pl.col(column).cast(pl.String).str.zfill(5)).alias(column)
+        for column, mark in (("user", "u"), ("item", "ı"))
+    ]
+    return frame.with_columns(padded)
+
+
+@pytest.fixture(scope="session")
+def frame() -> pl.DataFrame:
+    """60 users × 40 items, integer ids, with times, rows in random order."""
+    return make_frame()
+
+
+@pytest.fixture(scope="session")
+def text_frame(frame: pl.DataFrame) -> pl.DataFrame:
+    """The same with text ids in the same order."""
+    return as_text(frame)
+
+
+@pytest.fixture(scope="session")
+def ratings(frame: pl.DataFrame) -> gm.Ratings:
+    """The ratings of ``frame``."""
+    return gm.Ratings.from_frame(frame)
+
+
+@pytest.fixture(scope="session")
+def text_ratings(text_frame: pl.DataFrame) -> gm.Ratings:
+    """The ratings of ``text_frame``."""
+    return gm.Ratings.from_frame(text_frame)
+
+
+@pytest.fixture(scope="session")
+def parts(ratings: gm.Ratings) -> tuple[gm.Ratings, gm.Ratings]:
+    """Training ratings and held-out ones."""
+    return ratings.split(0.25, seed=3)
+
+
+@pytest.fixture(scope="session")
+def wide_ratings() -> gm.Ratings:
+    """Some 40,000 ratings: enough for several blocks of rows, so that threads have something to share."""
+    return gm.Ratings.from_frame(make_frame(400, 200, 0.5, seed=5))

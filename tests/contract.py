@@ -1,0 +1,117 @@
+"""What the contract suite runs on: small recipes of every model. A new model adds one entry to ``MODELS``."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+import gramian as gm
+from gramian.models.base import Model, Recipe
+
+
+class Variants(NamedTuple):
+    """The small recipes of one model."""
+
+    recipes: list[Recipe[Any]]
+    # Whether a user's row is the solution of one system, so that fold-in gives it back to the bit.
+    closed_form: bool
+    # Small settings under which every field can show an effect (it overfits, so that patience can end it early).
+    restless: Recipe[Any]
+
+
+MODELS = {
+    "baseline": Variants(
+        [gm.Baseline(), gm.Baseline(biases=False), gm.Baseline(regularization=0.0, epochs=3)],
+        closed_form=True,
+        restless=gm.Baseline(regularization=0.0, epochs=3),
+    ),
+    "als": Variants(
+        [
+            gm.ALS(factors=4, regularization=2.0, epochs=6),
+            gm.ALS(factors=4, regularization=2.0, epochs=6, bias_update="separate"),
+            gm.ALS(factors=3, regularization=2.0, epochs=5, biases=False),
+            gm.ALS(factors=4, regularization=0.1, epochs=5, weighting="count", bias_regularization=0.02),
+            gm.ALS(factors=4, regularization=0.1, epochs=5, weighting="count", bias_update="separate"),
+            gm.ALS(factors=5, regularization=1.0, bias_regularization=3.0, epochs=5, dtype="float64", seed=7),
+            gm.ALS(factors=1, regularization=2.0, epochs=4),
+            gm.ALS(factors=3, regularization=0.0, epochs=4, dtype="float64"),
+            gm.ALS(factors=24, regularization=0.0, epochs=3, dtype="float64"),
+            gm.ALS(factors=24, regularization=0.0, epochs=3, biases=False),
+        ],
+        closed_form=True,
+        restless=gm.ALS(factors=8, regularization=0.05, epochs=12),
+    ),
+}  # fmt: skip
+
+
+def label(recipe: Recipe[Any]) -> str:
+    """A recipe's name and what it sets, as a test id."""
+    plain = {field.name: field.default for field in dataclasses.fields(recipe)}
+    fields = {name: value for name, value in dataclasses.asdict(recipe).items() if value != plain[name]}
+    return "-".join([recipe.name, *(f"{name}={value}" for name, value in fields.items())])
+
+
+EVERY = [recipe for variants in MODELS.values() for recipe in variants.recipes]
+FIRST = [variants.recipes[0] for variants in MODELS.values()]
+
+
+@functools.cache
+def fitted(recipe: Recipe[Any], ratings: gm.Ratings) -> Model:
+    """A model of these ratings, trained once for all tests (models never change; ratings go by identity)."""
+    return recipe.fit(ratings)
+
+
+def plain_history(model: Model) -> list[dict[str, Any]]:
+    """The history without the wall time, the only thing that may differ between equal trainings."""
+    return [{key: value for key, value in record.items() if key != "seconds"} for record in model.history]
+
+
+def assert_same_bits(one: Model, other: Model) -> None:
+    """Parameters and history are equal to the bit; ids may differ."""
+    mine, theirs = one.arrays(), other.arrays()
+    assert mine.keys() == theirs.keys()
+    for name in mine:
+        assert mine[name].dtype == theirs[name].dtype
+        assert mine[name].shape == theirs[name].shape
+        assert mine[name].tobytes() == theirs[name].tobytes(), name
+    assert plain_history(one) == plain_history(other)
+
+
+def assert_same_model(one: Model, other: Model) -> None:
+    """Recipe, ids, parameters, history and everything that comes out are equal."""
+    assert one.recipe == other.recipe
+    assert one.user_ids == other.user_ids
+    assert one.item_ids == other.item_ids
+    assert_same_bits(one, other)
+    assert one.ratings.to_frame().equals(other.ratings.to_frame())
+    users, items = every_pair(one)
+    np.testing.assert_array_equal(one.predict(users, items), other.predict(users, items))
+    assert one.recommend(n=7).equals(other.recommend(n=7))
+
+
+def every_pair(model: Model) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+    """All (user, item) pairs of a model, by their ids."""
+    users, items = model.user_ids.ids.to_numpy(), model.item_ids.ids.to_numpy()
+    return np.repeat(users, len(items)), np.tile(items, len(users))
+
+
+def rebuilt(frame: pl.DataFrame, **columns: Any) -> gm.Ratings:
+    """The ratings of a table with some columns changed."""
+    return gm.Ratings.from_frame(frame.with_columns(**columns))
+
+
+def other_value(field: dataclasses.Field[Any], value: Any) -> Any:
+    """Another allowed value of a recipe's field."""
+    about = field.metadata
+    if about["choices"] is not None:
+        return next(choice for choice in about["choices"] if choice != value)
+    if isinstance(value, bool):
+        return not value
+    if value is None:
+        return 1 if about["low"] is None or about["low"] <= 1 else about["low"]
+    return value + 1
