@@ -20,7 +20,7 @@ check: $(VENV)/dev
 	$(BIN)/codespell
 
 bench: $(VENV)/dev
-	$(BIN)/python benchmarks/run.py
+	$(BIN)/python benchmarks/run.py $(if $(ML100K),--ml-100k $(ML100K))
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or later is needed; say which with PYTHON=…") if sys.version_info < (3, 11) else None'

@@ -37,10 +37,10 @@ def make_frame(n_users: int = 60, n_items: int = 40, fill: float = 0.35, seed: i
 
 
 def as_text(frame: pl.DataFrame) -> pl.DataFrame:
-    """The same table with text ids in the same order: 101 becomes ``"u00101"``, 11 ``"ı00011"``."""
+    """The same table with text ids in the same order: 101 becomes ``"u00101"``, 11 ``"i00011"``."""
     padded = [
         (pl.lit(mark) + pl.col(column).cast(pl.String).str.zfill(5)).alias(column)
-        for column, mark in (("user", "u"), ("item", "ı"))
+        for column, mark in (("user", "u"), ("item", "i"))
     ]
     return frame.with_columns(padded)
 
@@ -79,3 +79,9 @@ def parts(ratings: gm.Ratings) -> tuple[gm.Ratings, gm.Ratings]:
 def wide_ratings() -> gm.Ratings:
     """Some 40,000 ratings: enough for several blocks of rows, so that threads have something to share."""
     return gm.Ratings.from_frame(make_frame(400, 200, 0.5, seed=5))
+
+
+@pytest.fixture(scope="session")
+def wide_parts(wide_ratings: gm.Ratings) -> tuple[gm.Ratings, gm.Ratings]:
+    """Few training ratings and many held-out ones: a model without much regularization soon overfits."""
+    return wide_ratings.split(0.6, seed=1)

@@ -51,11 +51,17 @@ def with_recipe_fields(command: Callable[..., None]) -> Callable[..., None]:
         )
         for name, (kind, owners, helps) in options.items()
     ]
+    names = ", ".join(sorted(RECIPES))
     hints = inspect.get_annotations(command, eval_str=True)
     typed = [p.replace(annotation=hints[p.name], kind=inspect.Parameter.KEYWORD_ONLY) for p in given]
+    typed = [p.replace(annotation=_named_models(names)) if p.name == "model" else p for p in typed]
     command.__signature__ = inspect.Signature([*typed, *made])  # type: ignore[attr-defined]
     command.__annotations__ = {p.name: p.annotation for p in [*typed, *made]}
     return command
+
+
+def _named_models(names: str) -> Any:
+    return Annotated[str, typer.Option("--model", "-m", help=f"Which model: {names}.")]
 
 
 def column_choices(user: str | None, item: str | None, rating: str | None, time: str | None) -> dict[str, Any]:
@@ -76,6 +82,7 @@ def open_source(ratings: str, separator: str | None) -> Any:
 def read_source(
     ratings: str, names: dict[str, Any], separator: str | None, duplicates: str, quiet: bool = False
 ) -> Ratings:
+    """The ratings of a file, or a data set by its name."""
     from gramian.data.readers import read_ratings
 
     found = open_source(ratings, separator)

@@ -112,7 +112,7 @@ def describe(
 @with_recipe_fields
 def fit(
     ratings: RatingsPath,
-    model: Annotated[str, typer.Option("--model", "-m", help="Which model: als, baseline.")] = "als",
+    model: str = "als",
     out: Annotated[str, typer.Option("--out", "-o", help="The model file to write.")] = "model.gramian",
     validation: Annotated[
         str | None, typer.Option(help="Hold out a part (0.1) or give a file, to measure after each epoch.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from typing import Any
 
@@ -28,7 +29,7 @@ def make_recipe(name: str, **fields: Any) -> Recipe[Any]:
     """
     if name not in RECIPES:
         raise ParameterError(f"There is no model {name!r}; choose one of {', '.join(sorted(RECIPES))}.")
-    known = RECIPES[name].__dataclass_fields__
+    known = [field.name for field in dataclasses.fields(RECIPES[name])]
     for field in fields:
         if field not in known:
             raise ParameterError(f"The model {name!r} has no setting {field!r}; it has {', '.join(known)}.")

@@ -106,7 +106,7 @@ class ALS(AlternatingRecipe):
     name: ClassVar[str] = "als"
 
     factors: int = param(32, "latent features K; more fit finer tastes and cost K² per rating", low=1, high=512)
-    regularization: float = param(10.0, "λ on the factors; raise it when validation error rises", low=0)
+    regularization: float = param(12.0, "λ on the factors; raise it when validation error rises", low=0)
     bias_regularization: float | None = param(None, "λ on the biases; as regularization if not given", low=0,
                                               optional=True)  # fmt: skip
     weighting: str = param("none", "count: λ times the row's number of ratings (then use λ near 0.1)",

@@ -1,0 +1,219 @@
+"""The command line as a user meets it: real files, real models, real signals."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+import gramian as gm
+from gramian.cli import main
+
+Run = Callable[..., tuple[int, str, str]]
+SUBPROCESS = [sys.executable, "-c", "from gramian.cli import main; main()"]
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Run:
+    """Run the command line in this process, in an empty folder: exit code, stdout, stderr."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "140")
+
+    def go(*words: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["gramian", *words])
+        code = 0
+        try:
+            main()
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+        seen = capsys.readouterr()
+        return code, seen.out, seen.err
+
+    return go
+
+
+@pytest.fixture
+def trained(run: Run) -> str:
+    code, _, _ = run("fit", "movielens-small", "--factors", "4", "--epochs", "2", "-o", "m.gramian")
+    assert code == 0
+    return "m.gramian"
+
+
+def test_demo_shows_models_features_and_recommendations(run: Run, tmp_path: Path) -> None:
+    code, out, _ = run("demo", "--out", "shown")
+    assert code == 0
+    errors = {line[:18].strip(): line.split() for line in out.splitlines() if line.startswith(("base", "ALS", "glob"))}
+    test_rmse = {name: float(words[-2]) for name, words in errors.items()}
+    assert test_rmse["ALS, K = 32"] < test_rmse["baseline (biases)"] < test_rmse["global mean"]
+    assert "Ten recommendations for user 15" in out
+    for picture in ("learning-curve.png", "item-map.png"):
+        assert (tmp_path / "shown" / picture).read_bytes().startswith(b"\x89PNG")
+    assert gm.load(tmp_path / "shown" / "als.gramian").ratings.n_users == 671
+
+
+def test_fit_evaluate_predict_recommend(run: Run, tmp_path: Path) -> None:
+    train, test = gm.load_dataset("movielens-small").split(0.2, seed=0)
+    train.to_frame().write_csv("train.csv")
+    test.to_frame().write_parquet("test.parquet")
+    titles = pl.DataFrame({"movieId": [1, 318], "title": ["Toy Story (1995)", "Shawshank"]})
+    titles.write_csv("titles.csv")
+    words = ("--factors", "4", "--epochs", "3", "--n-jobs", "1", "--no-biases", "--items", "titles.csv")
+    code, out, err = run("fit", "train.csv", "--validation", "test.parquet", *words, "-o", "m.gramian", "--json")
+    assert code == 0, err
+    card = json.loads(out)
+    assert card["recipe"]["biases"] is False
+    assert card["recipe"]["factors"] == 4
+    model = gm.load("m.gramian")
+    assert model.history[-1]["validation_rmse"] == card["last_epoch"]["validation_rmse"]
+
+    code, out, _ = run("evaluate", "m.gramian", "test.parquet", "--json")
+    seen = json.loads(out)
+    assert seen["rmse"] == pytest.approx(model.evaluate(test)["rmse"])
+    assert 0 < seen["cold"] < seen["n"] == len(test)
+
+    test.to_frame().select("user", "item").head(50).write_csv("pairs.csv")
+    code, out, err = run("predict", "m.gramian", "pairs.csv", "-o", "out.csv", "--unknown", "nan")
+    assert code == 0
+    written = pl.read_csv("out.csv")
+    expected = model.predict(written["user"], written["item"], unknown="nan")
+    assert written["prediction"].to_list() == pytest.approx(expected.tolist(), rel=1e-6, nan_ok=True)
+
+    code, out, _ = run("recommend", "m.gramian", "--user", "15", "-n", "2", "--json")
+    assert [row["rank"] for row in json.loads(out)] == [1, 2]
+    code, _, _ = run("recommend", "m.gramian", "--all", "-n", "3", "-o", "all.parquet")
+    assert pl.read_parquet("all.parquet").height == 3 * model.ratings.n_users
+    code, out, _ = run("recommend", "m.gramian", "--rated", "Toy Story (1995)=5", "-n", "2", "--among", "318", "--json")
+    assert [row["item"] for row in json.loads(out)] == [318]
+
+
+def test_similar_and_features(run: Run, trained: str) -> None:
+    code, out, _ = run("similar", trained, "--item", "toy story (1995)", "-n", "3", "--json")
+    assert code == 0
+    assert len(json.loads(out)) == 3
+    code, out, _ = run("similar", trained, "--user", "15", "-n", "3", "--json")
+    assert {row["rank"] for row in json.loads(out)} == {1, 2, 3}
+    code, out, err = run("features", trained, "--top", "5", "--map", "map.png")
+    assert code == 0
+    assert out.count("feature ") == 4
+    assert Path("map.png").read_bytes().startswith(b"\x89PNG")
+    code, _, err = run("similar", trained, "--item", "star wars")
+    assert code == 2
+    assert "Several items have 'star wars' in their title" in err
+
+
+def test_describe_prints_the_description_and_the_findings(run: Run) -> None:
+    code, out, _ = run("describe", "movielens-small", "--json")
+    assert code == 0
+    assert json.loads(out)["description"]["n_ratings"] == 100_004
+    Path("bad.csv").write_text("user,item,rating\n1,10,4\n1,11,four\n")
+    code, out, _ = run("describe", "bad.csv")
+    assert code == 2
+    assert "four" in out
+
+
+BAD = {
+    "empty": ("", "is empty"),
+    "header": ("user,item,rating\n", "no ratings"),
+    "column": ("user,item,mood\n1,2,3\n", "No column for the rating"),
+    "text": ("user,item,rating\n1,2,3\n1,3,good\n", "line 3 has 'good'"),
+    "nan": ("user,item,rating\n1,2,NaN\n", "line 2 has 'NaN'"),
+    "gap": ("user,item,rating\n1,2,3\n1,3,\n", "line 3 has no value"),
+}
+
+
+@pytest.mark.parametrize("kind", BAD)
+def test_bad_files_get_one_sentence(run: Run, kind: str) -> None:
+    content, sentence = BAD[kind]
+    Path("bad.csv").write_text(content)
+    code, out, err = run("fit", "bad.csv")
+    assert (code, out) == (2, "")
+    assert sentence in err
+    assert len(err.strip().splitlines()) == 1
+    assert not Path("model.gramian").exists()
+
+
+def test_bad_arguments_get_one_sentence(run: Run, trained: str) -> None:
+    before = Path(trained).read_bytes()
+    cases = {
+        ("fit", "movielens-small", "--regularization=-1"): "[0, inf); got -1.0",
+        ("fit", "movielens-small", "--factors", "0"): "[1, 512]; got 0",
+        ("fit", "movielens-small", "--model", "magic"): "There is no model 'magic'",
+        ("fit", "movielens-small", "--model", "baseline", "--factors", "3"): "has no setting 'factors'",
+        ("fit", "movielens-small", "--patience", "2"): "needs validation",
+        ("fit", "movielens-tiny"): "movielens-tiny",
+        ("recommend", trained, "--user", "999999"): "unknown to the model",
+        ("recommend", trained): "Say for whom",
+        ("recommend", trained, "--rated", "1:5"): "ITEM=RATING",
+        ("evaluate", "nosuch.gramian", "movielens-small"): "There is no model file",
+        ("features", trained, "--feature", "4"): "[0, 3]; got 4",
+    }
+    for words, sentence in cases.items():
+        code, _, err = run(*words)
+        assert code == 2, words
+        assert sentence in err, err
+        assert "Traceback" not in err
+    assert Path(trained).read_bytes() == before
+
+
+def test_damaged_models_are_refused(run: Run, trained: str) -> None:
+    whole = Path(trained).read_bytes()
+    Path("cut.gramian").write_bytes(whole[: len(whole) // 2])
+    flipped = bytearray(whole)
+    flipped[len(whole) // 2] ^= 1
+    Path("flipped.gramian").write_bytes(flipped)
+    Path("newer.gramian").write_bytes(whole.replace(rb"{\"format\": 1,", rb"{\"format\": 9,"))
+    for name, sentence in (("cut", "damaged"), ("flipped", "damaged"), ("newer", "newer format: found version 9")):
+        code, out, err = run("evaluate", f"{name}.gramian", "movielens-small")
+        assert (code, out) == (2, "")
+        assert sentence in err
+
+
+def test_what_solves_nothing_does_not_start_numba(run: Run, trained: str) -> None:
+    Path("pairs.csv").write_text("user,item\n15,1\n")
+    commands = [
+        ["describe", "movielens-small"],
+        ["evaluate", trained, "movielens-small"],
+        ["predict", trained, "pairs.csv"],
+        ["recommend", trained, "--user", "15"],
+    ]
+    code = (
+        "import sys, gramian.cli\n"
+        "sys.argv[1:] = {words!r}\n"
+        "try: gramian.cli.main()\n"
+        "except SystemExit as stop: assert not stop.code, stop.code\n"
+        "assert 'numba' not in sys.modules and 'matplotlib' not in sys.modules\n"
+    )
+    for words in commands:
+        done = subprocess.run([sys.executable, "-c", code.format(words=words)], capture_output=True, text=True)
+        assert done.returncode == 0, (words, done.stderr)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="sends SIGINT")
+def test_an_interrupt_keeps_the_last_full_epoch_and_resume_goes_on(run: Run, tmp_path: Path) -> None:
+    words = ["fit", "movielens-small", "--factors", "8", "-o", "m.gramian"]
+    process = subprocess.Popen([*SUBPROCESS, *words, "--epochs", "100000"], stderr=subprocess.PIPE, cwd=tmp_path)
+    deadline = time.monotonic() + 120
+    while not (tmp_path / "m.gramian.checkpoint").exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert b"Traceback" not in err
+    assert b"interrupted" in err
+    done = len(gm.load(tmp_path / "m.gramian").history)
+    assert done >= 1
+    code, _, err_text = run(*words, "--epochs", str(done + 2), "--resume")
+    assert code == 0, err_text
+    resumed = gm.load("m.gramian")
+    whole = gm.ALS(factors=8, epochs=done + 2).fit(gm.load_dataset("movielens-small"))
+    assert (resumed.user_rows == whole.user_rows).all()
+    assert (resumed.item_rows == whole.item_rows).all()
+    assert not (tmp_path / "m.gramian.checkpoint").exists()
