@@ -45,7 +45,7 @@ def to_polars(frame: Any, columns: list[str] | None = None) -> pl.DataFrame:
     names = columns or table.columns
     # Column by column through NumPy where it must be: pandas then needs no Arrow.
     try:
-        return table.select(names).to_polars()
+        return table.select([nw.col(name) for name in names]).to_polars()
     except ModuleNotFoundError:
         return pl.DataFrame([pl.Series(name, table[name].to_list(), strict=False) for name in names])
 
@@ -116,7 +116,7 @@ def pick_columns(frame: Any, given: Names) -> pl.DataFrame:
     if twice:
         raise DataError(f"One column was given twice: {twice.pop()!r}; user, item, rating and time must differ.")
     table = to_polars(frame, list(names.values()))
-    return table.select(pl.col(name).alias(role) for role, name in names.items())
+    return pl.DataFrame([table.to_series(place).alias(role) for place, role in enumerate(names)])
 
 
 def rating_column(series: pl.Series, first_row: int = 1, row_word: str = "row") -> pl.Series:
@@ -142,6 +142,13 @@ def rating_column(series: pl.Series, first_row: int = 1, row_word: str = "row") 
     return numbers
 
 
+def _parsed_dates(text: pl.Series) -> pl.Series:
+    try:
+        return text.str.to_datetime(strict=False, time_unit="us")
+    except pl.exceptions.PolarsError:
+        return pl.Series([None] * len(text), dtype=pl.Datetime("us"))
+
+
 def time_column(series: pl.Series, first_row: int = 1, row_word: str = "row") -> pl.Series:
     """The times as Int64 (whole numbers as they come; dates and ISO text as Unix seconds)."""
     times = series
@@ -149,7 +156,7 @@ def time_column(series: pl.Series, first_row: int = 1, row_word: str = "row") ->
         text = times.str.strip_chars()
         times = text.cast(pl.Float64, strict=False)
         if times.null_count() == len(times) and len(times):
-            times = text.str.to_datetime(strict=False, time_unit="us")
+            times = _parsed_dates(text)
     if times.dtype.is_temporal():
         times = times.cast(pl.Datetime("us")).dt.epoch("s")
     elif times.dtype in (pl.Float32, pl.Float64):

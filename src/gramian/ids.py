@@ -17,7 +17,7 @@ Codes = npt.NDArray[np.int32]
 _INTEGERS = (pl.Int8, pl.Int16, pl.Int32, pl.Int64, pl.UInt8, pl.UInt16, pl.UInt32, pl.UInt64)
 
 
-def id_series(values: Any, what: str = "id") -> pl.Series:
+def id_series(values: Any, what: str = "item") -> pl.Series:
     """Return ids as a polars series of Int64 or String, or raise DataError.
 
     Args:
@@ -54,7 +54,7 @@ def _as_series(values: Any, what: str) -> pl.Series:
     if isinstance(values, str | int | float | np.generic):
         values = [values]
     if not isinstance(values, np.ndarray):
-        values = values.to_numpy() if hasattr(values, "to_numpy") else list(values)
+        values = values.to_pylist() if hasattr(values, "to_pylist") else list(values)
     if isinstance(values, np.ndarray) and values.dtype != object:
         return pl.Series(what, np.ascontiguousarray(values.reshape(-1)))
     values = [v.item() if isinstance(v, np.generic) else v for v in values]
@@ -97,7 +97,7 @@ class IdMap:
         self._table = pl.DataFrame([self.ids, codes])
 
     @classmethod
-    def from_values(cls, values: Any, what: str = "id") -> tuple[IdMap, Codes]:
+    def from_values(cls, values: Any, what: str = "item") -> tuple[IdMap, Codes]:
         """Build the map of the distinct ``values``, and their codes, in one go."""
         series = id_series(values, what)
         made = cls(series.unique().sort())
@@ -108,7 +108,7 @@ class IdMap:
         """Whether the ids are text rather than integers."""
         return self.ids.dtype == pl.String
 
-    def codes(self, values: Any, what: str = "id") -> Codes:
+    def codes(self, values: Any, what: str = "item") -> Codes:
         """Codes of ``values`` (int32), −1 for those unknown.
 
         Raises:
@@ -117,23 +117,25 @@ class IdMap:
         series = id_series(values, what)
         if len(series) == 0:
             return np.empty(0, np.int32)
+        if len(self) == 0:
+            return np.full(len(series), -1, np.int32)
         self._refuse_other_kind(series, what)
         found = pl.DataFrame([series.alias("id")]).join(self._table, on="id", how="left", maintain_order="left")
         return found["code"].fill_null(-1).to_numpy()
 
     def _refuse_other_kind(self, series: pl.Series, what: str) -> None:
-        if len(self) and series.dtype != self.ids.dtype:
+        if series.dtype != self.ids.dtype:
             ours, theirs = ("text", "integers") if self.is_text else ("integers", "text")
             raise DataError(
                 f"The {what} ids given are of another kind than the known ones: found {theirs} "
                 f"(such as {series[0]!r}) where the known ids are {ours} (such as {self.ids[0]!r}); convert them."
             )
 
-    def grow(self, values: Any, what: str = "id") -> IdMap:
+    def grow(self, values: Any, what: str = "item") -> IdMap:
         """Return a map that also holds ``values``; every known id keeps its code."""
         series = id_series(values, what).unique().sort()
         fresh = series.filter(pl.Series(self.codes(series, what)) < 0)
-        return IdMap(pl.concat([self.ids, fresh.alias("id")])) if len(fresh) else self
+        return IdMap(pl.concat([self.ids, fresh.alias("id")]) if len(self) else fresh) if len(fresh) else self
 
     def take(self, codes: npt.NDArray[Any]) -> pl.Series:
         """The ids of ``codes``."""
@@ -146,8 +148,10 @@ class IdMap:
         return iter(self.ids)
 
     def __contains__(self, value: object) -> bool:
-        fits = isinstance(value, str) if self.is_text else isinstance(value, int | np.integer)
-        return fits and bool(self.codes([value])[0] >= 0)
+        if self.is_text:
+            return isinstance(value, str) and bool(self.codes([value])[0] >= 0)
+        whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
+        return whole and -(2**63) <= value < 2**63 and bool(self.codes([value])[0] >= 0)  # type: ignore[operator]
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, IdMap) and self.ids.dtype == other.ids.dtype and self.ids.equals(other.ids)

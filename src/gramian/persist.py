@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import math
 import os
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -26,6 +27,7 @@ __all__ = ["FORMAT_VERSION", "pack_text", "read_file", "unpack_text", "write_fil
 
 FORMAT_VERSION = 1
 KEY = "gramian"
+KINDS = {"F32": "<f4", "F64": "<f8", "I32": "<i4", "I64": "<i8", "U8": "u1"}
 Arrays = dict[str, npt.NDArray[Any]]
 
 
@@ -78,7 +80,8 @@ def write_file(path: str | os.PathLike[str], arrays: Mapping[str, npt.NDArray[An
 
     solid = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
     about = {"format": FORMAT_VERSION, **metadata}
-    about["digest"] = _digest(about, solid)
+    about["header_digest"] = _header_digest(about, solid)
+    about["content_digest"] = _content_digest(solid)
     with written_whole(path) as temporary:
         try:
             save_file(solid, temporary, {KEY: json.dumps(about)})
@@ -91,8 +94,8 @@ def read_file(path: str | os.PathLike[str], *, mmap: bool = False) -> tuple[Arra
 
     Args:
         path: The file.
-        mmap: Map the arrays read-only instead of reading them. The digest is then not checked, since that
-            would read everything.
+        mmap: Map the arrays read-only instead of reading them. The digest of their content is then not
+            checked, since that would read everything; the header's is.
 
     Raises:
         DataError: There is no such file, or it cannot be read.
@@ -106,7 +109,10 @@ def read_file(path: str | os.PathLike[str], *, mmap: bool = False) -> tuple[Arra
         arrays = _mapped(source, raw) if mmap else _loaded(source)
     except OSError as error:
         raise DataError(f"The file {str(source)!r} cannot be read: {error.strerror or error}.") from error
-    if not mmap and about.pop("digest", None) != _digest(about, arrays):
+    header, content = about.pop("header_digest", None), about.pop("content_digest", None)
+    if header != _header_digest(about, arrays):
+        raise _damaged(source, "its header does not match its digest")
+    if not mmap and content != _content_digest(arrays):
         raise _damaged(source, "its content does not match its digest")
     return arrays, about
 
@@ -129,10 +135,24 @@ def _read_header(source: Path) -> tuple[dict[str, Any], dict[str, Any]]:
             f"The file {str(source)!r} is of a newer format: found version {version!r}, this library reads up to "
             f"{FORMAT_VERSION}; upgrade gramian."
         )
-    end = max((entry["data_offsets"][1] for entry in raw.values()), default=0)
-    if source.stat().st_size != 8 + length + end:
+    if source.stat().st_size != 8 + length + _content_length(source, raw):
         raise _damaged(source, "its length is not what its header says")
     return raw, about
+
+
+def _content_length(source: Path, raw: dict[str, Any]) -> int:
+    """How many bytes of arrays there must be; the arrays lie one after another without gaps."""
+    end = 0
+    try:
+        for entry in sorted(raw.values(), key=lambda entry: entry["data_offsets"]):
+            low, high = entry["data_offsets"]
+            size = np.dtype(KINDS[entry["dtype"]]).itemsize * math.prod(entry["shape"])
+            if low != end or high - low != size or min([0, *entry["shape"]]) < 0:
+                raise ValueError
+            end = high
+    except (KeyError, TypeError, ValueError):
+        raise _damaged(source, "its header does not describe its arrays") from None
+    return end
 
 
 def _loaded(source: Path) -> Arrays:
@@ -147,12 +167,11 @@ def _loaded(source: Path) -> Arrays:
 
 def _mapped(source: Path, raw: dict[str, Any]) -> Arrays:
     """Read-only memory maps of the arrays, at the offsets of the safetensors header."""
-    kinds = {"F32": "<f4", "F64": "<f8", "I32": "<i4", "I64": "<i8", "U8": "u1", "F16": "<f2"}
     with source.open("rb") as file:
         base = 8 + int.from_bytes(file.read(8), "little")
     arrays: Arrays = {}
     for name, entry in raw.items():
-        dtype, shape = np.dtype(kinds[entry["dtype"]]), tuple(entry["shape"])
+        dtype, shape = np.dtype(KINDS[entry["dtype"]]), tuple(entry["shape"])
         if 0 in shape:
             arrays[name] = np.empty(shape, dtype)
         else:
@@ -161,12 +180,15 @@ def _mapped(source: Path, raw: dict[str, Any]) -> Arrays:
     return arrays
 
 
-def _digest(about: dict[str, Any], arrays: Mapping[str, npt.NDArray[Any]]) -> str:
-    digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
+def _header_digest(about: dict[str, Any], arrays: Mapping[str, npt.NDArray[Any]]) -> str:
+    shapes = {name: [array.dtype.str, array.shape] for name, array in arrays.items()}
+    return hashlib.sha256(json.dumps([about, shapes], sort_keys=True).encode()).hexdigest()
+
+
+def _content_digest(arrays: Mapping[str, npt.NDArray[Any]]) -> str:
+    digest = hashlib.sha256()
     for name in sorted(arrays):
-        array = arrays[name]
-        digest.update(f"{name} {array.dtype.str} {array.shape}".encode())
-        digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+        digest.update(np.ascontiguousarray(arrays[name]).reshape(-1).view(np.uint8).data)
     return digest.hexdigest()
 
 
@@ -184,13 +206,18 @@ def pack_text(name: str, series: pl.Series) -> Arrays:
 
 
 def unpack_text(name: str, arrays: Arrays) -> pl.Series:
-    """The text series that :func:`pack_text` packed."""
+    """The text series that :func:`pack_text` packed; FormatError where the two arrays do not fit together."""
     marks = arrays[f"{name}.ends"]
     content = arrays[f"{name}.text"].tobytes()
     ends = np.where(marks < 0, -marks - 1, marks)
     starts = np.concatenate([[0], ends[:-1]]).astype(np.int64)
-    texts = [
-        None if mark < 0 else content[start:end].decode()
-        for mark, start, end in zip(marks.tolist(), starts.tolist(), ends.tolist(), strict=True)
-    ]
+    try:
+        if marks.dtype != np.int64 or (starts > ends).any() or (ends[-1:] != len(content)).any():
+            raise ValueError
+        texts = [
+            None if mark < 0 else content[start:end].decode()
+            for mark, start, end in zip(marks.tolist(), starts.tolist(), ends.tolist(), strict=True)
+        ]
+    except ValueError:
+        raise FormatError(f"The text {name!r} in the file is damaged; use another copy.") from None
     return pl.Series(name, texts, pl.String)

@@ -18,7 +18,7 @@ from gramian import splits
 from gramian.errors import DataError, DataWarning, FormatError
 from gramian.frames import Names, pick_columns, rating_column, time_column
 from gramian.ids import Codes, IdMap
-from gramian.kernels.csr import CSR, csr_from_sorted, transpose
+from gramian.kernels.csr import CSR, csr_from_sorted, is_sound, transpose
 from gramian.pairs import sort_pairs
 from gramian.parameters import check_choice
 from gramian.persist import Arrays, pack_text, unpack_text
@@ -288,6 +288,7 @@ class Ratings:
     def to_arrays(self) -> Arrays:
         """The table as named arrays for a model file; of the item table, the titles."""
         arrays: Arrays = {f"ratings.{name}": array for name, array in self.by_user._asdict().items()}
+        arrays["ratings.duplicates"] = np.array([self.duplicates], np.int64)
         if self.times is not None:
             arrays["ratings.times"] = self.times
         for name, ids in (("user_ids", self.user_ids), ("item_ids", self.item_ids)):
@@ -302,34 +303,37 @@ class Ratings:
             FormatError: An array is missing, or its shape or type is not what it must be.
         """
         try:
-            users, items = (
-                IdMap(pl.Series(arrays[name]) if name in arrays else unpack_text(name, arrays))
-                for name in ("user_ids", "item_ids")
-            )
+            users, items = (_unpacked_ids(name, arrays) for name in ("user_ids", "item_ids"))
             by_user = CSR(*(arrays[f"ratings.{name}"] for name in CSR._fields))
+            duplicates = int(arrays["ratings.duplicates"][0])
             titles = unpack_text("titles", arrays) if "titles.text" in arrays else None
         except KeyError as error:
             raise FormatError(f"The model file lacks the array {error.args[0]!r}; use another copy.") from None
-        sound = (
-            [array.dtype for array in by_user] == [np.int64, np.int32, np.float32]
-            and by_user.n_rows == len(users)
-            and len(by_user.indices) == len(by_user.values) == by_user.indptr[-1] > 0
-            and 0 <= int(by_user.indices.min()) <= int(by_user.indices.max()) < len(items)
-        )
-        if not sound:
+        times = arrays.get("ratings.times")
+        timed = times is None or (times.dtype == np.int64 and times.shape == by_user.values.shape)
+        titled = titles is None or len(titles) == len(items)
+        if not (is_sound(by_user, len(users), len(items)) and timed and titled):
             raise FormatError("The ratings in the model file do not fit together; use another copy.")
         table = None if titles is None else pl.DataFrame({"item": items.ids, "title": titles})
-        return cls(users, items, by_user, arrays.get("ratings.times"), 0, table)
+        return cls(users, items, by_user, times, duplicates, table)
 
     def fingerprint(self) -> str:
         """A short digest of ids, codes, values and times: equal for equal ratings."""
         digest = hashlib.blake2b(digest_size=16)
         for ids in (self.user_ids, self.item_ids):
-            digest.update("\0".join(map(str, ids)).encode())
+            digest.update(f"{ids!r}\0".encode() + "\0".join(map(str, ids)).encode())
         for array in (*self.by_user, self.times):
             if array is not None:
                 digest.update(np.ascontiguousarray(array).data)
         return digest.hexdigest()
+
+
+def _unpacked_ids(name: str, arrays: Arrays) -> IdMap:
+    """The ids of a model file, or FormatError where they are not ids or not distinct."""
+    ids = pl.Series(arrays[name]) if name in arrays else unpack_text(name, arrays)
+    if ids.dtype not in (pl.Int64, pl.String) or ids.null_count() or ids.n_unique() != len(ids):
+        raise FormatError(f"The {name} in the model file are not distinct ids; use another copy.")
+    return IdMap(ids)
 
 
 def _compact(ids: IdMap, codes: Codes) -> tuple[IdMap, Codes]:

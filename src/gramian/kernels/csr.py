@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["CSR", "csr_from_sorted", "transpose"]
+__all__ = ["CSR", "csr_from_sorted", "is_sound", "transpose"]
 
 
 class CSR(NamedTuple):
@@ -45,6 +45,21 @@ def csr_from_sorted(rows: npt.NDArray[Any], columns: npt.NDArray[Any], values: n
     indptr = np.zeros(n_rows + 1, np.int64)
     np.cumsum(np.bincount(rows, minlength=n_rows), out=indptr[1:])
     return CSR(indptr, np.ascontiguousarray(columns, np.int32), np.ascontiguousarray(values, np.float32))
+
+
+def is_sound(matrix: CSR, n_rows: int, n_columns: int) -> bool:
+    """Whether the arrays fit together: types, lengths, ranges, ascending columns, finite values; not empty."""
+    indptr, indices, values = matrix
+    if [array.dtype for array in matrix] != [np.int64, np.int32, np.float32] or any(a.ndim != 1 for a in matrix):
+        return False
+    if len(indptr) != n_rows + 1 or indptr[0] != 0 or indptr[-1] != len(indices) or len(indices) != len(values):
+        return False
+    if len(indices) == 0 or bool((np.diff(indptr) < 0).any()) or not np.isfinite(values).all():
+        return False
+    first = np.zeros(len(indices), bool)
+    first[indptr[:-1][np.diff(indptr) > 0]] = True
+    ascending = bool((first[1:] | (indices[1:] > indices[:-1])).all())
+    return ascending and int(indices.min()) >= 0 and int(indices.max()) < n_columns
 
 
 def transpose(matrix: CSR, n_columns: int) -> CSR:

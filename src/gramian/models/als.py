@@ -47,8 +47,8 @@ class AlternatingRecipe(Recipe[FactorModel]):
         """How a row is solved."""
 
     def offset(self, ratings: Ratings) -> float:
-        """μ of the training ratings, or 0 where there are no biases."""
-        return ratings.global_mean if self.side.biased else 0.0
+        """What is subtracted from every rating: μ of the training ratings, or 0."""
+        return ratings.global_mean if self.side.centred else 0.0
 
     def sweep(self, ratings: Ratings, other: Array, *, users: bool, start: Array | None = None) -> tuple[Array, int]:
         """The best rows of one side, given the other; or one separate update of factors and bias from ``start``."""
@@ -128,7 +128,8 @@ class ALS(AlternatingRecipe):
         if self.biases:
             bias = self.regularization if self.bias_regularization is None else self.bias_regularization
             lambdas = np.append(lambdas, bias)
-        return SideSettings(self.biases, local.Penalty(np.diag(lambdas), self.weighting == "count"), self.n_jobs)
+        penalty = local.Penalty(np.diag(lambdas), self.weighting == "count")
+        return SideSettings(self.biases, penalty, centred=self.biases, n_jobs=self.n_jobs)
 
     def start(self, ratings: Ratings) -> Arrays:
         """Item factors from N(0, 1/K), biases 0, and the users' best rows for these."""

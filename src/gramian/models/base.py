@@ -17,7 +17,7 @@ import polars as pl
 
 from gramian.errors import DataError, UnknownIdError, UnknownIdWarning
 from gramian.history import History
-from gramian.ids import Codes, IdMap
+from gramian.ids import Codes, IdMap, id_series
 from gramian.metrics import rating_errors
 from gramian.models.tables import best_pairs, item_table
 from gramian.parameters import check_choice, check_fields, check_number
@@ -279,7 +279,7 @@ class Model(ABC):
         check_number("n", n, low=1, whole=True, owner="recommend")
         ids = self.user_ids.ids if users is None else users
         codes = self._codes(self.user_ids, ids, "user", unknown)
-        wanted = pl.Series(self.user_ids.ids if users is None else np.atleast_1d(np.asarray(ids)))
+        wanted = self.user_ids.ids if len(codes) == 0 or users is None else id_series(users, "user")
         places = np.flatnonzero(codes >= 0) if unknown == "nan" else np.arange(len(codes))
         candidates = self._candidates(among, unknown)
         parts = []

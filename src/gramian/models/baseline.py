@@ -44,11 +44,7 @@ class Baseline(AlternatingRecipe):
     def side(self) -> SideSettings:
         """How a row is solved: one unknown, its bias; or none."""
         lambdas = np.full(int(self.biases), self.regularization)
-        return SideSettings(self.biases, local.Penalty(np.diag(lambdas)), self.n_jobs)
-
-    def offset(self, ratings: Ratings) -> float:
-        """μ of the training ratings."""
-        return ratings.global_mean
+        return SideSettings(self.biases, local.Penalty(np.diag(lambdas)), centred=True, n_jobs=self.n_jobs)
 
     def start(self, ratings: Ratings) -> Arrays:
         """All biases 0."""

@@ -40,10 +40,11 @@ PIECE = 1 << 16
 
 @dataclass(frozen=True)
 class SideSettings:
-    """How rows are solved: whether the last column is a bias, the prior, and the threads."""
+    """How rows are solved: is the last column a bias, the prior, is μ subtracted first, and the threads."""
 
     biased: bool
     penalty: local.Penalty
+    centred: bool
     n_jobs: int | None = None
 
 
@@ -84,7 +85,7 @@ class FactorModel(Model):
     Attributes:
         user_rows: (N, D), float32 or float64.
         item_rows: (M, D).
-        global_mean: μ of the training ratings (0 where the recipe has no biases).
+        global_mean: μ of the training ratings (0 where the recipe does not subtract it).
         settings: How a row is solved, for fold-in.
     """
 
@@ -127,11 +128,16 @@ class FactorModel(Model):
     # ---- scoring --------------------------------------------------------------------------------
 
     def score_pairs(self, users: Codes, items: Codes) -> Array:
-        """μ + b + c + wᵀu of pairs of codes; an unknown side counts as a row of zeros."""
+        """μ + b + c + wᵀu of pairs of codes; an unknown side counts as a row of zeros.
+
+        Without biases an unknown side says nothing: the mean of the training ratings stands in.
+        """
         out = np.empty(len(users), self.item_rows.dtype)
         for low in range(0, len(users), PIECE):
             piece = slice(low, low + PIECE)
             out[piece] = self._score_rows(_rows_or_zero(self.user_rows, users[piece]), items[piece])
+        if not self.settings.centred:
+            out[(users < 0) | (items < 0)] = self.ratings.global_mean
         return out
 
     def _score_rows(self, user_rows: Array, items: Codes) -> Array:
@@ -145,13 +151,13 @@ class FactorModel(Model):
 
     def score_block(self, users: Codes) -> Array:
         """All items for some users, by one matrix product."""
-        return self._score_all(_rows_or_zero(self.user_rows, users))
-
-    def _score_all(self, rows: Array) -> Array:
+        rows = _rows_or_zero(self.user_rows, users)
         scores: Array = rows[:, : self.n_factors] @ self.item_factors.T
         scores += self.item_biases + self.item_rows.dtype.type(self.global_mean)
         if self.settings.biased:
             scores += rows[:, -1:]
+        if not self.settings.centred:
+            scores[users < 0] = self.ratings.global_mean
         return scores
 
     # ---- somebody new ---------------------------------------------------------------------------
@@ -210,7 +216,10 @@ class FactorModel(Model):
         check_number("n", n, low=1, whole=True, owner="recommend_for")
         row = self.fold_in(ratings, unknown=unknown)[None, :]
         items = np.arange(len(self.item_rows), dtype=np.int32)
-        scores = self._score_rows(np.broadcast_to(row, (len(items), row.shape[1])), items)
+        if row.any():
+            scores = self._score_rows(np.broadcast_to(row, (len(items), row.shape[1])), items)
+        else:
+            scores = self.score_pairs(np.full(len(items), -1, np.int32), items)
         if exclude_seen:
             seen = self.item_ids.codes(list(ratings), "item")
             scores[seen[seen >= 0]] = -np.inf
@@ -346,7 +355,7 @@ class FactorModel(Model):
             ratings=ratings,
             user_rows=_padded(self.user_rows, ratings.n_users),
             item_rows=_padded(self.item_rows, ratings.n_items),
-            global_mean=ratings.global_mean if self.settings.biased else 0.0,
+            global_mean=ratings.global_mean if self.settings.centred else 0.0,
         )
         users = grown._solve(ratings.by_user, grown.item_rows)
         items = grown._solve(ratings.by_item, users)

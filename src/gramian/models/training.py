@@ -44,6 +44,12 @@ def iterate(
     recipe: Recipe[Any], ratings: Ratings, validation: Ratings | None = None, state: State | None = None
 ) -> Iterator[State]:
     """The state after every epoch, to the recipe's last, or until its patience is over."""
+    for table in (ratings, validation):
+        if (not isinstance(table, Ratings) and table is not None) or ratings is None:
+            raise DataError(
+                f"Ratings are needed to train: got {type(table).__name__}; "
+                "make them with gm.Ratings.from_frame, from_csr or gm.read_ratings."
+            )
     patience = getattr(recipe, "patience", None)
     if patience is not None and validation is None:
         raise ParameterError(
@@ -94,7 +100,7 @@ def train(
     path = None if checkpoint is None else Path(checkpoint)
     if path is not None and not path.parent.is_dir():
         raise DataError(f"The checkpoint cannot be written: there is no folder {str(path.parent)!r}; make it first.")
-    data = ratings.fingerprint() if path is not None else ""
+    data = ratings.fingerprint() if path is not None and isinstance(ratings, Ratings) else ""
     begun = _read(path, recipe, data) if path is not None and resume and path.exists() else None
     state = begun
     with _bar(recipe, state, progress) as advance:
