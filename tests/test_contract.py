@@ -665,6 +665,18 @@ def test_a_loaded_model_does_all_that_a_fresh_one_does(recipe, ratings, tmp_path
 
 
 @first_recipe
+def test_a_mapped_model_outlives_a_new_file_in_its_place(recipe, ratings, parts, tmp_path):
+    """A file is replaced as a whole, never written into: whoever has the old one open keeps it."""
+    path = tmp_path / "m.gramian"
+    fitted(recipe, ratings).save(path)
+    mapped = gm.load(path, mmap=True)
+    new = recipe.fit(parts[0])
+    new.save(path)
+    assert_same_model(mapped, fitted(recipe, ratings))
+    assert_same_model(gm.load(path), new)
+
+
+@first_recipe
 def test_a_copied_model_is_equal(recipe, ratings):
     assert_same_model(pickle.loads(pickle.dumps(fitted(recipe, ratings))), fitted(recipe, ratings))
 

@@ -14,7 +14,7 @@ import polars as pl
 import pyarrow as pa
 import pytest
 import sqlalchemy
-from hypothesis import assume, given
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy import sparse
 
@@ -97,19 +97,16 @@ def test_any_dataframe_gives_the_same_ratings(kind, text, frame, text_frame, rat
 @pytest.mark.parametrize("kind", FRAMES)
 def test_a_dataframe_is_not_changed(kind, frame):
     native = FRAMES[kind](frame)
-    before = (
-        pl.from_arrow(native.to_arrow_table()) if kind == "duckdb" else native.clone() if "polars" in kind else None
-    )
-    before = native.copy() if "pandas" in kind else before
+    before = native.copy() if "pandas" in kind else frame.clone()
     gm.Ratings.from_frame(native)
     if "pandas" in kind:
         pd.testing.assert_frame_equal(native, before)
-    elif "polars" in kind:
-        assert native.lazy().collect().equals(before.lazy().collect())
     elif kind == "duckdb":
         assert pl.from_arrow(native.to_arrow_table()).equals(before)
+    elif kind == "arrow":
+        assert native.equals(before.to_arrow())
     else:
-        assert native.equals(frame.to_arrow())
+        assert native.lazy().collect().equals(before)
 
 
 def test_pandas_kinds_of_columns(frame, ratings, text_frame, text_ratings):
@@ -308,21 +305,11 @@ def test_of_pairs_without_a_time_or_with_the_same_the_last_in_order_is_kept():
 
 
 integer_ids = st.lists(st.integers(-(2**63), 2**63 - 1), min_size=1, max_size=30)
-text_ids = st.lists(st.text(max_size=8).filter(lambda s: s.isprintable() or True), min_size=1, max_size=30)
-
-
-def encodable(ids):
-    """Text that is Unicode proper (no lone surrogates)."""
-    try:
-        "".join(ids).encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+text_ids = st.lists(st.text(st.characters(codec="utf-8"), max_size=8), min_size=1, max_size=30)
 
 
 @given(st.one_of(integer_ids, text_ids))
 def test_an_id_map_gives_each_id_its_place_in_order(ids):
-    assume(not isinstance(ids[0], str) or encodable(ids))
     made, codes = IdMap.from_values(ids)
     assert list(made) == sorted(set(ids), key=lambda i: i.encode() if isinstance(i, str) else i)
     assert codes.dtype == np.int32
@@ -339,7 +326,6 @@ def test_an_id_map_gives_each_id_its_place_in_order(ids):
 @given(st.one_of(st.tuples(integer_ids, integer_ids), st.tuples(text_ids, text_ids)))
 def test_a_grown_id_map_keeps_every_code(both):
     old, new = both
-    assume(not isinstance(old[0], str) or encodable(old + new))
     made, codes = IdMap.from_values(old)
     grown = made.grow(new)
     assert grown.codes(old).tolist() == codes.tolist()
@@ -354,13 +340,9 @@ def test_a_grown_id_map_keeps_every_code(both):
 
 def test_ids_of_another_kind_are_said():
     numbers, text = IdMap.from_values([1, 2])[0], IdMap.from_values(["1", "2"])[0]
-    with pytest.raises(
-        gm.DataError, match=r"found text \(such as '1'\) where the known ids are integers \(such as 1\)"
-    ):
+    with pytest.raises(gm.DataError, match=r"found text \(such as '1'\) where the known .* integers \(such as 1\)"):
         numbers.codes(["1"])
-    with pytest.raises(
-        gm.DataError, match=r"found integers \(such as 1\) where the known ids are text \(such as '1'\)"
-    ):
+    with pytest.raises(gm.DataError, match=r"found integers \(such as 1\) where the known .* text \(such as '1'\)"):
         text.grow([1])
     with pytest.raises(gm.DataError, match=r"more than one kind.* int \(such as 1\) and str \(such as '1'\)"):
         IdMap.from_values([1, "1"])
@@ -635,12 +617,12 @@ def test_merge_replaces_by_time_and_keeps_codes(ratings):
 def test_a_table_survives_being_taken_to_arrays(seed):
     rng = np.random.default_rng(seed)
     n = int(rng.integers(1, 12))
-    letters = np.array(["", "a", "ß", "日本", "a b", '"', "\n", "007", "🙂", "\0", "é" * 30, "-1"])
+    letters = ["", "a", "ß", "日本", "a b", '"', "\n", "007", "🙂", "\0", "é" * 30, "-1"]
+    users = [letters[k] for k in rng.permutation(12)[:n]]
+    titles = pl.DataFrame({"item": np.arange(4), "title": ["", None, "x", "ü"]})
     table = gm.Ratings.from_frame(
-        pl.DataFrame(
-            {"user": letters[rng.permutation(12)[:n]], "item": rng.permutation(12)[:n], "rating": rng.random(n)}
-        )
-    ).with_items(pl.DataFrame({"item": np.arange(4), "title": ["", None, "x", "ü"]}))
+        pl.DataFrame({"user": users, "item": rng.permutation(12)[:n], "rating": rng.random(n)})
+    ).with_items(titles)
     again = gm.Ratings.from_arrays(table.to_arrays())
     assert again.to_frame().equals(table.to_frame())
     assert again.fingerprint() == table.fingerprint()

@@ -171,9 +171,7 @@ def test_text_and_integer_ids_are_not_confused(write):
     numbers = gm.read_ratings(write("user,item,rating\n1,1,3\n2,2,4\n"))
     text = gm.read_ratings(write("user,item,rating\n1,1,3\nx,2,4\n"))
     model = gm.Baseline().fit(numbers)
-    with pytest.raises(
-        gm.DataError, match=r"another kind .* found text \(such as '1'\) where .* integers \(such as 1\)"
-    ):
+    with pytest.raises(gm.DataError, match=r"another kind .* found text \(such as '1'\) where .* integers"):
         model.evaluate(text)
     with pytest.raises(gm.DataError, match="another kind"):
         model.update(text)
@@ -228,7 +226,6 @@ def test_bad_texts_are_refused_in_one_sentence(name, write):
 
 @pytest.mark.parametrize("separator", ["::", "\t"])
 def test_line_numbers_are_right_for_other_separators(separator, write):
-    rows = [["1", "2", "3"]] * 50
     rows = [[str(k), "2", "3"] for k in range(50)]
     rows[41][2] = "?"
     for header in (["user", "item", "rating"], None):
@@ -253,9 +250,8 @@ def test_bad_files_are_refused_in_one_sentence(tmp_path, frame, write):
     frame.drop("item").write_parquet(tmp_path / "missing.parquet")
     with pytest.raises(gm.DataError, match="No column for the item"):
         gm.read_ratings(tmp_path / "missing.parquet")
-    wrong = frame.with_columns(
-        pl.when(pl.int_range(pl.len()) == 6).then(np.nan).otherwise(pl.col("rating")).alias("rating")
-    )
+    seventh = pl.int_range(pl.len()) == 6
+    wrong = frame.with_columns(rating=pl.when(seventh).then(np.nan).otherwise(pl.col("rating")))
     wrong.write_parquet(tmp_path / "nan.parquet")
     with pytest.raises(gm.DataError, match="row 7 has nan"):
         gm.read_ratings(tmp_path / "nan.parquet")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import warnings
-from typing import Any
+from typing import Any, Literal
 
 import polars as pl
 
@@ -24,14 +24,15 @@ def print_json(data: Any) -> None:
     print(json.dumps(data, default=str))
 
 
-def print_table(table: pl.DataFrame, title: str | None = None) -> None:
-    """Print a table on stdout, numbers rounded and right-aligned."""
+def print_table(table: pl.DataFrame, title: str | None = None, *, cut: bool = False) -> None:
+    """Print a table on stdout, numbers rounded and right-aligned; long text is folded, or cut to one line."""
     from rich.console import Console
     from rich.table import Table
 
     shown = Table(title=title, title_justify="left", title_style="bold", header_style="bold", box=None, pad_edge=False)
     for name, dtype in table.schema.items():
-        shown.add_column(name, justify="right" if dtype.is_numeric() else "left", overflow="fold")
+        justify: Literal["left", "right"] = "right" if dtype.is_numeric() else "left"
+        shown.add_column(name, justify=justify, overflow="ellipsis" if cut else "fold", no_wrap=cut)
     for row in table.iter_rows():
         shown.add_row(*(_cell(value) for value in row))
     console = Console(highlight=False, markup=False)

@@ -40,7 +40,7 @@ def run_demo(folder: Path, user: int) -> None:
     model.plot_item_map(folder / "item-map.png")
     model.save(folder / "als.gramian")
     print(f"Written to {folder}/: learning-curve.png, item-map.png, and the model als.gramian. Try next:")
-    print(f"  gramian similar {folder}/als.gramian --item 'Toy Story'")
+    print(f"  gramian similar {folder}/als.gramian --item 'Toy Story (1995)'")
     print(f"  gramian recommend {folder}/als.gramian --rated 'Toy Story (1995)=5' --rated 'Shrek (2001)=4'")
 
 
@@ -65,7 +65,7 @@ def error_table(models: dict[str, FactorModel], train: Ratings, test: Ratings) -
 def show_features(model: FactorModel, features: int = 3) -> None:
     """Print the ten strongest titles of the leading latent features."""
     tops = [model.top_items(k, 10)["title"].alias(f"feature {k}") for k in range(features)]
-    print_table(pl.DataFrame(tops), "What do the latent features mean? Their ten strongest items")
+    print_table(pl.DataFrame(tops), "What do the latent features mean? Their ten strongest items", cut=True)
     print()
 
 
@@ -80,5 +80,5 @@ def show_recommendations(model: FactorModel, user: int) -> None:
         ],
         how="horizontal",
     )
-    print_table(table, f"Ten recommendations for user {user}")
+    print_table(table, f"Ten recommendations for user {user}", cut=True)
     print()

@@ -125,7 +125,7 @@ def _bundled() -> Ratings:
 def _from_path(path: Path, kind: RatingSet) -> Ratings:
     if path.is_dir():
         return _from_folder(path, kind)
-    if not zipfile.is_zipfile(path):
+    if not path.is_file() or not (path.suffix == ".zip" or zipfile.is_zipfile(path)):
         return _read(path, kind)
     with tempfile.TemporaryDirectory() as folder:
         try:
@@ -194,7 +194,7 @@ def _downloaded(name: str, kind: RatingSet) -> Path:
                 file = Path(urlsplit(url).path).name
                 pooch.retrieve(url, checksum, file, folder, unpack if file.endswith(".zip") else None)
     except (*BROKEN, ValueError) as error:
-        addresses = " and ".join(kind.urls)
+        addresses = " and ".join(kind.urls) + (" into one folder" if len(kind.urls) > 1 else "")
         raise DataError(
             f"The data set {name!r} could not be downloaded: {_reason(error)}; "
             f"download {addresses} by hand and give path=…."
@@ -219,6 +219,8 @@ def _reason(error: Exception) -> str:
         return "what came does not have the published checksum"
     if type(error).__name__ in ("ConnectionError", "ConnectTimeout", "ReadTimeout", "ProxyError"):
         return "there is no connection to the address"
+    if type(error).__name__ in ("ChunkedEncodingError", "ContentDecodingError"):
+        return "the connection broke off"
     return " ".join(str(error).split())[:200]
 
 

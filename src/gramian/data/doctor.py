@@ -58,9 +58,9 @@ class Finding:
 class _Rows:
     """A table as it came, in a common form.
 
-    ``table`` has the columns ``row`` (its line or row), ``user`` and ``item`` (text, null where missing),
-    ``user_kind`` and ``item_kind`` (text or integer), ``rating`` (float, null where it is none), ``raw_rating``,
-    and maybe ``time`` and ``raw_time``.
+    ``table`` has the columns ``row`` (its line or row), ``user`` and ``item`` (null where missing),
+    ``user_kind`` and ``item_kind`` (what an id was: text or integer), ``rating`` (null where it is no number),
+    ``raw_rating`` (as it came), and maybe ``time`` and ``raw_time``.
     """
 
     table: pl.DataFrame
@@ -130,10 +130,10 @@ def _open(source: Any, names: Names, separator: str | None, header: bool | None)
         raise DataError("There are no ratings: the table has no rows; check the source.")
     columns = {"row": pl.int_range(first, first + table.height, eager=True)}
     for role in ("user", "item"):
-        columns |= {role: _id_text(table[role]), f"{role}_kind": _id_kind(table[role])}
-    columns |= {"rating": _numbers(table["rating"]), "raw_rating": _as_text(table["rating"])}
+        columns |= {role: _ids_of(table[role]), f"{role}_kind": _kinds_of(table[role])}
+    columns |= {"rating": _numbers(table["rating"]), "raw_rating": _raw(table["rating"])}
     if "time" in table.columns:
-        columns |= {"time": _moments(table["time"]), "raw_time": _as_text(table["time"])}
+        columns |= {"time": _moments(table["time"]), "raw_time": _raw(table["time"])}
     return _Rows(pl.DataFrame(columns), word)
 
 
@@ -167,30 +167,37 @@ def _as_text(series: pl.Series) -> pl.Series:
 
 
 def _is_missing(value: Any) -> bool:
-    return value is None or (isinstance(value, float) and value != value)
+    """None, NaN, and what pandas has for them."""
+    odd = isinstance(value, float | np.floating) and value != value
+    return value is None or odd or type(value).__name__ in ("NAType", "NaTType")
 
 
-def _id_text(series: pl.Series) -> pl.Series:
-    """Ids as text: whole floats as the integers they are; empty text and NaN as missing."""
+def _raw(series: pl.Series) -> pl.Series:
+    """A column as it came, for examples; without Python objects and lists."""
+    return _as_text(series) if series.dtype == pl.Object or series.dtype.is_nested() else series
+
+
+def _ids_of(series: pl.Series) -> pl.Series:
+    """Ids as integers, where all are (whole floats too), else as text; empty text and NaN as missing."""
     if series.dtype == pl.Object:
         series = pl.Series([int(v) if _kind(v) == "integer" else v for v in series.to_list()], dtype=pl.Object)
-    elif series.dtype.is_float() and _whole(series).all():
-        series = series.fill_nan(None).cast(pl.Int64, strict=False)
+    elif series.dtype.is_integer() or (series.dtype.is_float() and _whole(series).all()):
+        return (series.fill_nan(None) if series.dtype.is_float() else series).cast(pl.Int64, strict=False)
     text = _as_text(series.fill_nan(None) if series.dtype.is_float() else series)
     return text.set((text.str.strip_chars() == "").fill_null(value=False), None)
 
 
-def _id_kind(series: pl.Series) -> pl.Series:
+def _kinds_of(series: pl.Series) -> pl.Series:
     """What each id is: ``"integer"``, ``"text"``, or the name of something that cannot be an id."""
     if series.dtype == pl.Object:
-        return pl.Series([_kind(v) for v in series.to_list()], dtype=pl.String)
+        return pl.Series([_kind(v) for v in series.to_list()], dtype=pl.Categorical)
     if series.dtype.is_float():
-        return pl.Series(np.where(_whole(series), "integer", "fraction"))
+        return pl.Series(np.where(_whole(series), "integer", "fraction")).cast(pl.Categorical)
     if series.dtype.is_integer():
         kind = "integer"
     else:
         kind = "text" if series.dtype in (pl.String, pl.Categorical, pl.Enum, pl.Null) else str(series.dtype)
-    return pl.repeat(kind, len(series), dtype=pl.String, eager=True)
+    return pl.Series([kind], dtype=pl.Categorical).new_from_index(0, len(series))
 
 
 def _whole(series: pl.Series) -> pl.Series:
@@ -203,9 +210,11 @@ def _kind(value: Any) -> str:
         return "text"
     if isinstance(value, bool | np.bool_):
         return "True/False"
-    if isinstance(value, int | np.integer) or (isinstance(value, float) and value.is_integer()):
+    if isinstance(value, int | np.integer):
         return "integer"
-    return "fraction" if isinstance(value, float) else type(value).__name__
+    if isinstance(value, float | np.floating):
+        return "integer" if float(value).is_integer() else "fraction"
+    return type(value).__name__
 
 
 def _numbers(series: pl.Series) -> pl.Series:
@@ -257,9 +266,8 @@ def _kinds(known: pl.DataFrame, role: str, word: str) -> Iterator[Finding]:
     kinds = known.filter(pl.col("kind").is_in(["integer", "text"])).group_by("kind").agg(pl.len(), pl.first("id"))
     if kinds.height == 2:
         few, many = kinds.sort("len", "kind").iter_rows(named=True)
-        example = f"{few['kind']} such as {_shown(few['id'], few['kind'])} among {many['kind']} such as " + _shown(
-            many["id"], many["kind"]
-        )
+        shown = [f"{one['kind']} such as {_shown(one['id'], one['kind'])}" for one in (few, many)]
+        example = " among ".join(shown)
         yield Finding(f"{role} ids of two kinds", "error", few["len"], example, "make them all integers or all text")
 
 
@@ -267,17 +275,17 @@ def _look_alikes(known: pl.DataFrame, role: str) -> Iterator[Finding]:
     """Ids that are one and the same but for type, white space, case or leading zeros."""
     if not (known["kind"] == "text").any():
         return
-    key = pl.col("id").str.strip_chars().str.to_lowercase().str.replace(r"^0*(\d+?)(?:\.0+)?$", "$1")
-    different = known.select("id", "kind").unique().sort("id", "kind").with_columns(key.alias("key"))
-    groups = different.group_by("key").agg("id", "kind").filter(pl.col("id").list.len() > 1).sort("key")
+    different = known.select(pl.col("id", "kind").cast(pl.String)).unique().sort("id", "kind")
+    key = pl.col("id").str.strip_chars().str.to_lowercase().str.replace(r"^0*(\d+?)(?:\.0+)?$", "$1").alias("key")
+    groups = different.group_by(key).agg("id", "kind").filter(pl.col("id").list.len() > 1).sort("key")
     if groups.height:
         shown = " and ".join(map(_shown, groups["id"][0], groups["kind"][0]))
         advice = "if they mean the same, write them alike; they count as different now"
         yield Finding(f"{role} ids that look alike", "warning", groups.height, shown, advice)
 
 
-def _shown(text: str, kind: str) -> str:
-    return repr(text) if kind == "text" else text
+def _shown(value: str | int, kind: str) -> str:
+    return repr(value) if kind == "text" else str(value)
 
 
 # ---- values ---------------------------------------------------------------------------------------------
@@ -289,21 +297,23 @@ def _finite(column: str) -> pl.Expr:
 
 
 def _ratings(rows: _Rows) -> Iterator[Finding]:
-    bad = rows.table.filter(~_finite("rating"))
-    empty = (pl.col("raw_rating").is_null() | (pl.col("raw_rating").str.strip_chars() == "")) | pl.col(
-        "rating"
-    ).is_nan().fill_null(value=False)
+    bad = rows.table.filter(~_finite("rating")).with_columns(pl.col("raw_rating").cast(pl.String))
+    blank = (pl.col("raw_rating").str.strip_chars() == "").fill_null(value=True)
+    empty = blank | pl.col("rating").is_nan().fill_null(value=False)
     for check, found in (
         ("missing ratings", bad.filter(empty)),
         ("ratings that are no finite numbers", bad.filter(~empty)),
     ):
         if found.height:
-            raw = found["raw_rating"][0]
-            example = f"{rows.word} {found['row'][0]} has {repr(raw) if raw else 'nothing'}"
+            example = _raw_example(found["row"][0], found["raw_rating"][0], rows.word)
             yield Finding(check, "error", found.height, example, "correct them, or drop the rows")
     good = rows.table.filter(_finite("rating"))
     if good.height:
         yield from _scale(good, rows.word)
+
+
+def _raw_example(row: int, raw: Any, word: str) -> str:
+    return f"{word} {row} has {'nothing' if raw in (None, '') else repr(raw)}"
 
 
 def _scale(good: pl.DataFrame, word: str) -> Iterator[Finding]:
@@ -329,12 +339,12 @@ def _scale(good: pl.DataFrame, word: str) -> Iterator[Finding]:
 
 
 def _grid(values: Floats, counts: npt.NDArray[np.int64]) -> float:
-    """The widest step whose grid holds nearly all rows (99 %, or all but one of 20 or more); 0 where none does.
+    """The widest step whose grid holds nearly all rows (99.5 %, or all but one of 20 or more); 0 where none does.
 
     Tried are the usual steps and the gaps between the values that are not rare.
     """
     n = int(counts.sum())
-    allowed = max(n // 100, 1 if n >= 20 else 0)
+    allowed = max(n // 200, 1 if n >= 20 else 0)
     common = values[counts >= RARE * n]
     if len(values) < 3 or not 2 <= len(common) <= LARGEST_GRID:
         return 0.0
@@ -364,15 +374,16 @@ def _ends(values: Floats, counts: npt.NDArray[np.int64], step: float) -> tuple[f
         outside = (values < low - wide / 2) | (values > high + wide / 2)
         return float(values[~outside].min()), float(values[~outside].max())
     n = counts.sum()
-    kept = values[counts >= RARE * n]
-    weight = dict(zip(values.tolist(), counts.tolist(), strict=True))
+    common = counts >= RARE * n
+    kept, weights = values[common], counts[common]
     while len(kept) > 3:
-        width = kept[-1] - kept[0]
-        below, above = kept[1] - kept[0], kept[-1] - kept[-2]
-        far, rest, gap = (kept[0], kept[1:], below) if below > above else (kept[-1], kept[:-1], above)
-        if gap <= width - gap or weight[float(far)] > 0.05 * n:
+        gaps = np.diff(kept)
+        cut = int(gaps.argmax()) + 1
+        most = slice(cut) if 2 * weights[:cut].sum() > weights.sum() else slice(cut, None)
+        rest, share = kept[most], weights[most].sum() / weights.sum()
+        if len(rest) < 3 or share < 0.95 or gaps.max() <= rest[-1] - rest[0]:
             break
-        kept = rest
+        kept, weights = rest, weights[most]
     return float(kept[0]), float(kept[-1])
 
 
@@ -380,36 +391,40 @@ def _ends(values: Floats, counts: npt.NDArray[np.int64], step: float) -> tuple[f
 
 
 def _duplicates(rows: _Rows) -> Iterator[Finding]:
-    usable = rows.usable()
-    same = ["user", "item", "rating", *(["time"] if rows.timed else [])]
-    repeated = usable.filter(pl.struct("user", "item").is_duplicated())
-    if not repeated.height:
-        return
+    pair, same = ["user", "item"], ["user", "item", "rating", *(["time"] if rows.timed else [])]
+    repeated = rows.usable()
+    repeated = repeated.filter(pl.struct(pair).is_duplicated())
     whole = repeated.filter(pl.struct(same).is_duplicated())
-    excess = whole.height - whole.select(pl.struct(same).n_unique()).item()
+    excess = whole.height - _distinct(whole, same)
     if excess:
-        example = _pair(whole, same, rows.word)
+        example = _in_words(whole, same, rows.word)
         yield Finding("exact duplicates", "warning", excess, example, "drop them; the readers keep one of each")
-    values = pl.col("rating").n_unique().over("user", "item")
-    conflicts = repeated.filter(values > 1)
+    several = pl.col("rating").n_unique().over(pair) > 1
+    conflicts = repeated.filter(several).unique([*pair, "rating"], keep="first", maintain_order=True)
     if conflicts.height:
-        pairs = conflicts.select(pl.struct("user", "item").n_unique()).item()
+        example = _in_words(conflicts, pair, rows.word)
         advice = "the readers keep the last; choose duplicates='mean' or 'raise' for another answer"
-        yield Finding("conflicting duplicates", "warning", pairs, _pair(conflicts, ["user", "item"], rows.word), advice)
-    again = repeated.filter(values == 1)
-    later = again.select(pl.struct(same).n_unique() - pl.struct("user", "item").n_unique()).item()
-    if later:
-        example = _pair(again.filter(~pl.struct(same).is_duplicated()), ["user", "item"], rows.word)
-        yield Finding("ratings given again at another time", "note", later, example, "nothing: the readers keep one")
+        yield Finding("conflicting duplicates", "warning", _distinct(conflicts, pair), example, advice)
+    later = repeated.filter(~several).unique(same, keep="first", maintain_order=True)
+    later = later.filter(pl.struct(pair).is_duplicated())
+    if later.height:
+        example = _in_words(later, pair, rows.word)
+        advice = "nothing: the readers keep the last"
+        count = later.height - _distinct(later, pair)
+        yield Finding("ratings given again at another time", "note", count, example, advice)
 
 
-def _pair(table: pl.DataFrame, same: list[str], word: str) -> str:
-    """The first pair of a table of repeated ones, in words."""
+def _distinct(table: pl.DataFrame, columns: list[str]) -> int:
+    return table.select(columns).unique().height
+
+
+def _in_words(table: pl.DataFrame, same: list[str], word: str) -> str:
+    """The first two rows of a table that have the ``same`` columns alike."""
     first = table.row(0, named=True)
     group = table.filter(pl.all_horizontal(pl.col(c).eq_missing(pl.lit(first[c])) for c in same)).head(2)
     values = " and ".join(f"{value:g}" for value in group["rating"].unique(maintain_order=True))
-    lines = " and ".join(map(str, group["row"]))
-    return f"user {first['user']} rated item {first['item']} {values} in {word}s {lines}"
+    places = " and ".join(map(str, group["row"]))
+    return f"user {first['user']} rated item {first['item']} {values} in {word}s {places}"
 
 
 def _behaviour(rows: _Rows) -> Iterator[Finding]:
@@ -444,8 +459,7 @@ def _times(rows: _Rows) -> Iterator[Finding]:
         return
     bad = rows.table.filter(~_finite("time"))
     if bad.height:
-        raw = bad["raw_time"][0]
-        example = f"{rows.word} {bad['row'][0]} has {repr(raw) if raw else 'nothing'}"
+        example = _raw_example(bad["row"][0], bad["raw_time"][0], rows.word)
         advice = "correct them, drop the rows, or leave the column out"
         yield Finding("times that are missing or cannot be read", "error", bad.height, example, advice)
     good = rows.table.filter(_finite("time"))
@@ -484,13 +498,15 @@ def _dates(good: pl.DataFrame, word: str) -> Iterator[Finding]:
 
 
 def _leakage(test: _Rows, train: _Rows) -> Iterator[Finding]:
+    rated, known = test.usable(), train.usable()
     for role in ("user", "item"):
-        ours, theirs = (set(part.table[f"{role}_kind"].unique()) for part in (test, train))
-        if not ours & theirs:
+        ours, theirs = (set(part[f"{role}_kind"].cast(pl.String).unique()) for part in (rated, known))
+        if ours and theirs and not ours & theirs:
             example = f"{' and '.join(sorted(ours))} here, {' and '.join(sorted(theirs))} there"
             advice = "convert one side: a model takes them for different ids"
-            yield Finding(f"{role} ids of another kind in the other table", "error", test.table.height, example, advice)
-    rated, known = test.usable(), train.usable()
+            yield Finding(f"{role} ids of another kind in the other table", "error", rated.height, example, advice)
+        if rated[role].dtype != known[role].dtype:
+            rated, known = (part.with_columns(pl.col(role).cast(pl.String)) for part in (rated, known))
     both = rated.join(known, on=["user", "item"], how="semi", maintain_order="left")
     if both.height:
         row, user, item = both.select("row", "user", "item").row(0)

@@ -18,13 +18,15 @@ from gramian.errors import ParameterError
 from gramian.kernels import reference
 from gramian.kernels.csr import CSR
 
-__all__ = ["Penalty", "half_sweep", "squared_errors", "thread_count"]
+__all__ = ["Penalty", "half_sweep", "separate_update", "squared_errors", "thread_count"]
 
 Array = npt.NDArray[Any]
 THREADS_VARIABLE = "GRAMIAN_NUM_THREADS"
 # Blocks small enough for an interrupt to be answered quickly and for threads to end together.
-BLOCK_RATINGS = 10_000
+BLOCK_RATINGS = 50_000
 MOST_BLOCKS = 256
+# Multiplications below which starting threads costs more than it gains.
+SMALL_WORK = 5e7
 
 
 class Penalty(NamedTuple):
@@ -54,7 +56,7 @@ def half_sweep(
     biased: bool,
     offset: float,
     n_jobs: int | None = None,
-    start: Array | None = None,
+    **more: Any,
 ) -> tuple[Array, int]:
     """Solve every row of one side, given the other side's rows.
 
@@ -65,65 +67,80 @@ def half_sweep(
         biased: Whether the last of the D columns is a bias.
         offset: μ, subtracted from every rating.
         n_jobs: Threads; see :func:`thread_count`.
-        start: This side's rows so far; given, factors and bias are updated once one after the other
-            instead of being solved together.
+        **more: ``linear``, ``weights``, ``shared`` and ``draw`` of :func:`gramian.kernels.sweep.half_sweep`.
 
     Returns:
         The solved rows, (rows, D), of the dtype of ``other``; and how many of them had a singular system and
-        got the minimum-norm solution.
+        got the minimum-norm solution. A row without ratings and prior is zero.
     """
     from gramian.kernels import sweep
 
-    out = np.empty((rows.n_rows, other.shape[1]), other.dtype) if start is None else start.copy()
-    failed = np.zeros(rows.n_rows, np.uint8)
-    precision = np.ascontiguousarray(penalty.precision, other.dtype)
+    out = sweep.aligned_rows(rows.n_rows, other.shape[1], other.dtype)
+    if out.size == 0:
+        return out, 0
+    status = np.zeros(rows.n_rows, np.uint8)
+    row_settings = {"biased": biased, "offset": offset, "by_count": penalty.by_count}
 
     def block(first: int, last: int) -> None:
-        sweep.half_sweep(
-            *rows,
-            other,
-            biased,
-            offset,
-            precision,
-            penalty.by_count,
-            start is not None,
-            first,
-            last,
-            out,
-            failed,
-        )
+        sweep.half_sweep(out, status, rows, other, penalty.precision, start=first, stop=last, **row_settings, **more)
 
-    _over_blocks(block, rows, thread_count(n_jobs))
-    singular = np.flatnonzero(failed)
-    for i in singular.tolist():
-        out[i] = reference.minimum_norm_row(
-            *rows.row(i), other, biased=biased, offset=offset, precision=precision, by_count=penalty.by_count
-        )
+    _over_blocks(block, rows, other.shape[1] ** 2, thread_count(n_jobs))
+    singular = np.flatnonzero((status != 0) & (rows.counts > 0)).tolist()
+    for i in singular:
+        out[i] = reference.minimum_norm_row(*rows.row(i), other, precision=penalty.precision, **row_settings)
     return out, len(singular)
+
+
+def separate_update(
+    rows: CSR, here: Array, other: Array, penalty: Penalty, *, offset: float, n_jobs: int | None = None
+) -> tuple[Array, int]:
+    """One separate update of every row: the factors given the old bias, then the bias given the new factors.
+
+    Two half-sweeps: the first over the other side's factors with all offsets taken from the ratings, the second
+    over the constant 1 alone. Returns what :func:`half_sweep` returns.
+    """
+    K = other.shape[1] - 1
+    who = rows.row_codes()
+    factors = np.ascontiguousarray(other[:, :K])
+    rest = (rows.values - other.dtype.type(offset) - other[rows.indices, K]).astype(other.dtype)
+    solved, singular = half_sweep(
+        rows._replace(values=rest - here[who, K]), factors, Penalty(penalty.precision[:K, :K], penalty.by_count),
+        biased=False, offset=0.0, n_jobs=n_jobs,
+    )  # fmt: skip
+    rest -= np.einsum("ek,ek->e", solved[who], factors[rows.indices])
+    ones = np.zeros((len(other), 1), other.dtype)
+    biases, _ = half_sweep(
+        rows._replace(values=rest), ones, Penalty(penalty.precision[K:, K:], penalty.by_count),
+        biased=True, offset=0.0, n_jobs=n_jobs,
+    )  # fmt: skip
+    return np.concatenate([solved, biases], axis=1), singular
 
 
 def squared_errors(
     rows: CSR, here: Array, other: Array, *, biased: bool, offset: float, n_jobs: int | None = None
 ) -> float:
     """The sum of squared residuals over all ratings, accumulated in float64 in a fixed order."""
-    from gramian.kernels import sweep
+    from gramian.kernels import residuals
 
     out = np.empty(rows.n_rows)
 
     def block(first: int, last: int) -> None:
-        sweep.squared_errors(*rows, here, other, biased, offset, first, last, out)
+        residuals.squared_errors(*rows, here, other, biased, offset, first, last, out)
 
-    _over_blocks(block, rows, thread_count(n_jobs))
+    _over_blocks(block, rows, other.shape[1], thread_count(n_jobs))
     return float(out.sum())
 
 
-def _over_blocks(work: Callable[[int, int], None], rows: CSR, threads: int) -> None:
-    """Run ``work(start, stop)`` over blocks of rows; an interrupt drops the blocks not yet begun."""
+def _over_blocks(work: Callable[[int, int], None], rows: CSR, cost: int, threads: int) -> None:
+    """Run ``work(start, stop)`` over blocks of rows, at ``cost`` multiplications per rating.
+
+    An interrupt drops the blocks not yet begun.
+    """
     n_blocks = min(MOST_BLOCKS, 1 + int(rows.indptr[-1]) // BLOCK_RATINGS)
     goals = np.linspace(0, rows.indptr[-1], n_blocks + 1)[1:-1]
     cuts = np.unique([0, *np.searchsorted(rows.indptr, goals), rows.n_rows])
     blocks = list(zip(cuts[:-1].tolist(), cuts[1:].tolist(), strict=True))
-    if threads == 1 or len(blocks) == 1:
+    if threads == 1 or len(blocks) == 1 or cost * int(rows.indptr[-1]) < SMALL_WORK:
         for start, stop in blocks:
             work(start, stop)
         return

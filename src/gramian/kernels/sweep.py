@@ -1,17 +1,25 @@
 r"""The half-sweep: with one side's rows fixed, every row of the other side is a small ridge regression.
 
-For row *i* with ratings :math:`r_{ij}`, and :math:`v_j` the other side's row (with a constant 1 appended
-where the row's bias is part of the solve):
+For row *i* with ratings :math:`r_{ij}`, weights :math:`\omega_{ij}`, and the other side's rows :math:`v_j` (with
+a constant 1 appended where the row's bias is part of the solve):
 
 .. math::
-    A_i = s_i\Lambda + \sum_j v_j v_j^\top, \qquad
-    y_i = \sum_j (r_{ij} - \mu - c_j)\, v_j, \qquad x_i = A_i^{-1} y_i
+    A_i = s_i\Lambda + S + \sum_j \omega_{ij} v_j v_j^\top, \qquad
+    y_i = s_i\Lambda m + \sum_j \omega_{ij} (r_{ij} - \mu - c_j)\, v_j
 
-with :math:`c_j` the other side's bias, and :math:`s_i` = 1, or the number of ratings of row *i* under count
-weighting. A side is stored as one array of shape (rows, D): K factors and, where there are biases, the bias
-as the last column, D = K + 1.
+    x_i = A_i^{-1} y_i \quad\text{or, drawing,}\quad x_i = A_i^{-1} y_i + L_i^{-\top} z_i,
+    \quad A_i = L_i L_i^\top,\ z_i \sim N(0, I)
 
-The plain twin of everything here is in :mod:`gramian.kernels.reference`.
+with :math:`c_j` the other side's bias, S a Gramian that all rows share, and :math:`s_i` = 1, or the row's number of
+ratings under count weighting. A side is stored as one array of shape (rows, D): K factors and, where there are
+biases, the bias as the last column, D = K + 1.
+
+How it is done: :mod:`rows <gramian.kernels.rows>` builds A and y of a row from gathered blocks
+(:mod:`gather <gramian.kernels.gather>`) by register tiles (:mod:`gram <gramian.kernels.gram>`,
+:mod:`tiles <gramian.kernels.tiles>`); small systems are solved side by side in the vector lanes
+(:mod:`lane_solve <gramian.kernels.lane_solve>`), large ones one by one
+(:mod:`system_solve <gramian.kernels.system_solve>`). A row's arithmetic does not depend on which rows are solved
+with it. The plain twin of it all is in :mod:`gramian.kernels.reference`.
 """
 
 from __future__ import annotations
@@ -19,176 +27,181 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit
+import numpy.typing as npt
 
-__all__ = ["half_sweep", "squared_errors"]
+from gramian.kernels.compiled import compiled
+from gramian.kernels.csr import CSR
+from gramian.kernels.draw import fill_normals
+from gramian.kernels.lane_solve import back_lanes, block, factor_lanes, interleave
+from gramian.kernels.lanes import lanes
+from gramian.kernels.rows import add_ratings, aligned, begin_row, block_ratings, padded_prior
+from gramian.kernels.system_solve import solve_system
+from gramian.kernels.tiles import padding, tile_rows
 
-# Work is done on blocks of this many gathered rows, which stay in the first-level cache.
-BLOCK = 64
+__all__ = ["aligned_rows", "half_sweep"]
 
-
-@njit(cache=True, nogil=True)
-def _gather(
-    indices: Any,
-    values: Any,
-    other: Any,
-    biased: bool,
-    offset: float,
-    low: int,
-    high: int,
-    block: Any,
-    targets: Any,
-) -> None:
-    """Copy the other side's rows of ratings low … high into ``block``, zero-padded to a multiple of 4."""
-    width = other.shape[1]
-    for e in range(low, high):
-        j = indices[e]
-        t = values[e] - offset
-        for a in range(width):
-            block[e - low, a] = other[j, a]
-        if biased:
-            t -= other[j, width - 1]
-            block[e - low, width - 1] = 1.0
-        targets[e - low] = t
-    for e in range(high - low, (high - low + 3) // 4 * 4):
-        block[e, :] = 0.0
-        targets[e] = 0.0
+Array = npt.NDArray[Any]
+# Systems up to this size are solved W at a time, larger ones one by one: W of them
+# must share the second-level cache with their interleaved copy.
+LANE_LIMIT = 96
 
 
-@njit(cache=True, nogil=True, fastmath={"contract", "reassoc"})
-def _accumulate(block: Any, targets: Any, n: int, gram: Any, right: Any) -> None:
-    """Add the block's Gramian to the lower triangle of ``gram`` and its right-hand side to ``right``."""
-    width = gram.shape[0]
-    for e in range(0, n, 4):
-        for a in range(width):
-            v0, v1, v2, v3 = block[e, a], block[e + 1, a], block[e + 2, a], block[e + 3, a]
-            for b in range(a + 1):
-                gram[a, b] += v0 * block[e, b] + v1 * block[e + 1, b] + v2 * block[e + 2, b] + v3 * block[e + 3, b]
-            right[a] += v0 * targets[e] + v1 * targets[e + 1] + v2 * targets[e + 2] + v3 * targets[e + 3]
+@compiled
+def _build_row(
+    slot: Any, totals: Any, panel: Any, roots: Any,
+    columns: int, factors: int, biased: bool, prior: Any, row: int,
+    indptr: Any, indices: Any, values: Any, step: float, base: float,
+    weights: Any, other: Any, precision: Any, linear: Any,
+    shared: Any, by_count: bool,
+) -> None:  # fmt: skip
+    """A_i and y_i of one row: slot = [matrix | y | bias column], totals = (A_KK, y_K)."""
+    one = slot.dtype.type(1.0)
+    lo, hi = indptr[row], indptr[row + 1]
+    scale = slot.dtype.type(max(hi - lo, 1)) if by_count else one
+    lin = linear[row if linear.shape[0] > 1 else 0]
+    begin_row(slot, totals, columns, factors, prior, lin, scale, shared)
+    if biased:
+        totals[0] += scale * precision[factors, factors]
+    src = prior
+    if by_count and shared.shape[0] > 0:
+        for k in range(columns * columns):
+            slot[k] = scale * prior[k]
+        for c in range(factors):
+            for j in range(factors):
+                slot[c * columns + j] += shared[c, j]
+        src, scale = slot, one
+    add_ratings(
+        slot, totals, panel, roots, columns, factors, factors if biased else -1, src, scale,
+        other, indices, values, step, base, weights, lo, hi,
+    )  # fmt: skip
 
 
-@njit(cache=True, nogil=True, fastmath={"contract", "reassoc"})
-def _solve(gram: Any, right: Any, tolerance: float) -> bool:
-    """Solve gram · x = right in place by Cholesky; False where gram is not positive definite."""
-    width = gram.shape[0]
-    for a in range(width):
-        scale = gram[a, a]
-        for b in range(a + 1):
-            total = gram[a, b]
-            for k in range(b):
-                total -= gram[a, k] * gram[b, k]
-            if a == b:
-                if not total > tolerance * scale:
-                    return False
-                gram[a, a] = np.sqrt(total)
-            else:
-                gram[a, b] = total / gram[b, b]
-        for k in range(a):
-            right[a] -= gram[a, k] * right[k]
-        right[a] /= gram[a, a]
-    for a in range(width - 1, -1, -1):
-        right[a] /= gram[a, a]
-        for k in range(a):
-            right[k] -= gram[a, k] * right[a]
-    return True
+@compiled
+def _half_sweep(
+    out: Any, status: Any,
+    indptr: Any, indices: Any, values: Any, step: float, base: float,
+    weights: Any, other: Any, biased: bool,
+    precision: Any, linear: Any, shared: Any, by_count: bool,
+    drawing: bool, seed: int, sweep: int, side: int, first_row: int, start: int, stop: int,
+) -> None:  # fmt: skip
+    """Rows ``start`` … ``stop``; see :func:`half_sweep` for the arguments."""
+    unit, height = padding(out), tile_rows(out)
+    size = precision.shape[0]
+    factors = size - 1 if biased else size
+    columns = max(1, -(-factors // unit)) * unit
+    slot_size = columns * columns + 2 * columns
+    piece = block_ratings(columns, out.itemsize)
+    tolerance = out.dtype.type(2 * np.finfo(out.dtype).eps * (size + 8))
+    free = 0  # unknowns without a prior; with fewer ratings than these, A is singular
+    for c in range(size):
+        free += precision[c, c] == 0 and (shared.shape[0] == 0 or shared[c, c] == 0)
+    together = lanes(out) if size <= LANE_LIMIT else 1
+
+    prior = padded_prior(precision, shared, by_count, factors, columns)
+    slots = aligned(together * slot_size, out)
+    panel = aligned(piece * columns, out)
+    roots = aligned(2 * piece, out)
+    totals = aligned(2 * together, out)
+    normals = aligned(size + 4, out)
+    side_tile = block(out)
+    tall = -(-size // side_tile) * side_tile
+    ncol, room = max(tall, size + 1), max(columns, tall) + 1
+    mat = aligned((room * ncol + columns) * together if together > 1 else 1, out)
+    inverse, bad = aligned(room * together, out), aligned(together, out)
+    work, small = aligned(5 * columns + 1, out), aligned(height * height, out)
+
+    for first in range(start, stop, together):
+        group = min(together, stop - first)
+        for lane in range(group):
+            _build_row(
+                slots[lane * slot_size : (lane + 1) * slot_size], totals[2 * lane : 2 * lane + 2],
+                panel, roots, columns, factors, biased, prior, first + lane, indptr, indices,
+                values, step, base, weights, other, precision, linear, shared, by_count,
+            )  # fmt: skip
+        if together == 1:
+            if drawing:
+                fill_normals(normals, size, seed, sweep, side, first_row + first)
+            wrong = solve_system(slots, totals, columns, factors, tolerance, biased, normals, work, small)
+            status[first] = wrong != 0 or indptr[first + 1] - indptr[first] < free
+            if status[first] == 0:
+                for c in range(size):
+                    out[first, c] = work[4 * columns + c]
+            continue
+        interleave(mat, ncol, slots, totals, slot_size, columns, factors, size, group)
+        factor_lanes(mat, ncol, size, tolerance, inverse, bad)
+        if drawing:
+            for lane in range(group):
+                fill_normals(normals, size, seed, sweep, side, first_row + first + lane)
+                for c in range(size):
+                    mat[(c * ncol + size) * together + lane] += normals[c]
+        back_lanes(mat, ncol, size, inverse)
+        for lane in range(group):
+            row = first + lane
+            status[row] = bad[lane] != 0 or indptr[row + 1] - indptr[row] < free
+            if status[row] == 0:
+                for c in range(size):
+                    out[row, c] = mat[(c * ncol + size) * together + lane]
 
 
-@njit(cache=True, nogil=True, fastmath={"contract", "reassoc"})
-def _solve_separately(gram: Any, right: Any, bias: Any, tolerance: float) -> bool:
-    """The factors given the old bias, then the bias given the new factors: two block steps on one system."""
-    last = gram.shape[0] - 1
-    for a in range(last):
-        right[a] -= gram[last, a] * bias
-    if not _solve(gram[:last, :last], right[:last], tolerance):
-        return False
-    for a in range(last):
-        right[last] -= gram[last, a] * right[a]
-    right[last] /= gram[last, last]
-    return True
+def _fixed(array: Array, dtype: Any = None) -> Array:
+    """A read-only contiguous view: one compiled variant for writable and read-only inputs."""
+    view = np.ascontiguousarray(array, dtype).view()
+    view.flags.writeable = False
+    return view
 
 
-@njit(cache=True, nogil=True)
+def aligned_rows(rows: int, width: int, dtype: Any) -> Array:
+    """Zeros that begin on a cache line: gathered rows then touch as few lines as possible."""
+    count, each = rows * width, np.dtype(dtype).itemsize
+    room = np.zeros(count + 64 // each, dtype)
+    skip = (-room.ctypes.data % 64) // each
+    return room[skip : skip + count].reshape(rows, width)
+
+
 def half_sweep(
-    indptr: Any,
-    indices: Any,
-    values: Any,
-    other: Any,
-    biased: bool,
-    offset: float,
-    precision: Any,
-    by_count: bool,
-    separate: bool,
+    out: Array,
+    status: Array,
+    rows: CSR,
+    other: Array,
+    precision: Array,
+    *,
     start: int,
     stop: int,
-    out: Any,
-    failed: Any,
+    biased: bool,
+    offset: float,
+    by_count: bool = False,
+    linear: Array | None = None,
+    weights: Array | None = None,
+    shared: Array | None = None,
+    draw: tuple[int, int, int] | None = None,
 ) -> None:
-    """Solve rows ``start`` … ``stop`` of one side into ``out``; threads may call it on different rows at once.
+    """Solve rows ``start`` … ``stop`` of one side into ``out``; threads may call it at once on different rows.
 
     Args:
-        indptr, indices, values: The ratings of this side's rows (int64, int32, float32).
-        other: The fixed side, (rows, D), float32 or float64.
-        biased: Whether the last column is a bias.
+        out: The rows to be solved, (rows, D), of the dtype of ``other``.
+        status: uint8 per row. 1 where A is not numerically positive definite (a pivot of at most
+            2ε(D + 8) times its diagonal, or fewer ratings than unknowns without a prior): ``out`` is then left as it was.
+        rows: The ratings of these rows.
+        other: The fixed side, (rows of the other side, D), float32 or float64; contiguous.
+        precision: Λ, (D, D).
+        start, stop: Which rows.
+        biased: Whether the last of the D columns is a bias: v = [factors, 1], and the other side's bias is
+            subtracted from the rating.
         offset: μ, subtracted from every rating.
-        precision: Λ, (D, D), of the dtype of ``other``.
-        by_count: Whether Λ is multiplied by the row's number of ratings.
-        separate: One separate update of factors and bias, instead of the joint solution.
-        start, stop: The rows to solve.
-        out: (rows, D); a row without ratings becomes 0. With ``separate`` it holds the old rows on entry.
-        failed: uint8 per row; 1 where A is not positive definite and ``out`` was left at 0.
+        by_count: Whether Λ (and Λm) is multiplied by the row's number of ratings, if it has any.
+        linear: Λm, (D,), or (rows, D) with a prior mean for each row; zero if not given.
+        weights: ω ≥ 0, one per rating; 1 if not given.
+        shared: A Gramian added to every A, (D, D).
+        draw: ``(seed, sweep, side)``: add a draw from N(0, A⁻¹), whose normals depend on these, the row and
+            the column alone.
     """
-    width = other.shape[1]
-    gram = np.empty((width, width), other.dtype)
-    right = np.empty(width, other.dtype)
-    block = np.empty((BLOCK, width), other.dtype)
-    targets = np.empty(BLOCK, other.dtype)
-    tolerance = width * 4 * (1.2e-7 if other.itemsize == 4 else 2.3e-16)
-    for i in range(start, stop):
-        low, high = indptr[i], indptr[i + 1]
-        failed[i] = 0
-        bias = out[i, width - 1] if separate else other.dtype.type(0)
-        out[i, :] = 0.0
-        if high == low:
-            continue
-        scale = other.dtype.type(high - low if by_count else 1)
-        gram[:, :] = precision * scale
-        right[:] = 0.0
-        for piece in range(low, high, BLOCK):
-            end = min(piece + BLOCK, high)
-            _gather(indices, values, other, biased, offset, piece, end, block, targets)
-            _accumulate(block, targets, end - piece, gram, right)
-        solved = _solve_separately(gram, right, bias, tolerance) if separate else _solve(gram, right, tolerance)
-        if solved:
-            out[i, :] = right
-        else:
-            failed[i] = 1
-
-
-@njit(cache=True, nogil=True)
-def squared_errors(
-    indptr: Any,
-    indices: Any,
-    values: Any,
-    rows: Any,
-    other: Any,
-    biased: bool,
-    offset: float,
-    start: int,
-    stop: int,
-    out: Any,
-) -> None:
-    """Write the sum of squared residuals of each row ``start`` … ``stop`` into ``out`` (float64)."""
-    width = other.shape[1]
-    factors = width - 1 if biased else width
-    for i in range(start, stop):
-        total = 0.0
-        for e in range(indptr[i], indptr[i + 1]):
-            j = indices[e]
-            predicted = 0.0
-            for a in range(factors):
-                predicted += rows[i, a] * other[j, a]
-            if biased:
-                predicted += rows[i, factors] + other[j, factors]
-            residual = values[e] - offset - predicted
-            total += residual * residual
-        out[i] = total
+    dtype = other.dtype
+    seed, sweep, side = draw if draw is not None else (0, 0, 0)
+    _half_sweep(
+        out, status, _fixed(rows.indptr), _fixed(rows.indices), _fixed(rows.values), dtype.type(1.0),
+        dtype.type(-offset), _fixed(np.empty(0, dtype) if weights is None else weights, dtype), _fixed(other),
+        biased, _fixed(precision, dtype),
+        _fixed(np.atleast_2d(np.zeros(len(precision)) if linear is None else linear), dtype),
+        _fixed(np.empty((0, 0), dtype) if shared is None else shared, dtype),
+        by_count, draw is not None, np.uint64(seed), sweep, side, 0, start, stop,
+    )  # fmt: skip

@@ -50,17 +50,11 @@ class AlternatingRecipe(Recipe[FactorModel]):
         """What is subtracted from every rating: μ of the training ratings, or 0."""
         return ratings.global_mean if self.side.centred else 0.0
 
-    def sweep(self, ratings: Ratings, other: Array, *, users: bool, start: Array | None = None) -> tuple[Array, int]:
-        """The best rows of one side, given the other; or one separate update of factors and bias from ``start``."""
+    def sweep(self, ratings: Ratings, other: Array, *, users: bool) -> tuple[Array, int]:
+        """The best rows of one side, given the other; and how many of them had a singular system."""
         rows, side = (ratings.by_user if users else ratings.by_item), self.side
         return local.half_sweep(
-            rows,
-            other,
-            side.penalty,
-            biased=side.biased,
-            offset=self.offset(ratings),
-            n_jobs=side.n_jobs,
-            start=start,
+            rows, other, side.penalty, biased=side.biased, offset=self.offset(ratings), n_jobs=side.n_jobs
         )
 
     def record(self, ratings: Ratings, arrays: Arrays, singular: int) -> dict[str, float | int]:
@@ -148,8 +142,12 @@ class ALS(AlternatingRecipe):
         return Epoch(made, self.record(ratings, made, singular_items + singular_users))
 
     def _solve(self, ratings: Ratings, here: Array, other: Array, *, users: bool) -> tuple[Array, int]:
-        separate = self.biases and self.bias_update == "separate"
-        return self.sweep(ratings, other, users=users, start=here if separate else None)
+        if self.bias_update == "joint" or not self.biases:
+            return self.sweep(ratings, other, users=users)
+        rows = ratings.by_user if users else ratings.by_item
+        return local.separate_update(
+            rows, here, other, self.side.penalty, offset=self.offset(ratings), n_jobs=self.n_jobs
+        )
 
     def finish(self, ratings: Ratings, arrays: Arrays) -> Arrays:
         """After separate updates, the users' joint solution; joint updates end on it already."""

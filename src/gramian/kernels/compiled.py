@@ -1,0 +1,36 @@
+"""How kernels are compiled: without the interpreter's lock, and kept on disk where that is possible."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from numba import njit
+
+__all__ = ["compiled"]
+
+
+def _stamp() -> tuple[float, int]:
+    """Time and size of all kernels together.
+
+    Numba looks only at the file of the function itself when it judges whether compiled code on disk is
+    fresh; a kernel also holds the code of the files it calls.
+    """
+    files = [path.stat() for path in Path(__file__).parent.glob("*.py")]
+    return max(file.st_mtime for file in files), sum(file.st_size for file in files)
+
+
+STAMP = _stamp()
+
+
+def compiled(function: Callable[..., Any]) -> Any:
+    """Compile a kernel at its first call; its code is cached on disk, unless no folder can be written to."""
+    try:
+        made = njit(nogil=True, cache=True)(function)
+    except RuntimeError:  # neither the package's folder nor the user's cache can be written to
+        return njit(nogil=True)(function)
+    cache_file = getattr(getattr(made, "_cache", None), "_cache_file", None)
+    if hasattr(cache_file, "_source_stamp"):
+        cache_file._source_stamp = STAMP
+    return made
