@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import polars as pl
 import pytest
 from hypothesis import settings
 
 import gramian as gm
+from gramian.engine import local
 
 settings.register_profile("gramian", deadline=None, derandomize=True, database=None, max_examples=40)
 settings.load_profile("gramian")
@@ -77,8 +80,24 @@ def parts(ratings: gm.Ratings) -> tuple[gm.Ratings, gm.Ratings]:
 
 @pytest.fixture(scope="session")
 def wide_ratings() -> gm.Ratings:
-    """Some 40,000 ratings: enough for several blocks of rows, so that threads have something to share."""
+    """Some 40,000 ratings: a model needs more than one piece of everything."""
     return gm.Ratings.from_frame(make_frame(400, 200, 0.5, seed=5))
+
+
+@pytest.fixture
+def pools(monkeypatch) -> list[int]:
+    """Cut small blocks, start threads for any work, and list the size of every pool of threads that is started."""
+    started: list[int] = []
+
+    class Recorded(ThreadPoolExecutor):
+        def __init__(self, max_workers, *rest, **more):
+            started.append(max_workers)
+            super().__init__(max_workers, *rest, **more)
+
+    monkeypatch.setattr(local, "ThreadPoolExecutor", Recorded)
+    monkeypatch.setattr(local, "BLOCK_RATINGS", 500)
+    monkeypatch.setattr(local, "SMALL_WORK", 0, raising=False)
+    return started
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,6 @@ import re
 import subprocess
 import sys
 import warnings
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -96,10 +95,14 @@ def test_another_process_gives_the_same_bits(recipe, ratings, tmp_path):
 
 
 @every_recipe
-def test_one_thread_equals_many(recipe, wide_ratings):
+def test_one_thread_equals_many(recipe, wide_ratings, pools):
     alone = dataclasses.replace(recipe, n_jobs=1).fit(wide_ratings)
+    assert pools == []
     for n_jobs in (2, 4):
         assert_same_bits(dataclasses.replace(recipe, n_jobs=n_jobs).fit(wide_ratings), alone)
+        assert set(pools) == {n_jobs}
+        pools.clear()
+    assert_same_bits(fitted(recipe, wide_ratings), alone)
 
 
 @every_recipe
@@ -931,18 +934,10 @@ def test_unknown_recipes_and_fields_are_refused():
 
 
 @every_field
-def test_every_field_has_an_effect(recipe, field, wide_parts, monkeypatch):
+def test_every_field_has_an_effect(recipe, field, wide_parts, pools, monkeypatch):
     """On the parameters, the number of epochs, or the threads that are started."""
     monkeypatch.setenv("GRAMIAN_NUM_THREADS", "3")
     train, validation = wide_parts
-    pools = []
-
-    class Recorded(ThreadPoolExecutor):
-        def __init__(self, max_workers, *args):
-            pools.append(max_workers)
-            super().__init__(max_workers, *args)
-
-    monkeypatch.setattr(local, "ThreadPoolExecutor", Recorded)
 
     def observed(settings):
         pools.clear()

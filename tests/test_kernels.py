@@ -107,7 +107,7 @@ def test_a_separate_update_equals_the_listing(problem):
         return
     wide, here = other.astype(np.float64), start.astype(np.float64)
     kept = here.copy()
-    fast, singular = local.half_sweep(rows, wide, penalty, biased=True, offset=offset, start=here)
+    fast, singular = local.separate_update(rows, here, wide, penalty, offset=offset)
     np.testing.assert_array_equal(here, kept)
     assert singular == 0
     U, c = wide[:, :-1].copy(), wide[:, -1].copy()
@@ -335,7 +335,7 @@ def test_singular_rows_are_said_in_the_history(ratings):
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("separate", [False, True])
-def test_threads_and_the_cut_of_blocks_change_no_bit(dtype, separate, monkeypatch):
+def test_threads_and_the_cut_of_blocks_change_no_bit(dtype, separate, pools, monkeypatch):
     rng = np.random.default_rng(1)
     rows = random_rows(rng, rng.integers(0, 120, 300), 150)
     other = rng.normal(size=(150, 18)).astype(dtype)
@@ -343,7 +343,9 @@ def test_threads_and_the_cut_of_blocks_change_no_bit(dtype, separate, monkeypatc
     penalty = penalty_of(18, 0.5, 1.5, True)
 
     def solved(n_jobs):
-        return local.half_sweep(rows, other, penalty, biased=True, offset=3.0, n_jobs=n_jobs, start=start)[0]
+        if separate:
+            return local.separate_update(rows, start, other, penalty, offset=3.0, n_jobs=n_jobs)[0]
+        return local.half_sweep(rows, other, penalty, biased=True, offset=3.0, n_jobs=n_jobs)[0]
 
     def errors(n_jobs):
         return local.squared_errors(rows, once, other, biased=True, offset=3.0, n_jobs=n_jobs)
@@ -355,6 +357,9 @@ def test_threads_and_the_cut_of_blocks_change_no_bit(dtype, separate, monkeypatc
         for n_jobs in (1, 2, 3, 8):
             assert solved(n_jobs).tobytes() == once.tobytes()
             assert errors(n_jobs) == total
+        # So many pools were indeed started: none where all rows are one block.
+        assert set(pools) == (set() if block_ratings == 10**9 else {2, 3, 8})
+        pools.clear()
 
 
 def test_a_row_is_solved_the_same_alone_as_among_others():
@@ -368,20 +373,23 @@ def test_a_row_is_solved_the_same_alone_as_among_others():
         assert local.half_sweep(alone, other, penalty, biased=True, offset=3.0)[0].tobytes() == whole[i].tobytes()
 
 
-def test_an_error_in_a_block_of_rows_is_not_lost(monkeypatch):
-    rows = random_rows(np.random.default_rng(0), np.full(40, 10), 30)
-    monkeypatch.setattr(local, "BLOCK_RATINGS", 10)
-    done = []
+@pytest.mark.parametrize("n_jobs", [1, 3])
+def test_an_interrupt_in_a_block_of_rows_drops_the_rest(n_jobs, pools, monkeypatch):
+    from gramian.kernels import sweep
 
-    def work(start, stop):
-        done.append(start)
+    rows = random_rows(np.random.default_rng(0), np.full(400, 20), 30)
+    begun = []
+
+    def interrupted(*_, **__):
+        begun.append(1)
         raise KeyboardInterrupt
 
-    for threads in (1, 3):
-        done.clear()
-        with pytest.raises(KeyboardInterrupt):
-            local._over_blocks(work, rows, threads)
-        assert 0 < len(done) <= 40
+    monkeypatch.setattr(sweep, "half_sweep", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        local.half_sweep(rows, np.ones((30, 2)), penalty_of(2, 1, 1, True), biased=True, offset=0.0, n_jobs=n_jobs)
+    assert pools == ([] if n_jobs == 1 else [n_jobs])
+    # Of 17 blocks; with threads, how many had begun by then is a matter of chance.
+    assert len(begun) == 1 if n_jobs == 1 else 1 <= len(begun) <= 17
 
 
 @given(problems())

@@ -209,20 +209,27 @@ def test_models_of_biases_have_no_features(ratings):
 
 
 @pytest.mark.parametrize("recipe", [WIDE, PLAIN, gm.ALS(factors=1, epochs=3, dtype="float64")], ids=repr)
-def test_feature_axes_turn_the_factors_and_leave_the_predictions(recipe, ratings):
+def test_features_are_the_singular_directions_and_leave_the_predictions(recipe, ratings):
     model = fitted(recipe, ratings)
     K = recipe.factors
-    axes = model.feature_axes
-    np.testing.assert_allclose(axes.T @ axes, np.eye(K), atol=1e-12)
+    users, items = model.features
     W, U = model.user_factors.astype(float), model.item_factors.astype(float)
-    np.testing.assert_allclose((W @ axes) @ (U @ axes).T, W @ U.T, atol=1e-12)
-    strength = np.sum((W @ axes) ** 2, axis=0) + np.sum((U @ axes) ** 2, axis=0)
-    assert (np.diff(strength) <= 1e-9).all()
-    turned = U @ axes
-    assert (turned[np.abs(turned).argmax(axis=0), np.arange(K)] > 0).all()
-    both = np.vstack([W, U]) @ axes
-    gram = both.T @ both
-    np.testing.assert_allclose(gram - np.diag(np.diag(gram)), 0, atol=1e-9 * gram[0, 0])
+    np.testing.assert_allclose(users @ items.T, W @ U.T, atol=1e-12)
+    np.testing.assert_allclose(users.T @ users / len(users), np.eye(K), atol=1e-12)
+    gram = items.T @ items
+    np.testing.assert_allclose(gram - np.diag(np.diag(gram)), 0, atol=1e-12 * gram[0, 0])
+    singular = np.linalg.svd(W @ U.T, compute_uv=False)[:K]
+    np.testing.assert_allclose(np.sqrt(np.diag(gram) * len(users)), singular, rtol=1e-9)
+    assert (items[np.abs(items).argmax(axis=0), np.arange(K)] > 0).all()
+
+
+def test_fewer_users_than_factors_have_empty_features():
+    few = gm.Ratings.from_frame(pl.DataFrame({"user": [1, 1, 2, 2], "item": [1, 2, 2, 3], "rating": [1.0, 4, 2, 5]}))
+    model = gm.ALS(factors=4, regularization=0.1, dtype="float64").fit(few)
+    users, items = model.features
+    assert (users.shape, items.shape) == ((2, 4), (3, 4))
+    np.testing.assert_allclose(users @ items.T, model.user_factors @ model.item_factors.T, atol=1e-12)
+    assert not items[:, 2:].any()
 
 
 def test_features_do_not_depend_on_how_the_factors_are_turned(ratings):
@@ -238,7 +245,7 @@ def test_features_do_not_depend_on_how_the_factors_are_turned(ratings):
 
 def test_top_items_are_the_strongest_of_a_feature(ratings):
     model = fitted(WIDE, ratings)
-    weights = model.item_factors @ model.feature_axes
+    weights = model.features.items
     for feature in range(3):
         order = np.argsort(-weights[:, feature], kind="stable")
         for n in (1, 10, 40, 99):
@@ -472,11 +479,12 @@ def test_plots_are_written(titled, parts, tmp_path):
     figure = model.plot_item_map(tmp_path / "map.png", labels=5)
     assert is_png(tmp_path / "map.png")
     positions = np.asarray(figure.axes[0].collections[0].get_offsets())
-    np.testing.assert_allclose(positions, (model.item_factors.astype(float) @ model.feature_axes)[:, :2])
+    np.testing.assert_allclose(positions, model.features.items[:, :2])
     labels = {text.get_text() for text in figure.axes[0].texts}
     assert 0 < len(labels) <= 5
     popular = np.argsort(-titled.by_item.counts, kind="stable")[:5]
-    assert labels <= set(titled.titles.gather(popular).to_list())
+    titles = titled.titles.gather(popular).fill_null(titled.item_ids.take(popular).cast(pl.String))
+    assert labels <= set(titles.to_list())
     one = gm.ALS(factors=1, epochs=2).fit(train)
     assert one.plot_item_map(tmp_path / "line.png") is not None
     assert is_png(tmp_path / "line.png")

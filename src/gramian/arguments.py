@@ -7,7 +7,7 @@ import inspect
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
@@ -47,7 +47,7 @@ def with_recipe_fields(command: Callable[..., None]) -> Callable[..., None]:
             name,
             inspect.Parameter.KEYWORD_ONLY,
             default=None,
-            annotation=Annotated[kind | None, typer.Option(help=f"{'; '.join(helps)} ({', '.join(owners)})")],  # type: ignore[valid-type]
+            annotation=Annotated[kind | None, typer.Option(help=f"{'; '.join(helps)} ({', '.join(owners)})")],
         )
         for name, (kind, owners, helps) in options.items()
     ]
@@ -87,7 +87,7 @@ def read_source(
 
     found = open_source(ratings, separator)
     if not isinstance(found, str):
-        return found  # type: ignore[no-any-return]
+        return found
     with warnings.catch_warnings():
         if quiet:
             warnings.simplefilter("ignore", DataWarning)
@@ -98,7 +98,7 @@ def load_model(path: str) -> FactorModel:
     """The model of a file."""
     from gramian.zoo import load
 
-    return load(path)  # type: ignore[return-value]
+    return cast("FactorModel", load(path))
 
 
 def typed_id(text: str, ids: Any) -> int | str:
@@ -119,7 +119,7 @@ def item_id(model: FactorModel, text: str) -> int | str:
             return code
     found = model.find_items(text, 5)
     if found.height == 1:
-        return found["item"][0]  # type: ignore[no-any-return]
+        return found["item"][0]
     if found.height == 0:
         raise ParameterError(f"No item has the id or the title {text!r}; check it.")
     names = "; ".join(f"{item} {title}" for item, title in found.select("item", "title").iter_rows())

@@ -92,7 +92,10 @@ def describe(
 
     names = column_choices(user, item, rating, time)
     findings = check_ratings(
-        open_source(ratings, separator), against=against and open_source(against, separator), **names
+        open_source(ratings, separator),
+        against=against and open_source(against, separator),
+        separator=separator,
+        **names,
     )
     errors = [f for f in findings if f.severity == "error"]
     table = None if errors else read_source(ratings, names, separator, duplicates, quiet=True)

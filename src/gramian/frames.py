@@ -10,6 +10,7 @@ from typing import Any
 import polars as pl
 
 from gramian.errors import DataError
+from gramian.ids import Where, row_number
 
 __all__ = ["Names", "find_columns", "pick_columns", "rating_column", "time_column", "to_polars"]
 
@@ -43,11 +44,18 @@ def to_polars(frame: Any, columns: list[str] | None = None) -> pl.DataFrame:
         ) from None
     table = native.collect() if isinstance(native, nw.LazyFrame) else native
     names = columns or table.columns
-    # Column by column through NumPy where it must be: pandas then needs no Arrow.
     try:
         return table.select([nw.col(name) for name in names]).to_polars()
-    except ModuleNotFoundError:
-        return pl.DataFrame([pl.Series(name, table[name].to_list(), strict=False) for name in names])
+    except (ModuleNotFoundError, ValueError, TypeError):  # pandas without Arrow; a column of several kinds
+        return pl.DataFrame([_loose_column(str(name), table[name].to_list()) for name in names])
+
+
+def _loose_column(name: str, values: list[Any]) -> pl.Series:
+    """A column from Python values; of Python objects where they are of several kinds."""
+    try:
+        return pl.Series(name, values, strict=True)
+    except (TypeError, OverflowError, pl.exceptions.PolarsError):
+        return pl.Series(name, values, dtype=pl.Object)
 
 
 def column_names(frame: Any) -> list[str]:
@@ -119,10 +127,12 @@ def pick_columns(frame: Any, given: Names) -> pl.DataFrame:
     return pl.DataFrame([table.to_series(place).alias(role) for place, role in enumerate(names)])
 
 
-def rating_column(series: pl.Series, first_row: int = 1, row_word: str = "row") -> pl.Series:
+def rating_column(series: pl.Series, where: Where = row_number) -> pl.Series:
     """The ratings as finite float32, or DataError naming the first row that is not."""
     if series.dtype == pl.Boolean:
         raise DataError("The ratings must be numbers: found True/False; turn them into 1 and 0 if that is meant.")
+    if series.dtype == pl.Object:
+        series = pl.Series([None if value is None else str(value) for value in series], dtype=pl.String)
     if series.dtype == pl.String:
         numbers = series.str.strip_chars().cast(pl.Float64, strict=False)
     else:
@@ -136,7 +146,7 @@ def rating_column(series: pl.Series, first_row: int = 1, row_word: str = "row") 
         row = int((~finite).arg_true()[0])
         what = "no value" if series[row] is None else repr(series[row])
         raise DataError(
-            f"A rating must be a finite number: {row_word} {row + first_row} has {what}; "
+            f"A rating must be a finite number: {where(row)} has {what}; "
             f"correct or drop it ({int((~finite).sum())} such in all)."
         )
     return numbers
@@ -149,7 +159,7 @@ def _parsed_dates(text: pl.Series) -> pl.Series:
         return pl.Series([None] * len(text), dtype=pl.Datetime("us"))
 
 
-def time_column(series: pl.Series, first_row: int = 1, row_word: str = "row") -> pl.Series:
+def time_column(series: pl.Series, where: Where = row_number) -> pl.Series:
     """The times as Int64 (whole numbers as they come; dates and ISO text as Unix seconds)."""
     times = series
     if times.dtype == pl.String:
@@ -157,7 +167,7 @@ def time_column(series: pl.Series, first_row: int = 1, row_word: str = "row") ->
         times = text.cast(pl.Float64, strict=False)
         if times.null_count() == len(times) and len(times):
             times = _parsed_dates(text)
-    if times.dtype.is_temporal():
+    if times.dtype == pl.Date or isinstance(times.dtype, pl.Datetime):
         times = times.cast(pl.Datetime("us")).dt.epoch("s")
     elif times.dtype in (pl.Float32, pl.Float64):
         times = times.set((~times.is_finite()).fill_null(value=True), None).floor().cast(pl.Int64, strict=False)
@@ -169,7 +179,7 @@ def time_column(series: pl.Series, first_row: int = 1, row_word: str = "row") ->
         row = int(times.is_null().arg_true()[0])
         what = "no value" if series[row] is None else repr(series[row])
         raise DataError(
-            f"A time must be a number, a date or ISO text: {row_word} {row + first_row} has {what}; "
+            f"A time must be a number, a date or ISO text: {where(row)} has {what}; "
             "correct or drop it, or leave the time column out."
         )
     return times

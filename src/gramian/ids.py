@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -11,25 +11,34 @@ import polars as pl
 
 from gramian.errors import DataError
 
-__all__ = ["Codes", "IdMap", "id_series"]
+__all__ = ["Codes", "IdMap", "Where", "id_series", "row_number"]
 
 Codes = npt.NDArray[np.int32]
+Where = Callable[[int], str]
 _INTEGERS = (pl.Int8, pl.Int16, pl.Int32, pl.Int64, pl.UInt8, pl.UInt16, pl.UInt32, pl.UInt64)
 
 
-def id_series(values: Any, what: str = "item") -> pl.Series:
+def row_number(place: int) -> str:
+    """How a row is called in a message: ``row 1`` is the first."""
+    return f"row {place + 1}"
+
+
+def id_series(values: Any, what: str = "item", where: Where = row_number) -> pl.Series:
     """Return ids as a polars series of Int64 or String, or raise DataError.
 
     Args:
         values: A scalar, sequence, NumPy array, or polars/pandas series of integers or text. Floats
             that are all whole numbers become integers (a table with a gap often turns them into floats).
         what: ``"user"`` or ``"item"``, for the message.
+        where: What a row is called in the message, by its position from 0.
     """
     series = _as_series(values, what)
     if series.null_count():
         row = int(series.is_null().arg_true()[0])
-        raise DataError(f"A {what} id is missing: row {row + 1} has none; fill it in or drop the row.")
+        raise DataError(f"The {what} id is missing: {where(row)} has none; fill it in or drop the row.")
     kind = series.dtype
+    if kind == pl.Object:
+        raise DataError(_mixed(series, what))
     if kind == pl.String:
         return series
     if kind in (pl.Categorical, pl.Enum):
@@ -42,10 +51,10 @@ def id_series(values: Any, what: str = "item") -> pl.Series:
             return _to_int64(series, what)
         row = int((~whole).arg_true()[0])
         raise DataError(
-            f"A {what} id must be an integer or text: row {row + 1} has {series[row]!r}; "
+            f"The {what} id must be an integer or text: {where(row)} has {series[row]!r}; "
             f"round the {what} ids or turn them into text."
         )
-    raise DataError(f"A {what} id must be an integer or text: found {kind}; convert the {what} ids first.")
+    raise DataError(f"The {what} id must be an integer or text: found {kind}; convert the {what} ids first.")
 
 
 def _as_series(values: Any, what: str) -> pl.Series:
@@ -80,7 +89,7 @@ def _to_int64(series: pl.Series, what: str) -> pl.Series:
         return series.cast(pl.Int64)
     except pl.exceptions.PolarsError:
         raise DataError(
-            f"A {what} id is too large: found {series.max()!r}, the largest integer id is 2^63 - 1; use text ids."
+            f"The {what} id is too large: found {series.max()!r}, the largest integer id is 2^63 - 1; use text ids."
         ) from None
 
 
@@ -97,9 +106,9 @@ class IdMap:
         self._table = pl.DataFrame([self.ids, codes])
 
     @classmethod
-    def from_values(cls, values: Any, what: str = "item") -> tuple[IdMap, Codes]:
+    def from_values(cls, values: Any, what: str = "item", where: Where = row_number) -> tuple[IdMap, Codes]:
         """Build the map of the distinct ``values``, and their codes, in one go."""
-        series = id_series(values, what)
+        series = id_series(values, what, where)
         made = cls(series.unique().sort())
         return made, made.codes(series, what)
 

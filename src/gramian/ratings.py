@@ -84,20 +84,22 @@ class Ratings:
         return cls.from_columns(pick_columns(frame, names), duplicates=duplicates)
 
     @classmethod
-    def from_columns(
-        cls, table: pl.DataFrame, *, duplicates: str = "last", first_row: int = 1, row_word: str = "row"
-    ) -> Ratings:
+    def from_columns(cls, table: pl.DataFrame, *, duplicates: str = "last", row_word: str = "row") -> Ratings:
         """Make ratings from a polars table with the columns ``user``, ``item``, ``rating`` and maybe ``time``.
 
-        ``first_row`` and ``row_word`` say how rows are called in messages (``line 2`` of a file).
+        A column ``row`` numbers the rows in messages, where they are called ``row_word`` (``line 2``).
         """
         check_choice("duplicates", duplicates, DUPLICATES, "Ratings")
         if table.height == 0:
             raise DataError("There are no ratings: the table has no rows; check the source.")
-        values = rating_column(table["rating"], first_row, row_word).to_numpy()
-        times = time_column(table["time"], first_row, row_word).to_numpy() if "time" in table.columns else None
-        user_ids, users = IdMap.from_values(table["user"], "user")
-        item_ids, items = IdMap.from_values(table["item"], "item")
+
+        def where(place: int) -> str:
+            return f"{row_word} {table['row'][place] if 'row' in table.columns else place + 1}"
+
+        values = rating_column(table["rating"], where).to_numpy()
+        times = time_column(table["time"], where).to_numpy() if "time" in table.columns else None
+        user_ids, users = IdMap.from_values(table["user"], "user", where)
+        item_ids, items = IdMap.from_values(table["item"], "item", where)
         return _assemble(user_ids, users, item_ids, items, values, times, duplicates)
 
     @classmethod

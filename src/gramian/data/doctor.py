@@ -119,16 +119,17 @@ def check_ratings(
 
 
 def _open(source: Any, names: Names, separator: str | None, header: bool | None) -> _Rows:
-    first, word = 1, "row"
+    word = "row"
     if isinstance(source, Ratings):
         table = source.to_frame()
     elif isinstance(source, str | os.PathLike):
-        table, first, word = read_table(source, names, separator=separator, header=header)
+        table, word = read_table(source, names, separator=separator, header=header)
     else:
         table = _from_frame(source, names)
     if table.height == 0:
         raise DataError("There are no ratings: the table has no rows; check the source.")
-    columns = {"row": pl.int_range(first, first + table.height, eager=True)}
+    numbers = table["row"] if "row" in table.columns else pl.int_range(1, table.height + 1, eager=True)
+    columns = {"row": numbers.cast(pl.Int64)}
     for role in ("user", "item"):
         columns |= {role: _ids_of(table[role]), f"{role}_kind": _kinds_of(table[role])}
     columns |= {"rating": _numbers(table["rating"]), "raw_rating": _raw(table["rating"])}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import os
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -53,8 +54,8 @@ def read_ratings(
             missing, not a number or not finite (with its line); pairs repeat under ``"raise"``.
     """
     names: Names = {"user": user, "item": item, "rating": rating, "time": time}
-    table, first_row, row_word = read_table(path, names, separator=separator, header=header)
-    return Ratings.from_columns(table, duplicates=duplicates, first_row=first_row, row_word=row_word)
+    table, word = read_table(path, names, separator=separator, header=header)
+    return Ratings.from_columns(table, duplicates=duplicates, row_word=word)
 
 
 def read_table(
@@ -64,8 +65,11 @@ def read_table(
     separator: str | None = None,
     header: bool | None = None,
     needed: tuple[str, ...] = ("user", "item", "rating"),
-) -> tuple[pl.DataFrame, int, str]:
-    """The columns of a file of ratings, unchecked; the number of its first row; and what a row is called."""
+) -> tuple[pl.DataFrame, str]:
+    """The columns of a file of ratings, unchecked, with each row's number as ``row``; and what a row is called.
+
+    Blank lines of a text are passed over.
+    """
     source = _existing(path)
     wanted = {
         role: names.get(role) for role in ROLES if role in needed or names.get(role) is not None or role == "time"
@@ -73,7 +77,8 @@ def read_table(
     kind = source.suffix.lower()
     if kind in PARQUET + ARROW:
         read = pl.read_parquet if kind in PARQUET else pl.read_ipc
-        return pick_columns(_guarded(source, lambda: read(source)), wanted), 1, "row"
+        picked = pick_columns(_guarded(source, lambda: read(source)), wanted)
+        return picked.with_row_index("row", 1), "row"
     content = _text_bytes(source)
     first = content[: content.find(b"\n") + 1 or None].decode("utf-8", errors="replace").strip("\r\n\ufeff")
     sep = separator or max(SEPARATORS, key=first.count)
@@ -84,12 +89,10 @@ def read_table(
     table = _guarded(source, lambda: _parse(content, sep, has_header))
     if not has_header:
         wanted = _by_position(wanted, len(table.columns), needed)
-    picked = pick_columns(table, wanted)
-    return (
-        picked.with_columns(_plain_integers(picked[c]) for c in ("user", "item") if c in picked.columns),
-        (2 if has_header else 1),
-        "line",
-    )
+    picked = pick_columns(table, wanted).with_row_index("row", 2 if has_header else 1)
+    picked = picked.filter(~table.select(blank=pl.all_horizontal(pl.all().is_null()))["blank"])
+    ids = [_plain_integers(picked[name]) for name in ("user", "item") if name in picked.columns]
+    return picked.with_columns(ids), "line"
 
 
 def read_items(path: str | os.PathLike[str], item: str | None = None, title: str | None = None) -> pl.DataFrame:
@@ -135,14 +138,14 @@ def _text_bytes(source: Path) -> bytes:
             f"The file {str(source)!r} is not text: give CSV, TSV or '::' text (gzip too), Parquet or Arrow, "
             "with its usual ending."
         )
-    return bytes(content)
+    return content if b"\n" in content else content.replace(b"\r", b"\n")
 
 
 def _guarded(source: Path, read: Any) -> Any:
     """Run a reader; its errors become one sentence."""
     try:
         return read()
-    except (pl.exceptions.PolarsError, OSError, EOFError, gzip.BadGzipFile) as error:
+    except (pl.exceptions.PolarsError, OSError, EOFError, zlib.error) as error:
         reason = " ".join(str(error).split("\n")[0].split())
         raise DataError(f"The file {str(source)!r} cannot be read: {reason}.") from None
 
@@ -190,9 +193,13 @@ def _by_position(wanted: Names, n_columns: int, needed: tuple[str, ...]) -> Name
 
 
 def _plain_integers(series: pl.Series) -> pl.Series:
-    """Text ids as integers where every one is written as a plain integer, so that nothing is lost."""
+    """Text ids as integers where every one is written as a plain integer, so that nothing is lost.
+
+    Spaces around an integer (``1, 2, 3``) are no part of it.
+    """
     if series.dtype != pl.String:
         return series
-    numbers = series.cast(pl.Int64, strict=False)
-    same = (numbers.cast(pl.String) == series).fill_null(value=False)
+    text = series.str.strip_chars()
+    numbers = text.cast(pl.Int64, strict=False)
+    same = (numbers.cast(pl.String) == text).fill_null(value=False)
     return numbers if (same | series.is_null()).all() else series

@@ -79,7 +79,7 @@ def half_sweep(
     if out.size == 0:
         return out, 0
     status = np.zeros(rows.n_rows, np.uint8)
-    row_settings = {"biased": biased, "offset": offset, "by_count": penalty.by_count}
+    row_settings: dict[str, Any] = {"biased": biased, "offset": offset, "by_count": penalty.by_count}
 
     def block(first: int, last: int) -> None:
         sweep.half_sweep(out, status, rows, other, penalty.precision, start=first, stop=last, **row_settings, **more)

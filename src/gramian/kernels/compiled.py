@@ -30,7 +30,7 @@ def compiled(function: Callable[..., Any]) -> Any:
         made = njit(nogil=True, cache=True)(function)
     except RuntimeError:  # neither the package's folder nor the user's cache can be written to
         return njit(nogil=True)(function)
-    cache_file = getattr(getattr(made, "_cache", None), "_cache_file", None)
+    cache_file: Any = getattr(getattr(made, "_cache", None), "_cache_file", None)
     if hasattr(cache_file, "_source_stamp"):
         cache_file._source_stamp = STAMP
     return made

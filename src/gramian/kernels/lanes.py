@@ -39,17 +39,17 @@ REGISTERS = 32 if "avx512f" in FEATURES or IS_ARM else 16
 HAS_FMA = IS_ARM or "fma" in FEATURES or "avx512f" in FEATURES
 
 
-def lanes_of(scalar: types.Type) -> int:
+def lanes_of(scalar: Any) -> int:
     """Numbers of type `scalar` in one register."""
     return VECTOR_BYTES * 8 // scalar.bitwidth
 
 
-def float_ir(scalar: types.Type) -> ir.Type:
+def float_ir(scalar: Any) -> ir.Type:
     """LLVM's type of one number."""
     return ir.FloatType() if scalar == types.float32 else ir.DoubleType()
 
 
-def vector_ir(scalar: types.Type) -> ir.VectorType:
+def vector_ir(scalar: Any) -> ir.VectorType:
     """LLVM's type of one register."""
     return ir.VectorType(float_ir(scalar), lanes_of(scalar))
 
@@ -57,7 +57,7 @@ def vector_ir(scalar: types.Type) -> ir.VectorType:
 class Vec(types.Type):
     """Numba type of one register full of `scalar`s."""
 
-    def __init__(self, scalar: types.Type) -> None:
+    def __init__(self, scalar: Any) -> None:
         self.scalar = scalar
         super().__init__(f"Vec({scalar}, {lanes_of(scalar)})")
 
@@ -74,7 +74,7 @@ class _VecModel(models.PrimitiveModel):
 class Emit:
     """Writes vector instructions for one scalar type into one function."""
 
-    def __init__(self, context: Any, builder: ir.IRBuilder, scalar: types.Type) -> None:
+    def __init__(self, context: Any, builder: ir.IRBuilder, scalar: Any) -> None:
         self.context, self.builder, self.scalar = context, builder, scalar
         self.lanes = lanes_of(scalar)
         self.element = float_ir(scalar)

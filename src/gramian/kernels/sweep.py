@@ -180,7 +180,8 @@ def half_sweep(
     Args:
         out: The rows to be solved, (rows, D), of the dtype of ``other``.
         status: uint8 per row. 1 where A is not numerically positive definite (a pivot of at most
-            2ε(D + 8) times its diagonal, or fewer ratings than unknowns without a prior): ``out`` is then left as it was.
+            2ε(D + 8) times its diagonal, or fewer ratings than unknowns without a prior): ``out`` is then left as
+            it was.
         rows: The ratings of these rows.
         other: The fixed side, (rows of the other side, D), float32 or float64; contiguous.
         precision: Λ, (D, D).

@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -32,7 +32,7 @@ from gramian.ratings import Ratings
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["Explanation", "FactorModel", "SideSettings"]
+__all__ = ["Explanation", "FactorModel", "Features", "SideSettings"]
 
 # Pairs are scored in pieces of this many, so that gathered rows stay small.
 PIECE = 1 << 16
@@ -46,6 +46,13 @@ class SideSettings:
     penalty: local.Penalty
     centred: bool
     n_jobs: int | None = None
+
+
+class Features(NamedTuple):
+    """WUᵀ = users · itemsᵀ with columns that mean something; see :attr:`FactorModel.features`."""
+
+    users: Array
+    items: Array
 
 
 @dataclass(frozen=True)
@@ -258,32 +265,36 @@ class FactorModel(Model):
         return best, cosine[best]
 
     @cached_property
-    def feature_axes(self) -> Array:
-        """R, (K, K), orthogonal: the principal axes of the latent features, strongest first.
+    def features(self) -> Features:
+        """The latent features that the predictions show, strongest first.
 
-        WUᵀ = (WR)(UR)ᵀ for any orthogonal R, so the columns of W and U have no meaning by themselves. R are
-        the eigenvectors of WᵀW + UᵀU, each with the sign that makes its largest item positive; W and U of a
-        regularized fit are balanced, so these are the singular directions of WUᵀ.
+        WUᵀ = (WT)(UT⁻ᵀ)ᵀ for any invertible T, so the columns of W and U have no meaning by themselves. These
+        are the singular directions of WUᵀ: users' features are uncorrelated and have mean square 1, so an
+        item's weight says by how much (root mean square over the users, in units of the ratings) this
+        feature moves the item's rating. The sign makes each feature's largest weight positive.
         """
+        self._need_factors()
         W, U = self.user_factors.astype(np.float64), self.item_factors.astype(np.float64)
-        _, axes = np.linalg.eigh(W.T @ W + U.T @ U)
-        axes = axes[:, ::-1]
-        turned = U @ axes
-        peaks = turned[np.argmax(np.abs(turned), axis=0), np.arange(turned.shape[1])]
-        return axes * np.where(peaks < 0, -1.0, 1.0)
+        Q, R = np.linalg.qr(W)
+        A, _, _ = np.linalg.svd(R @ np.linalg.qr(U)[1].T)
+        users, items = Q @ A * np.sqrt(len(W)), U @ (R.T @ A) / np.sqrt(len(W))
+        peaks = items[np.argmax(np.abs(items), axis=0), np.arange(items.shape[1])]
+        signs = np.where(peaks < 0, -1.0, 1.0)
+        missing = ((0, 0), (0, self.n_factors - len(signs)))  # fewer users than factors
+        return Features(np.pad(users * signs, missing), np.pad(items * signs, missing))
 
     def top_items(self, feature: int, n: int = 10, *, lowest: bool = False) -> pl.DataFrame:
         """What does a latent feature mean? Its strongest items: ``item``, ``weight``, ``rank``, ``title``.
 
         Args:
-            feature: 0 … K − 1 along :attr:`feature_axes`, 0 the one that explains most.
+            feature: 0 … K − 1 of :attr:`features`, 0 the strongest.
             n: How many items.
             lowest: The other end of the feature instead.
         """
         self._need_factors()
         check_number("feature", feature, low=0, high=self.n_factors - 1, whole=True, owner="top_items")
         check_number("n", n, low=1, whole=True, owner="top_items")
-        weights = self.item_factors.astype(np.float64) @ self.feature_axes[:, feature]
+        weights = self.features.items[:, feature]
         best = top_n(-weights if lowest else weights, n)
         rank = np.arange(1, len(best) + 1, dtype=np.int32)
         return item_table(self.item_ids, best, self.ratings.titles, weight=weights[best], rank=rank)
@@ -292,15 +303,16 @@ class FactorModel(Model):
         """Draw the items along the two leading features, the ``labels`` most rated ones with their titles."""
         from gramian.plots import item_map
 
-        self._need_factors()
-        positions = (self.item_factors.astype(np.float64) @ self.feature_axes)[:, :2]
+        positions = self.features.items[:, :2]
         if positions.shape[1] == 1:
             positions = np.column_stack([positions, self.item_biases])
         counts = self.ratings.by_item.counts
         popular = np.argsort(-counts, kind="stable")[:labels]
         titles = self.ratings.titles
-        names = self.item_ids.take(popular) if titles is None else titles.gather(popular)
-        return item_map(positions, counts, [str(name) for name in names], popular, path)
+        names = self.item_ids.take(popular).cast(pl.String)
+        if titles is not None:
+            names = titles.gather(popular).fill_null(names)
+        return item_map(positions, counts, names.to_list(), popular, path)
 
     def explain(self, user: Any, item: Any) -> Explanation:
         r"""Take a prediction apart exactly.
