@@ -102,28 +102,27 @@ def prepare_roots(
     bias: int,
     indices: Any,
     values: Any,
-    step: float,
-    base: float,
+    offset: float,
     weights: Any,
     start: int,
     count: int,
 ) -> None:
     """Roots = pairs (√w_e, √w_e t_e); totals += (Σ w, Σ w t).
 
-    t_e = step · values[e] + base - (other's bias). `bias` is the column of that
+    t_e = values[e] - offset - (other's bias). `bias` is the column of that
     bias, or -1. `weights` may be empty: all ones.
     """
     kind = other.dtype.type
-    step, base = kind(step), kind(base)
+    offset = kind(offset)
     mass, moment = kind(0.0), kind(0.0)
     if bias < 0 and weights.shape[0] == 0:  # nothing to add up: a loop that vectorizes
         for k in range(count):
             roots[2 * k] = 1.0
-            roots[2 * k + 1] = step * kind(values[start + k]) + base
+            roots[2 * k + 1] = kind(values[start + k]) - offset
         return
     for k in range(count):
         e = start + k
-        target = step * kind(values[e]) + base
+        target = kind(values[e]) - offset
         if bias >= 0:
             target -= other[indices[e], bias]
         weight = weights[e] if weights.shape[0] > 0 else kind(1.0)

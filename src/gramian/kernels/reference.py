@@ -44,7 +44,9 @@ __all__ = [
     "listing_by_loops",
     "listing_by_rows",
     "minimum_norm_row",
+    "normals",
     "objective",
+    "philox",
     "row_system",
     "squared_errors",
 ]
@@ -103,36 +105,48 @@ def listing_by_rows(
 
 
 def row_system(
-    indices: Array,
-    values: Array,
-    other: Array,
-    *,
-    biased: bool,
-    offset: float,
-    precision: Array,
-    by_count: bool,
-) -> tuple[Array, Array, Array, Array]:
-    """``(V, t, A, y)`` of one row: its design, its targets, and A = sΛ + VᵀV, y = Vᵀt."""
+    indices: Array, values: Array, other: Array, *, biased: bool, offset: float, precision: Array, by_count: bool,
+    linear: Array | None = None, weights: Array | None = None, shared: Array | None = None,
+) -> tuple[Array, Array, Array, Array]:  # fmt: skip
+    """``(V, t, A, y)`` of one row: design, targets, A = sΛ + S + Σ ω v vᵀ and y = sΛm + Σ ω t v."""
     V = np.array(other[indices], np.float64)
     targets = values.astype(np.float64) - offset
     if biased:
         targets -= V[:, -1]
         V[:, -1] = 1.0
-    scale = len(indices) if by_count else 1
-    return V, targets, scale * precision.astype(np.float64) + V.T @ V, V.T @ targets
+    omega = np.ones(len(V)) if weights is None else weights.astype(np.float64)
+    scale = max(len(indices), 1) if by_count else 1
+    A = scale * precision.astype(np.float64) + (V.T * omega) @ V
+    y = V.T @ (omega * targets)
+    if shared is not None:
+        A = A + shared
+    if linear is not None:
+        y = y + scale * linear.astype(np.float64)
+    return V, targets, A, y
 
 
 def half_sweep(
-    rows: CSR, other: Array, *, biased: bool, offset: float, precision: Array, by_count: bool = False
-) -> Array:
-    """Solve every row of one side, given the other; the minimum-norm solution where A is singular."""
+    rows: CSR, other: Array, *, biased: bool, offset: float, precision: Array, by_count: bool = False,
+    linear: Array | None = None, weights: Array | None = None, shared: Array | None = None,
+    draw: tuple[int, int, int] | None = None,
+) -> Array:  # fmt: skip
+    """Solve every row of one side, given the other; the minimum-norm solution where A is singular.
+
+    The arguments are those of :func:`gramian.kernels.sweep.half_sweep`.
+    """
     out = np.zeros((rows.n_rows, other.shape[1]))
     for i in range(rows.n_rows):
+        part = slice(rows.indptr[i], rows.indptr[i + 1])
+        system = {
+            "biased": biased, "offset": offset, "precision": precision, "by_count": by_count, "shared": shared,
+            "linear": None if linear is None else np.broadcast_to(linear, out.shape)[i],
+            "weights": None if weights is None else weights[part],
+        }  # fmt: skip
         indices, values = rows.row(i)
-        if len(indices):
-            out[i] = minimum_norm_row(
-                indices, values, other, biased=biased, offset=offset, precision=precision, by_count=by_count
-            )
+        out[i] = minimum_norm_row(indices, values, other, **system)
+        if draw is not None:
+            L = np.linalg.cholesky(row_system(indices, values, other, **system)[2])
+            out[i] += np.linalg.solve(L.T, normals(len(out[i]), *draw, i))
     return out
 
 
@@ -142,12 +156,39 @@ def minimum_norm_row(indices: Array, values: Array, other: Array, **system: Any)
     Without a prior this is the least-squares problem on V itself, which loses half as many digits as its Gramian.
     """
     V, targets, A, y = row_system(indices, values, other, **system)
-    if not np.any(system["precision"]):
+    plain = all(system.get(name) is None for name in ("linear", "weights", "shared"))
+    if plain and not np.any(system["precision"]):
         tolerance = np.finfo(other.dtype).eps * max(V.shape)
         return np.linalg.lstsq(V, targets, rcond=tolerance)[0]
     eigenvalues, Q = np.linalg.eigh(A)
     large = eigenvalues > eigenvalues[-1] * len(A) * np.finfo(np.float64).eps
     return Q[:, large] @ ((Q[:, large].T @ y) / eigenvalues[large])
+
+
+def philox(counter: tuple[int, int, int, int], key: tuple[int, int]) -> tuple[int, int, int, int]:
+    """Philox4x32-10 (Salmon et al. 2011) on Python integers: four random words of 32 bits."""
+    c0, c1, c2, c3 = counter
+    k0, k1 = key
+    mask = 0xFFFFFFFF
+    for _ in range(10):
+        p0, p1 = 0xD2511F53 * c0, 0xCD9E8D57 * c2
+        c0, c1, c2, c3 = (p1 >> 32) ^ c1 ^ k0, p1 & mask, (p0 >> 32) ^ c3 ^ k1, p0 & mask
+        k0, k1 = (k0 + 0x9E3779B9) & mask, (k1 + 0xBB67AE85) & mask
+    return c0, c1, c2, c3
+
+
+def normals(count: int, seed: int, sweep: int, side: int, row: int) -> Array:
+    """The first ``count`` normals of a row: Box-Muller on the words of Philox."""
+    mask = 0xFFFFFFFF
+    made: list[float] = []
+    for block in range(-(-count // 4)):
+        counter = (block, row & mask, sweep & mask, side ^ (row >> 32) << 8)
+        words = philox(counter, (seed & mask, seed >> 32))
+        for first, second in (words[:2], words[2:]):
+            radius = np.sqrt(-2 * np.log((first + 0.5) / 2**32))
+            angle = 2 * np.pi * (second + 0.5) / 2**32
+            made += [radius * np.cos(angle), radius * np.sin(angle)]
+    return np.array(made[:count])
 
 
 def squared_errors(rows: CSR, here: Array, other: Array, *, biased: bool, offset: float) -> Array:

@@ -93,8 +93,7 @@ def add_ratings(
     other: Any,
     indices: Any,
     values: Any,
-    step: float,
-    base: float,
+    offset: float,
     weights: Any,
     start: int,
     stop: int,
@@ -105,7 +104,7 @@ def add_ratings(
     sums = slot[square:]
     while True:
         count = min(piece, stop - start)
-        prepare_roots(roots, totals, other, bias, indices, values, step, base, weights, start, count)
+        prepare_roots(roots, totals, other, bias, indices, values, offset, weights, start, count)
         gather(panel, columns, sums, roots, other, factors, indices, start, count)
         add_gramian(slot, columns, src, scale, panel, count, other, indices, start + piece)
         src, scale = slot, slot.dtype.type(1.0)

@@ -50,7 +50,7 @@ LANE_LIMIT = 96
 def _build_row(
     slot: Any, totals: Any, panel: Any, roots: Any,
     columns: int, factors: int, biased: bool, prior: Any, row: int,
-    indptr: Any, indices: Any, values: Any, step: float, base: float,
+    indptr: Any, indices: Any, values: Any, offset: float,
     weights: Any, other: Any, precision: Any, linear: Any,
     shared: Any, by_count: bool,
 ) -> None:  # fmt: skip
@@ -72,14 +72,14 @@ def _build_row(
         src, scale = slot, one
     add_ratings(
         slot, totals, panel, roots, columns, factors, factors if biased else -1, src, scale,
-        other, indices, values, step, base, weights, lo, hi,
+        other, indices, values, offset, weights, lo, hi,
     )  # fmt: skip
 
 
 @compiled
 def _half_sweep(
     out: Any, status: Any,
-    indptr: Any, indices: Any, values: Any, step: float, base: float,
+    indptr: Any, indices: Any, values: Any, offset: float,
     weights: Any, other: Any, biased: bool,
     precision: Any, linear: Any, shared: Any, by_count: bool,
     drawing: bool, seed: int, sweep: int, side: int, first_row: int, start: int, stop: int,
@@ -116,7 +116,7 @@ def _half_sweep(
             _build_row(
                 slots[lane * slot_size : (lane + 1) * slot_size], totals[2 * lane : 2 * lane + 2],
                 panel, roots, columns, factors, biased, prior, first + lane, indptr, indices,
-                values, step, base, weights, other, precision, linear, shared, by_count,
+                values, offset, weights, other, precision, linear, shared, by_count,
             )  # fmt: skip
         if together == 1:
             if drawing:
@@ -199,8 +199,8 @@ def half_sweep(
     dtype = other.dtype
     seed, sweep, side = draw if draw is not None else (0, 0, 0)
     _half_sweep(
-        out, status, _fixed(rows.indptr), _fixed(rows.indices), _fixed(rows.values), dtype.type(1.0),
-        dtype.type(-offset), _fixed(np.empty(0, dtype) if weights is None else weights, dtype), _fixed(other),
+        out, status, _fixed(rows.indptr), _fixed(rows.indices), _fixed(rows.values), dtype.type(offset),
+        _fixed(np.empty(0, dtype) if weights is None else weights, dtype), _fixed(other),
         biased, _fixed(precision, dtype),
         _fixed(np.atleast_2d(np.zeros(len(precision)) if linear is None else linear), dtype),
         _fixed(np.empty((0, 0), dtype) if shared is None else shared, dtype),
