@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import warnings
-from typing import Any, Literal
+from typing import Any
 
 import polars as pl
 
@@ -25,24 +25,37 @@ def print_json(data: Any) -> None:
 
 
 def print_table(table: pl.DataFrame, title: str | None = None, *, cut: bool = False) -> None:
-    """Print a table on stdout, numbers rounded and right-aligned; long text is folded, or cut to one line."""
+    """Print a table on stdout, numbers rounded and right-aligned.
+
+    Text too long for the terminal is folded, or with ``cut`` shortened to one line.
+    """
     from rich.console import Console
     from rich.table import Table
 
+    console = Console(highlight=False, markup=False)
+    limit = _text_width(table, console.width) if cut else None
     shown = Table(title=title, title_justify="left", title_style="bold", header_style="bold", box=None, pad_edge=False)
     for name, dtype in table.schema.items():
-        justify: Literal["left", "right"] = "right" if dtype.is_numeric() else "left"
-        shown.add_column(name, justify=justify, overflow="ellipsis" if cut else "fold", no_wrap=cut)
+        shown.add_column(name, justify="right" if dtype.is_numeric() else "left", overflow="fold")
     for row in table.iter_rows():
-        shown.add_row(*(_cell(value) for value in row))
-    console = Console(highlight=False, markup=False)
+        shown.add_row(*(_cell(value, limit) for value in row))
     console.print(shown)
 
 
-def _cell(value: Any) -> str:
+def _text_width(table: pl.DataFrame, width: int) -> int:
+    """How wide a text may be for all columns to fit beside each other."""
+    numbers = [name for name, dtype in table.schema.items() if dtype.is_numeric()]
+    taken = sum(max(len(name), 6) + 2 for name in numbers)
+    return max(12, (width - taken) // max(1, table.width - len(numbers)) - 2)
+
+
+def _cell(value: Any, limit: int | None) -> str:
     if value is None:
         return ""
-    return f"{value:.4f}" if isinstance(value, float) else str(value)
+    text = str(value)
+    if isinstance(value, float):
+        text = f"{value:g}" if value == round(value, 1) else f"{value:.4f}"
+    return text if limit is None or len(text) <= limit else f"{text[: limit - 1]}…"
 
 
 def write_table(table: pl.DataFrame, path: str) -> None:

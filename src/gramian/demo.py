@@ -6,7 +6,7 @@ from pathlib import Path
 
 import polars as pl
 
-from gramian.console import print_table
+from gramian.console import note, print_table
 from gramian.data.datasets import load_dataset
 from gramian.models.factor import FactorModel
 from gramian.ratings import Ratings
@@ -30,6 +30,7 @@ def run_demo(folder: Path, user: int) -> None:
     print(ratings.describe(factors=32))
     train, test = ratings.split(0.2, seed=0)
     print(f"\nA random fifth is the test: {len(train):,} ratings to learn from, {len(test):,} to be measured on.\n")
+    compile_kernels(train)
     models = {name: recipe.fit(train, test, progress=True) for name, recipe in DEMO_RECIPES.items()}
     print_table(error_table(models, train, test), "Errors in stars (predictions clipped to the scale)")
     model = models["ALS, K = 32"]
@@ -42,6 +43,12 @@ def run_demo(folder: Path, user: int) -> None:
     print(f"Written to {folder}/: learning-curve.png, item-map.png, and the model als.gramian. Try next:")
     print(f"  gramian similar {folder}/als.gramian --item 'Toy Story (1995)'")
     print(f"  gramian recommend {folder}/als.gramian --rated 'Toy Story (1995)=5' --rated 'Shrek (2001)=4'")
+
+
+def compile_kernels(ratings: Ratings) -> None:
+    """Let the kernels be compiled before anything is timed; the compiled code is kept on disk."""
+    note("Making the kernels ready for this processor (some seconds after an installation, then no more) …")
+    ALS(factors=2, epochs=1).fit(ratings.take(ratings.user_codes < 5))
 
 
 def error_table(models: dict[str, FactorModel], train: Ratings, test: Ratings) -> pl.DataFrame:
@@ -75,7 +82,7 @@ def show_recommendations(model: FactorModel, user: int) -> None:
     liked = model.rated_by(user).head(10)
     table = pl.concat(
         [
-            liked.select(pl.col("title").alias(f"user {user} liked"), pl.col("rating").cast(pl.String).alias("stars")),
+            liked.select(pl.col("title").alias(f"user {user} liked"), pl.col("rating").alias("stars")),
             best.select(pl.col("title").alias("recommended"), "score"),
         ],
         how="horizontal",

@@ -137,7 +137,7 @@ def half_sweep(
     out = np.zeros((rows.n_rows, other.shape[1]))
     for i in range(rows.n_rows):
         part = slice(rows.indptr[i], rows.indptr[i + 1])
-        system = {
+        system: dict[str, Any] = {
             "biased": biased, "offset": offset, "precision": precision, "by_count": by_count, "shared": shared,
             "linear": None if linear is None else np.broadcast_to(linear, out.shape)[i],
             "weights": None if weights is None else weights[part],

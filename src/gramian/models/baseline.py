@@ -50,8 +50,8 @@ class Baseline(AlternatingRecipe):
         """All biases 0."""
         width = int(self.biases)
         return {
-            "user_rows": np.zeros((ratings.n_users, width)),
-            "item_rows": np.zeros((ratings.n_items, width)),
+            "user_rows": np.zeros((ratings.n_users, width), np.float32),
+            "item_rows": np.zeros((ratings.n_items, width), np.float32),
         }
 
     def epoch(self, ratings: Ratings, arrays: Arrays, number: int) -> Epoch:
