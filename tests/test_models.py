@@ -130,14 +130,14 @@ def test_als_beats_the_baseline_and_the_mean(wide_ratings):
 
 
 def test_the_mean_alone_is_the_mean(ratings):
-    model = gm.Baseline(biases=False).fit(ratings)
+    model = gm.Baseline(biases=False, dtype="float64").fit(ratings)
     assert model.predict(101, 11) == pytest.approx(np.mean(ratings.values.astype(float)), rel=1e-12)
     assert model.n_factors == 0
     assert model.user_factors.shape == (60, 0)
 
 
 def test_a_baseline_solves_its_equations(ratings):
-    model = gm.Baseline(regularization=3.0, epochs=300).fit(ratings)
+    model = gm.Baseline(regularization=3.0, epochs=300, dtype="float64").fit(ratings)
     b, c, mu = model.user_biases, model.item_biases, ratings.global_mean
     left = ratings.values.astype(float) - mu - b[ratings.user_codes] - c[ratings.item_codes]
     np.testing.assert_allclose(np.bincount(ratings.user_codes, left), 3.0 * b, atol=1e-9)

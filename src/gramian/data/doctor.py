@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time as clock
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,9 +11,8 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from gramian.data.readers import read_table
-from gramian.errors import DataError
-from gramian.frames import Names, column_names, find_columns, pick_columns, to_polars
+from gramian.data.raw import RawRows, finite, open_raw
+from gramian.frames import Names
 from gramian.ratings import Ratings
 
 __all__ = ["Finding", "check_ratings"]
@@ -54,27 +52,6 @@ class Finding:
         return f"{self.severity}: {self.check} ({self.count:,}): {self.example}; {self.advice}."
 
 
-@dataclass(frozen=True)
-class _Rows:
-    """A table as it came, in a common form.
-
-    ``table`` has the columns ``row`` (its line or row), ``user`` and ``item`` (null where missing),
-    ``user_kind`` and ``item_kind`` (what an id was: text or integer), ``rating`` (null where it is no number),
-    ``raw_rating`` (as it came), and maybe ``time`` and ``raw_time``.
-    """
-
-    table: pl.DataFrame
-    word: str
-
-    @property
-    def timed(self) -> bool:
-        return "time" in self.table.columns
-
-    def usable(self) -> pl.DataFrame:
-        """The rows with both ids and a finite rating."""
-        return self.table.filter(pl.col("user").is_not_null() & pl.col("item").is_not_null() & _finite("rating"))
-
-
 def check_ratings(
     source: Any,
     *,
@@ -104,149 +81,21 @@ def check_ratings(
         DataError: There is no table to look at: a missing or empty file, a missing column, no rows.
     """
     names: Names = {"user": user, "item": item, "rating": rating, "time": time}
-    rows = _open(source, names, separator, header)
+    rows = open_raw(source, names, separator, header)
     findings = [*_ids(rows), *_ratings(rows), *_duplicates(rows), *_behaviour(rows), *_times(rows)]
     if isinstance(source, Ratings) and source.duplicates:
         text = "they were settled when the ratings were read"
         findings.append(Finding("repeated pairs", "note", source.duplicates, text, "see duplicates=… of the reader"))
     if against is not None:
-        findings += _leakage(rows, _open(against, names, separator, header))
+        findings += _leakage(rows, open_raw(against, names, separator, header))
     order = ("error", "warning", "note")
     return sorted(findings, key=lambda finding: order.index(finding.severity))
-
-
-# ---- any source in a common form ------------------------------------------------------------------------
-
-
-def _open(source: Any, names: Names, separator: str | None, header: bool | None) -> _Rows:
-    word = "row"
-    if isinstance(source, Ratings):
-        table = source.to_frame()
-    elif isinstance(source, str | os.PathLike):
-        table, word = read_table(source, names, separator=separator, header=header)
-    else:
-        table = _from_frame(source, names)
-    if table.height == 0:
-        raise DataError("There are no ratings: the table has no rows; check the source.")
-    numbers = table["row"] if "row" in table.columns else pl.int_range(1, table.height + 1, eager=True)
-    columns = {"row": numbers.cast(pl.Int64)}
-    for role in ("user", "item"):
-        columns |= {role: _ids_of(table[role]), f"{role}_kind": _kinds_of(table[role])}
-    columns |= {"rating": _numbers(table["rating"]), "raw_rating": _raw(table["rating"])}
-    if "time" in table.columns:
-        columns |= {"time": _moments(table["time"]), "raw_time": _raw(table["time"])}
-    return _Rows(pl.DataFrame(columns), word)
-
-
-def _from_frame(frame: Any, names: Names) -> pl.DataFrame:
-    """The columns of a dataframe; one with values of several kinds becomes a column of Python objects."""
-    try:
-        return pick_columns(frame, names)
-    except DataError:
-        raise
-    except Exception:  # what a mixed column raises depends on the library that holds it
-        found = find_columns(column_names(frame), names)
-        return pl.DataFrame([_loose(frame, column).alias(role) for role, column in found.items()])
-
-
-def _loose(frame: Any, column: str) -> pl.Series:
-    try:
-        return to_polars(frame, [column])[column]
-    except Exception:
-        import narwhals as nw
-
-        return pl.Series(column, nw.from_native(frame)[column].to_list(), dtype=pl.Object)
-
-
-def _as_text(series: pl.Series) -> pl.Series:
-    """Any column as text; what is missing stays so."""
-    if series.dtype == pl.Object:
-        return pl.Series([None if _is_missing(v) else str(v) for v in series.to_list()], dtype=pl.String)
-    if series.dtype.is_nested():
-        return pl.Series([None if v is None else str(v) for v in series.to_list()], dtype=pl.String)
-    return series.cast(pl.String, strict=False)
-
-
-def _is_missing(value: Any) -> bool:
-    """None, NaN, and what pandas has for them."""
-    odd = isinstance(value, float | np.floating) and value != value
-    return value is None or odd or type(value).__name__ in ("NAType", "NaTType")
-
-
-def _raw(series: pl.Series) -> pl.Series:
-    """A column as it came, for examples; without Python objects and lists."""
-    return _as_text(series) if series.dtype == pl.Object or series.dtype.is_nested() else series
-
-
-def _ids_of(series: pl.Series) -> pl.Series:
-    """Ids as integers, where all are (whole floats too), else as text; empty text and NaN as missing."""
-    if series.dtype == pl.Object:
-        series = pl.Series([int(v) if _kind(v) == "integer" else v for v in series.to_list()], dtype=pl.Object)
-    elif series.dtype.is_integer() or (series.dtype.is_float() and _whole(series).all()):
-        return (series.fill_nan(None) if series.dtype.is_float() else series).cast(pl.Int64, strict=False)
-    text = _as_text(series.fill_nan(None) if series.dtype.is_float() else series)
-    return text.set((text.str.strip_chars() == "").fill_null(value=False), None)
-
-
-def _kinds_of(series: pl.Series) -> pl.Series:
-    """What each id is: ``"integer"``, ``"text"``, or the name of something that cannot be an id."""
-    if series.dtype == pl.Object:
-        return pl.Series([_kind(v) for v in series.to_list()], dtype=pl.Categorical)
-    if series.dtype.is_float():
-        return pl.Series(np.where(_whole(series), "integer", "fraction")).cast(pl.Categorical)
-    if series.dtype.is_integer():
-        kind = "integer"
-    else:
-        kind = "text" if series.dtype in (pl.String, pl.Categorical, pl.Enum, pl.Null) else str(series.dtype)
-    return pl.Series([kind], dtype=pl.Categorical).new_from_index(0, len(series))
-
-
-def _whole(series: pl.Series) -> pl.Series:
-    """Where a float column has a whole number, or nothing."""
-    return ((series == series.round()) & series.is_finite() | series.is_nan()).fill_null(value=True)
-
-
-def _kind(value: Any) -> str:
-    if isinstance(value, str) or _is_missing(value):
-        return "text"
-    if isinstance(value, bool | np.bool_):
-        return "True/False"
-    if isinstance(value, int | np.integer):
-        return "integer"
-    if isinstance(value, float | np.floating):
-        return "integer" if float(value).is_integer() else "fraction"
-    return type(value).__name__
-
-
-def _numbers(series: pl.Series) -> pl.Series:
-    """Float64, NaN or null where there is no number."""
-    if series.dtype in (pl.Object, pl.String):
-        return _as_text(series).str.strip_chars().cast(pl.Float64, strict=False)
-    if series.dtype.is_numeric() or series.dtype == pl.Null:
-        return series.cast(pl.Float64, strict=False)
-    return pl.repeat(None, len(series), dtype=pl.Float64, eager=True)
-
-
-def _moments(series: pl.Series) -> pl.Series:
-    """Numbers as they come, dates and ISO text as Unix seconds; null where it is neither."""
-    if series.dtype in (pl.Object, pl.String):
-        text = _as_text(series).str.strip_chars()
-        numbers = text.cast(pl.Float64, strict=False)
-        if numbers.null_count() < len(numbers):
-            return numbers
-        try:
-            series = text.str.to_datetime(strict=False, time_unit="us")
-        except pl.exceptions.PolarsError:
-            return numbers
-    if series.dtype.is_temporal() and series.dtype not in (pl.Time, pl.Duration):
-        series = series.cast(pl.Datetime("us")).dt.epoch("s")
-    return _numbers(series).fill_nan(None)
 
 
 # ---- ids ------------------------------------------------------------------------------------------------
 
 
-def _ids(rows: _Rows) -> Iterator[Finding]:
+def _ids(rows: RawRows) -> Iterator[Finding]:
     for role in ("user", "item"):
         table = rows.table.select("row", pl.col(role).alias("id"), pl.col(f"{role}_kind").alias("kind"))
         missing = table.filter(pl.col("id").is_null())
@@ -292,13 +141,8 @@ def _shown(value: str | int, kind: str) -> str:
 # ---- values ---------------------------------------------------------------------------------------------
 
 
-def _finite(column: str) -> pl.Expr:
-    """Whether there is a number that float32 can hold."""
-    return pl.col(column).cast(pl.Float32).is_finite().fill_null(value=False)
-
-
-def _ratings(rows: _Rows) -> Iterator[Finding]:
-    bad = rows.table.filter(~_finite("rating")).with_columns(pl.col("raw_rating").cast(pl.String))
+def _ratings(rows: RawRows) -> Iterator[Finding]:
+    bad = rows.table.filter(~finite("rating")).with_columns(pl.col("raw_rating").cast(pl.String))
     blank = (pl.col("raw_rating").str.strip_chars() == "").fill_null(value=True)
     empty = blank | pl.col("rating").is_nan().fill_null(value=False)
     for check, found in (
@@ -308,7 +152,7 @@ def _ratings(rows: _Rows) -> Iterator[Finding]:
         if found.height:
             example = _raw_example(found["row"][0], found["raw_rating"][0], rows.word)
             yield Finding(check, "error", found.height, example, "correct them, or drop the rows")
-    good = rows.table.filter(_finite("rating"))
+    good = rows.table.filter(finite("rating"))
     if good.height:
         yield from _scale(good, rows.word)
 
@@ -391,7 +235,7 @@ def _ends(values: Floats, counts: npt.NDArray[np.int64], step: float) -> tuple[f
 # ---- pairs and people -----------------------------------------------------------------------------------
 
 
-def _duplicates(rows: _Rows) -> Iterator[Finding]:
+def _duplicates(rows: RawRows) -> Iterator[Finding]:
     pair, same = ["user", "item"], ["user", "item", "rating", *(["time"] if rows.timed else [])]
     repeated = rows.usable()
     repeated = repeated.filter(pl.struct(pair).is_duplicated())
@@ -428,7 +272,7 @@ def _in_words(table: pl.DataFrame, same: list[str], word: str) -> str:
     return f"user {first['user']} rated item {first['item']} {values} in {word}s {places}"
 
 
-def _behaviour(rows: _Rows) -> Iterator[Finding]:
+def _behaviour(rows: RawRows) -> Iterator[Finding]:
     usable = rows.usable()
     if usable.height == 0:
         return
@@ -455,15 +299,15 @@ def _behaviour(rows: _Rows) -> Iterator[Finding]:
 # ---- times ----------------------------------------------------------------------------------------------
 
 
-def _times(rows: _Rows) -> Iterator[Finding]:
+def _times(rows: RawRows) -> Iterator[Finding]:
     if not rows.timed:
         return
-    bad = rows.table.filter(~_finite("time"))
+    bad = rows.table.filter(~finite("time"))
     if bad.height:
         example = _raw_example(bad["row"][0], bad["raw_time"][0], rows.word)
         advice = "correct them, drop the rows, or leave the column out"
         yield Finding("times that are missing or cannot be read", "error", bad.height, example, advice)
-    good = rows.table.filter(_finite("time"))
+    good = rows.table.filter(finite("time"))
     if good.height:
         yield from _dates(good, rows.word)
 
@@ -498,7 +342,7 @@ def _dates(good: pl.DataFrame, word: str) -> Iterator[Finding]:
 # ---- two tables -----------------------------------------------------------------------------------------
 
 
-def _leakage(test: _Rows, train: _Rows) -> Iterator[Finding]:
+def _leakage(test: RawRows, train: RawRows) -> Iterator[Finding]:
     rated, known = test.usable(), train.usable()
     for role in ("user", "item"):
         ours, theirs = (set(part[f"{role}_kind"].cast(pl.String).unique()) for part in (rated, known))

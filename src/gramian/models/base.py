@@ -19,6 +19,7 @@ from gramian.errors import DataError, UnknownIdError, UnknownIdWarning
 from gramian.history import History
 from gramian.ids import Codes, IdMap, id_series
 from gramian.metrics import rating_errors
+from gramian.models import training
 from gramian.models.tables import best_pairs, item_table
 from gramian.parameters import check_choice, check_fields, check_number
 from gramian.persist import Arrays, write_file
@@ -99,15 +100,12 @@ class Recipe(ABC, Generic[ModelT]):
             DataError: The ratings or the checkpoint cannot be used.
             ParameterError: ``patience`` is set without ``validation``.
         """
-        from gramian.models.training import train
-
-        return train(self, ratings, validation, checkpoint, resume, progress, callback)
+        return training.train(self, ratings, validation, checkpoint, resume, progress, callback)
 
     def iterate(self, ratings: Ratings, validation: Ratings | None = None) -> Iterator[ModelT]:
         """A usable model after every epoch."""
-        from gramian.models.training import iterate
-
-        return (self.finished(ratings, state.arrays, state.history) for state in iterate(self, ratings, validation))
+        states = training.iterate(self, ratings, validation)
+        return (self.finished(ratings, state.arrays, state.history) for state in states)
 
     def finished(self, ratings: Ratings, arrays: Arrays, history: History) -> ModelT:
         """The usable model after an epoch."""

@@ -38,6 +38,7 @@ class Baseline(AlternatingRecipe):
     biases: bool = param(True, "user and item biases; without them the global mean alone")
     regularization: float = param(4.0, "λ on the biases: so many ratings at the mean are added to each row", low=0)
     epochs: int = param(10, "passes over both sides", low=1)
+    dtype: str = param("float32", "precision of the biases", choices=("float32", "float64"))
     n_jobs: int | None = param(None, "threads; all cores if not given", low=1, optional=True)
 
     @property
@@ -50,8 +51,8 @@ class Baseline(AlternatingRecipe):
         """All biases 0."""
         width = int(self.biases)
         return {
-            "user_rows": np.zeros((ratings.n_users, width), np.float32),
-            "item_rows": np.zeros((ratings.n_items, width), np.float32),
+            "user_rows": np.zeros((ratings.n_users, width), self.dtype),
+            "item_rows": np.zeros((ratings.n_items, width), self.dtype),
         }
 
     def epoch(self, ratings: Ratings, arrays: Arrays, number: int) -> Epoch:

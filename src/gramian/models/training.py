@@ -12,15 +12,17 @@ import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from gramian.errors import DataError, ParameterError, TrainingWarning
 from gramian.history import History
-from gramian.models.base import Model, ModelT, Recipe
 from gramian.persist import Arrays, read_file, write_file
 from gramian.ratings import Ratings
+
+if TYPE_CHECKING:
+    from gramian.models.base import Model, ModelT, Recipe
 
 __all__ = ["State", "iterate", "train"]
 
