@@ -245,7 +245,7 @@ def test_the_objective_never_rises(ratings, recipe):
 
 
 CONVERGED = [
-    gm.Baseline(epochs=200),
+    gm.Baseline(epochs=200, dtype="float64"),
     gm.ALS(factors=2, regularization=2.0, epochs=1500, dtype="float64"),
     gm.ALS(factors=2, regularization=2.0, epochs=1500, dtype="float64", bias_update="separate"),
     gm.ALS(factors=2, regularization=0.1, epochs=1500, dtype="float64", weighting="count", bias_regularization=0.3),
