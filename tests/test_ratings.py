@@ -619,7 +619,7 @@ def test_a_table_survives_being_taken_to_arrays(seed):
     n = int(rng.integers(1, 12))
     letters = ["", "a", "ß", "日本", "a b", '"', "\n", "007", "🙂", "\0", "é" * 30, "-1"]
     users = [letters[k] for k in rng.permutation(12)[:n]]
-    titles = pl.DataFrame({"item": np.arange(4), "title": ["", None, "x", "ü"]})
+    titles = pl.DataFrame({"item": np.arange(12), "title": ["", None, "x", "ü"] * 3})
     table = gm.Ratings.from_frame(
         pl.DataFrame({"user": users, "item": rng.permutation(12)[:n], "rating": rng.random(n)})
     ).with_items(titles)
@@ -644,3 +644,8 @@ def test_fingerprints_tell_tables_apart(frame, ratings):
         prints.add(gm.Ratings.from_frame(table).fingerprint())
     assert len(prints) == len(changed) + 1
     assert gm.Ratings.from_frame(frame.sample(fraction=1.0, shuffle=True, seed=2)).fingerprint() in prints
+
+
+def test_titles_of_other_items_are_said(ratings):
+    with pytest.warns(gm.DataWarning, match="knows none of the rated items, such as .*; check its ids"):
+        ratings.with_items(pl.DataFrame({"item": ["a"], "title": ["A"]}))

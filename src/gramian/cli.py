@@ -122,6 +122,7 @@ def fit(
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted training.")] = False,
     items: Items = None,
+    items_id: Annotated[str | None, typer.Option(help="The column of item ids in --items, found if not given.")] = None,
     user: User = None,
     item: Item = None,
     rating: Rating = None,
@@ -140,7 +141,7 @@ def fit(
     if items is not None:
         from gramian.data.readers import read_items
 
-        train = train.with_items(read_items(items))
+        train = train.with_items(read_items(items, item=items_id))
     train, held_out = _held_out(train, validation, names, separator, duplicates)
     note(f"{recipe}\n{train}")
     trained, interrupted = _interruptible(

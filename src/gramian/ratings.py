@@ -220,6 +220,9 @@ class Ratings:
             raise DataError(f"The table of items needs a column 'item': found {table.columns}; rename one.")
         if table["item"].dtype != self.item_ids.ids.dtype:
             table = table.with_columns(pl.col("item").cast(self.item_ids.ids.dtype, strict=False))
+        if not table["item"].is_in(self.item_ids.ids.implode()).any():
+            text = f"The table of items knows none of the rated items, such as {self.item_ids.ids[0]!r}; check its ids."
+            warnings.warn(text, DataWarning, stacklevel=2)
         return dataclasses.replace(self, item_table=table)
 
     def take(self, rows: npt.NDArray[Any]) -> Ratings:

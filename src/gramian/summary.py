@@ -76,7 +76,7 @@ class Description:
         lines = [
             f"{self.n_ratings:,} ratings by {self.n_users:,} users of {self.n_items:,} items"
             + (f" ({self.duplicates:,} repeated pairs merged)" if self.duplicates else ""),
-            f"filled          {self.size.fill_percent:.2g} % of {self.size.cells:,} cells",
+            f"filled          {_percent(self.size.fill_percent)} % of {self.size.cells:,} cells",
             f"scale           {low:g} to {high:g}{step}, mean {self.mean:.3f}",
             f"per user        {_quantiles(self.ratings_per_user)}",
             f"per item        {_quantiles(self.ratings_per_item)}",
@@ -86,7 +86,7 @@ class Description:
         lines += [
             f"memory          {_bytes(self.memory)} as stored, {_bytes(self.dense_memory)} as a dense matrix",
             f"K = {self.factors:<4}        {self.size.parameters:,} parameters, "
-            f"{self.size.parameters_percent:.2g} % of the matrix",
+            f"{_percent(self.size.parameters_percent)} % of the matrix",
         ]
         return "\n".join(lines)
 
@@ -133,6 +133,10 @@ def grid_step(distinct: npt.NDArray[Any]) -> float | None:
 def _quantiles(values: tuple[float, ...]) -> str:
     low, lower, median, upper, high = (f"{v:,.10g}" for v in values)
     return f"{median} ratings at the median, middle half {lower} to {upper}, from {low} to {high}"
+
+
+def _percent(value: float) -> str:
+    return f"{value:.2g}" if value < 100 else f"{value:,.0f}"
 
 
 def _bytes(count: int) -> str:

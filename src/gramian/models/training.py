@@ -46,24 +46,29 @@ def iterate(
     recipe: Recipe[Any], ratings: Ratings, validation: Ratings | None = None, state: State | None = None
 ) -> Iterator[State]:
     """The state after every epoch, to the recipe's last, or until its patience is over."""
-    for table in (ratings, validation):
-        if (not isinstance(table, Ratings) and table is not None) or ratings is None:
-            raise DataError(
-                f"Ratings are needed to train: got {type(table).__name__}; "
-                "make them with gm.Ratings.from_frame, from_csr or gm.read_ratings."
-            )
+    _check(recipe, ratings, validation)
     patience = getattr(recipe, "patience", None)
-    if patience is not None and validation is None:
-        raise ParameterError(
-            f"The 'patience' parameter of {type(recipe).__name__} needs validation ratings; "
-            "give validation=… or leave patience out."
-        )
     if state is None:
         start = recipe.start(ratings)
         state = State(start, History(), start, 0)
     while len(state.history) < recipe.n_epochs and (patience is None or state.epochs_since_best < patience):
         state = _next(recipe, ratings, validation, state)
         yield state
+
+
+def _check(recipe: Recipe[Any], ratings: Ratings, validation: Ratings | None) -> None:
+    """Refuse what cannot be trained on, before anything is begun."""
+    for table in (ratings,) if validation is None else (ratings, validation):
+        if not isinstance(table, Ratings):
+            raise DataError(
+                f"Ratings are needed to train: got {type(table).__name__}; "
+                "make them with gm.Ratings.from_frame, from_csr or gm.read_ratings."
+            )
+    if getattr(recipe, "patience", None) is not None and validation is None:
+        raise ParameterError(
+            f"The 'patience' parameter of {type(recipe).__name__} needs validation ratings; "
+            "give validation=… or leave patience out."
+        )
 
 
 def _next(recipe: Recipe[Any], ratings: Ratings, validation: Ratings | None, state: State) -> State:
@@ -84,7 +89,8 @@ def _next(recipe: Recipe[Any], ratings: Ratings, validation: Ratings | None, sta
 def _is_better(error: float | None, state: State) -> bool:
     if error is None or state.best_epoch == 0:
         return True
-    return bool(error < state.history[state.best_epoch - 1]["validation_rmse"])
+    before = state.history[state.best_epoch - 1].get("validation_rmse")
+    return before is None or bool(error < before)
 
 
 def train(
@@ -97,12 +103,13 @@ def train(
     callback: Callable[[Model], object] | None,
 ) -> ModelT:
     """Run a whole training; the arguments are those of :meth:`Recipe.fit`."""
+    _check(recipe, ratings, validation)
     if resume and checkpoint is None:
         raise ParameterError("The 'resume' parameter of fit needs a checkpoint; give checkpoint='file'.")
     path = None if checkpoint is None else Path(checkpoint)
     if path is not None and not path.parent.is_dir():
         raise DataError(f"The checkpoint cannot be written: there is no folder {str(path.parent)!r}; make it first.")
-    data = ratings.fingerprint() if path is not None and isinstance(ratings, Ratings) else ""
+    data = "" if path is None else ratings.fingerprint()
     begun = _read(path, recipe, data) if path is not None and resume and path.exists() else None
     state = begun
     with _bar(recipe, state, progress) as advance:
@@ -119,8 +126,7 @@ def train(
             text = f"The training was interrupted: the model is that of epoch {len(state.history)}, its last full one."
             warnings.warn(text, TrainingWarning, stacklevel=3)
             return recipe.finished(ratings, state.arrays, state.history)
-    if state is None:
-        raise ParameterError("The 'epochs' parameter must be at least 1.")
+    assert state is not None  # a recipe has at least one epoch
     if path is not None:
         path.unlink(missing_ok=True)
     early = getattr(recipe, "patience", None) is not None
@@ -149,11 +155,16 @@ def _write(path: Path, recipe: Recipe[Any], data: str, state: State) -> None:
 
 def _read(path: Path, recipe: Recipe[Any], data: str) -> State:
     arrays, about = read_file(path)
-    wanted = {**recipe.to_dict(), "epochs": None, "n_jobs": None}
-    if about.get("kind") != "checkpoint" or {**about["recipe"], "epochs": None, "n_jobs": None} != wanted:
+    if about.get("kind") != "checkpoint":
+        raise DataError(f"The file {str(path)!r} is not a checkpoint: it holds a {about.get('kind')}; name another.")
+    asked, found = recipe.to_dict(), about["recipe"]
+    free = ("epochs", "n_jobs")  # one may train longer, and on another machine
+    other = [name for name in {**asked, **found} if name not in free and asked.get(name) != found.get(name)]
+    if other:
+        settings = "; ".join(f"{name} {found.get(name)!r}, not {asked.get(name)!r}" for name in other)
         raise DataError(
-            f"The checkpoint {str(path)!r} is of another training: found {about.get('recipe')}, "
-            f"asked for {recipe.to_dict()}; give the same recipe, or another checkpoint."
+            f"The checkpoint {str(path)!r} is of another training: it has {settings}; "
+            "give the same settings, or train anew without resume."
         )
     if about["data"] != data:
         raise DataError(f"The checkpoint {str(path)!r} was made from other ratings; give the same ones, or train anew.")
