@@ -203,7 +203,7 @@ class Ratings:
         timed = ", timed" if self.times is not None else ""
         return f"Ratings({len(self):,} by {self.n_users:,} users of {self.n_items:,} items, {low:g} to {high:g}{timed})"
 
-    @property
+    @cached_property
     def titles(self) -> pl.Series | None:
         """The title of every item in the order of the codes (null where unknown), or None."""
         if self.item_table is None or "title" not in self.item_table.columns:
