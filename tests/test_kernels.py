@@ -424,3 +424,22 @@ def test_a_training_survives_values_of_any_size(name, frame):
         errors = recipe.fit(scaled).history.column("train_rmse")
         assert np.isfinite(errors).all()
         assert errors[-1] < 0.75 * float(np.std(scaled.values))
+
+
+def test_singular_rows_keep_their_weights_and_prior_means():
+    """The minimum-norm rescue solves the row's own system, whatever it is made of."""
+    rng = np.random.default_rng(5)
+    rows = random_rows(rng, np.array([3, 12, 2]), 30)
+    other = rng.normal(size=(30, 6))
+    precision = np.diag([2.0, 0, 0, 0, 0, 0])
+    more = {"weights": rng.uniform(0.5, 2, 17), "linear": rng.normal(size=(3, 6)) * [1, 0, 0, 0, 0, 0]}
+    found, singular = local.half_sweep(rows, other, local.Penalty(precision), biased=False, offset=1.0, **more)
+    assert singular == 2
+    expected = reference.half_sweep(rows, other, biased=False, offset=1.0, precision=precision, **more)
+    np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-9)
+    for i in (0, 2):
+        _, _, A, y = reference.row_system(
+            *rows.row(i), other, biased=False, offset=1.0, precision=precision, by_count=False,
+            weights=more["weights"][rows.indptr[i] : rows.indptr[i + 1]], linear=more["linear"][i],
+        )  # fmt: skip
+        np.testing.assert_allclose(found[i], np.linalg.pinv(A) @ y, rtol=1e-8, atol=1e-8)

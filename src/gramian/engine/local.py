@@ -87,8 +87,20 @@ def half_sweep(
     _over_blocks(block, rows, other.shape[1] ** 2, thread_count(n_jobs))
     singular = np.flatnonzero((status != 0) & (rows.counts > 0)).tolist()
     for i in singular:
-        out[i] = reference.minimum_norm_row(*rows.row(i), other, precision=penalty.precision, **row_settings)
+        indices, values = rows.row(i)
+        system = {**row_settings, **_of_row(rows, i, more), "precision": penalty.precision}
+        out[i] = reference.minimum_norm_row(indices, values, other, **system)
     return out, len(singular)
+
+
+def _of_row(rows: CSR, i: int, more: dict[str, Any]) -> dict[str, Any]:
+    """Those of the further settings that a row's system depends on, for this row."""
+    own = {name: more[name] for name in ("linear", "weights", "shared") if more.get(name) is not None}
+    if "weights" in own:
+        own["weights"] = own["weights"][rows.indptr[i] : rows.indptr[i + 1]]
+    if "linear" in own and own["linear"].ndim == 2:
+        own["linear"] = own["linear"][i]
+    return own
 
 
 def separate_update(

@@ -22,7 +22,9 @@ vanishes where a K × K linear system holds, and that for the user's bias where 
     \qquad
     b_i = \frac{\sum_{j\in\Psi_i}(r_{ij}-w_i^\top u_j-c_j-\mu)}{|\Psi_i| + \lambda_b}
 
-Items mirror users: where a user's update has :math:`c_j`, an item's has :math:`b_i`.
+Every update uses the newest values, so that J never rises (some listings of this scheme sum for :math:`b_i` with
+the :math:`w_i` from before its update). Items mirror users: where a user's update has :math:`c_j`, an item's has
+:math:`b_i`.
 :func:`listing_by_loops` and :func:`listing_by_rows` do exactly this, rating by rating and row by row.
 :func:`half_sweep` solves factors and bias together, as one system with a constant 1 appended to
 :math:`u_j`; this is what :class:`gramian.ALS` does by default.

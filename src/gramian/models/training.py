@@ -109,7 +109,7 @@ def train(
     path = None if checkpoint is None else Path(checkpoint)
     if path is not None and not path.parent.is_dir():
         raise DataError(f"The checkpoint cannot be written: there is no folder {str(path.parent)!r}; make it first.")
-    data = "" if path is None else ratings.fingerprint()
+    data = "" if path is None else " ".join(t.fingerprint() for t in (ratings, validation) if t is not None)
     begun = _read(path, recipe, data) if path is not None and resume and path.exists() else None
     state = begun
     with _bar(recipe, state, progress) as advance:
