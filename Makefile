@@ -21,6 +21,7 @@ check: $(VENV)/dev
 
 bench: $(VENV)/dev
 	$(BIN)/python benchmarks/run.py $(if $(ML100K),--ml-100k $(ML100K))
+	$(BIN)/python benchmarks/speed.py
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or later is needed; say which with PYTHON=…") if sys.version_info < (3, 11) else None'
