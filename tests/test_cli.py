@@ -176,6 +176,48 @@ def test_damaged_models_are_refused(run: Run, trained: str) -> None:
         assert sentence in err
 
 
+def test_what_was_trained_survives_a_failed_save(run: Run, tmp_path: Path) -> None:
+    """A full disk, by the limit on a file's size: the checkpoint stays, and --resume needs no new epoch."""
+    words = ["fit", "movielens-small", "--factors", "2", "--epochs", "3", "-o", "m.gramian"]
+    limited = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, 300_000)); " + SUBPROCESS[2]
+    done = subprocess.run([sys.executable, "-c", limited, *words], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "'m.gramian' could not be written" in done.stderr
+    assert (tmp_path / "m.gramian.checkpoint").exists()
+    code, _, err = run(*words, "--resume")
+    assert code == 0
+    assert len(gm.load("m.gramian").history) == 3
+    assert not Path("m.gramian.checkpoint").exists()
+    code, _, err = run(*words, "--resume")
+    assert "There is no checkpoint m.gramian.checkpoint: the training begins with the first epoch" in err
+
+
+def test_smaller_things_are_said(run: Run, trained: str) -> None:
+    Path("pairs.csv").write_text("user,item\n15,1\n999999,1\n")
+    code, out, _ = run("predict", trained, "pairs.csv", "--unknown", "nan", "--json")
+    assert json.loads(out)[1]["prediction"] is None
+    code, out, err = run("evaluate", trained, "movielens-small")
+    assert "100,004 of 100,004 pairs were in the training" in err
+    code, out, _ = run("--version")
+    assert (code, out) == (0, f"gramian {gm.__version__}\n")
+    Path("file").write_text("")
+    cases = {
+        ("features", trained, "--map", "map.foo"): ".png, .svg or .pdf; got 'map.foo'",
+        ("recommend", trained, "--user", "15", "-o", "r.xyz"): ".csv or .parquet; got 'r.xyz'",
+        ("recommend", trained, "--rated", "1=5", "--rated", "1=2"): "rated twice",
+        ("recommend", trained, "--rated", "1"): "ITEM=RATING",
+        ("demo", "--out", "file"): "cannot be made",
+        ("demo", "--user", "99999"): "There is no user 99999",
+        ("fit", "movielens-small", "--user", "who"): "given for files only",
+        ("fit", "nofile"): "There is no file or data set 'nofile'",
+        ("fit", "movielens-small", "-o", "."): "is a folder",
+    }
+    for words, sentence in cases.items():
+        code, _, err = run(*words)
+        assert code == 2, (words, err)
+        assert sentence in err, (words, err)
+
+
 def test_what_solves_nothing_does_not_start_numba(run: Run, trained: str) -> None:
     Path("pairs.csv").write_text("user,item\n15,1\n")
     commands = [

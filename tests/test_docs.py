@@ -46,7 +46,7 @@ def run_console(code: str) -> None:
         bin_folder = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
         environment = {**os.environ, "PATH": bin_folder}
         done = subprocess.run(words, capture_output=True, text=True, env=environment, check=False)
-        assert done.returncode in (0, 2), done.stderr
+        assert done.returncode == (2 if expected.startswith("error:") else 0), done.stderr
         seen = done.stdout + done.stderr
         for line in filter(None, map(str.strip, expected.splitlines())):
             assert pattern(line).search(seen), f"{command!r} did not print {line!r} but\n{seen}"

@@ -579,7 +579,8 @@ def test_splits_by_time_need_times(ratings):
 
 def test_take_and_titles(ratings):
     titles = pl.DataFrame({"item": [11, 18, 9], "title": ["A", "B", "C"], "year": [1, 2, 3]})
-    titled = ratings.with_items(titles)
+    with pytest.warns(gm.DataWarning, match="knows 2 of 40 rated items, not 25; check its ids"):
+        titled = ratings.with_items(titles)
     assert ratings.titles is None
     assert titled.titles.to_list() == ["A", "B", *[None] * 38]
     some = titled.take(titled.items == 18)
@@ -590,7 +591,9 @@ def test_take_and_titles(ratings):
         ratings.take(np.zeros(len(ratings), bool))
     with pytest.raises(gm.DataError, match="needs a column 'item'"):
         ratings.with_items(titles.rename({"item": "movie"}))
-    assert ratings.with_items(titles.with_columns(pl.col("item").cast(pl.String))).titles[0] == "A"
+    with pytest.warns(gm.DataWarning, match="knows 2 of 40"):
+        as_text = ratings.with_items(titles.with_columns(pl.col("item").cast(pl.String)).to_pandas())
+    assert as_text.titles[0] == "A"
 
 
 def test_merge_replaces_by_time_and_keeps_codes(ratings):
@@ -647,5 +650,29 @@ def test_fingerprints_tell_tables_apart(frame, ratings):
 
 
 def test_titles_of_other_items_are_said(ratings):
-    with pytest.warns(gm.DataWarning, match="knows none of the rated items, such as .*; check its ids"):
+    with pytest.warns(gm.DataWarning, match="knows 0 of 40 rated items, not 11; check its ids"):
         ratings.with_items(pl.DataFrame({"item": ["a"], "title": ["A"]}))
+
+
+def test_ratings_cannot_be_written_to(ratings):
+    for array in (*ratings.by_user, *ratings.by_item, ratings.times):
+        with pytest.raises(ValueError, match="read-only"):
+            array[0] = 1
+    model = gm.ALS(factors=2, epochs=1).fit(ratings)
+    with pytest.raises(ValueError, match="read-only"):
+        model.user_factors[0] = 1
+
+
+def test_a_query_that_fails_is_said():
+    with (
+        contextlib.closing(sqlite3.connect(":memory:")) as connection,
+        pytest.raises(gm.DataError, match=r"query could not be read: .*; check the query"),
+    ):
+        gm.Ratings.from_sql("select * from nowhere", connection)
+
+
+def test_only_iso_dates_are_dates(ratings):
+    frame = pl.DataFrame({"user": [1, 1], "item": [1, 2], "rating": [3.0, 4.0], "time": ["2020-01-02", "2020-02-03"]})
+    assert gm.Ratings.from_frame(frame).times.tolist() == [1577923200, 1580688000]
+    with pytest.raises(gm.DataError, match=r"a date or ISO text: row 1 has '01/02/2020'"):
+        gm.Ratings.from_frame(frame.with_columns(time=pl.lit("01/02/2020")))

@@ -292,3 +292,17 @@ def test_read_items(tmp_path, write):
         read_items(write("", "none.csv"))
     with pytest.raises(gm.DataError, match="There is no file"):
         read_items(tmp_path / "nothing.csv")
+
+
+def test_a_line_with_too_many_fields_is_refused(write):
+    path = write("user,item,rating\n1,2,3\n1,3,3,5\n")
+    with pytest.raises(gm.DataError, match=r"too many fields: line 3 of .* has '1,3,3,5', the first has 3"):
+        gm.read_ratings(path)
+
+
+def test_other_encodings_are_read_and_said(tmp_path):
+    path = tmp_path / "latin.csv"
+    path.write_bytes("user,item,rating\nandré,a,3\nandrè,a,4\n".encode("latin-1"))
+    with pytest.warns(gm.DataWarning, match=r"is not UTF-8 \(line 2\): it was read as Windows-1252"):
+        table = gm.read_ratings(path)
+    assert table.user_ids.ids.to_list() == ["andrè", "andré"]

@@ -20,6 +20,7 @@ __version__ = version("gramian")
 if TYPE_CHECKING:
     from gramian.data.datasets import load_dataset as load_dataset
     from gramian.data.doctor import check_ratings as check_ratings
+    from gramian.data.readers import read_items as read_items
     from gramian.data.readers import read_ratings as read_ratings
     from gramian.data.synthetic import synthetic_ratings as synthetic_ratings
     from gramian.errors import *  # noqa: F403
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "Ratings": "gramian.ratings",
+    "read_items": "gramian.data.readers",
     "read_ratings": "gramian.data.readers",
     "load_dataset": "gramian.data.datasets",
     "check_ratings": "gramian.data.doctor",

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
+from gramian.console import note
 from gramian.errors import DataWarning, ParameterError
 from gramian.parameters import check_number
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from gramian.ratings import Ratings
 
 __all__ = [
+    "checkpoint_beside",
     "column_choices",
     "item_id",
     "load_model",
@@ -64,6 +66,18 @@ def _named_models(names: str) -> Any:
     return Annotated[str, typer.Option("--model", "-m", help=f"Which model: {names}.")]
 
 
+def checkpoint_beside(out: str, resume: bool) -> Path:
+    """Where the state of a training is kept that will write ``out``; says what is found there."""
+    path = Path(f"{out}.checkpoint")
+    if Path(out).is_dir():
+        raise ParameterError(f"A file name is needed for --out: {out!r} is a folder.")
+    if resume and not path.exists():
+        note(f"note: There is no checkpoint {path}: the training begins with the first epoch.")
+    if not resume and path.exists():
+        note(f"note: The checkpoint {path} of an earlier training is replaced; --resume would have gone on from it.")
+    return path
+
+
 def column_choices(user: str | None, item: str | None, rating: str | None, time: str | None) -> dict[str, Any]:
     """Column names as given, positions as integers."""
     given = {"user": user, "item": item, "rating": rating, "time": time}
@@ -76,7 +90,10 @@ def open_source(ratings: str, separator: str | None) -> Any:
         return ratings
     from gramian.data.datasets import load_dataset
 
-    return load_dataset(ratings)
+    try:
+        return load_dataset(ratings)
+    except ParameterError:
+        raise ParameterError(f"There is no file or data set {ratings!r}; check the path or the name.") from None
 
 
 def read_source(
@@ -87,6 +104,8 @@ def read_source(
 
     found = open_source(ratings, separator)
     if not isinstance(found, str):
+        if any(value is not None for value in names.values()) or duplicates != "last":
+            raise ParameterError("Columns and duplicates are given for files only; a data set by its name has its own.")
         return found
     with warnings.catch_warnings():
         if quiet:
@@ -132,6 +151,8 @@ def parse_rated(model: FactorModel, text: str) -> tuple[int | str, float]:
     """An ITEM=RATING of the command line."""
     item, _, rating = text.rpartition("=")
     try:
+        if not item:
+            raise ValueError
         value = float(rating)
     except ValueError:
         raise ParameterError(f"A rating is written ITEM=RATING; got {text!r}.") from None

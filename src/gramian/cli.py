@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gramian.arguments import (
+    checkpoint_beside,
     column_choices,
     item_id,
     load_model,
@@ -59,6 +61,27 @@ def main() -> None:
     except GramianError as error:
         note(f"error: {error}")
         sys.exit(2)
+    except OSError as error:
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123  (what is left to flush has nowhere to go)
+        note(f"error: The output could not be written: {error.strerror or error}.")
+        sys.exit(2)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        from gramian import __version__
+
+        print(f"gramian {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def common(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Learn from ratings: fit, evaluate, predict, recommend, explain."""
 
 
 @app.command()
@@ -122,6 +145,7 @@ def fit(
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted training.")] = False,
     items: Items = None,
+    items_title: Annotated[str | None, typer.Option(help="The column of titles in --items.")] = None,
     items_id: Annotated[str | None, typer.Option(help="The column of item ids in --items, found if not given.")] = None,
     user: User = None,
     item: Item = None,
@@ -141,13 +165,18 @@ def fit(
     if items is not None:
         from gramian.data.readers import read_items
 
-        train = train.with_items(read_items(items, item=items_id))
+        train = train.with_items(read_items(items, item=items_id, title=items_title))
     train, held_out = _held_out(train, validation, names, separator, duplicates)
     note(f"{recipe}\n{train}")
+    checkpoint = checkpoint_beside(out, resume)
     trained, interrupted = _interruptible(
-        lambda: recipe.fit(train, held_out, checkpoint=f"{out}.checkpoint", resume=resume, progress=not json)
+        lambda: recipe.fit(
+            train, held_out, checkpoint=checkpoint, resume=resume, keep_checkpoint=True, progress=not json
+        )
     )
     trained.save(out)
+    if not interrupted:
+        checkpoint.unlink(missing_ok=True)
     last = dict(trained.history[-1])
     if json:
         print_json({"model": out, **trained.card()})
@@ -203,9 +232,10 @@ def evaluate(
     test = read_source(ratings, column_choices(user, item, rating, time), separator, duplicates)
     users, items = trained.codes_of(test)
     cold = int(((users < 0) | (items < 0)).sum())
+    seen = trained.count_seen(test)
     errors = trained.evaluate(test, unknown=unknown, clip=clip)
     if json:
-        print_json({**errors, "cold": cold})
+        print_json({**errors, "cold": cold, "seen": seen})
         return
     print(
         "  ".join(
@@ -214,6 +244,8 @@ def evaluate(
     )
     if cold:
         print(f"{cold:,} of {len(test):,} pairs have a user or an item without training ratings.")
+    if seen:
+        note(f"note: {seen:,} of {len(test):,} pairs were in the training: for them this is no test.")
 
 
 @app.command()
@@ -267,6 +299,8 @@ def recommend(
     candidates = [item_id(trained, text) for text in among] if among else None
     if rated:
         ratings = dict(parse_rated(trained, text) for text in rated)
+        if len(ratings) < len(rated):
+            raise ParameterError("An item is rated twice: give each item once with --rated.")
         table = trained.recommend_for(ratings, n, exclude_seen=not seen, among=candidates, unknown=unknown)
     else:
         ids = [typed_id(text, trained.user_ids) for text in user] if user else None

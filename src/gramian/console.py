@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import math
+import os
 import sys
 import warnings
 from typing import Any
 
 import polars as pl
 
-from gramian.errors import GramianWarning
+from gramian.errors import GramianWarning, ParameterError
 
 __all__ = ["note", "print_json", "print_table", "show_warnings_as_notes", "write_table"]
 
@@ -21,7 +23,16 @@ def note(text: str) -> None:
 
 def print_json(data: Any) -> None:
     """Print plain data as JSON on stdout."""
-    print(json.dumps(data, default=str))
+    print(json.dumps(_finite(data), default=str, allow_nan=False))
+
+
+def _finite(data: Any) -> Any:
+    """The data with null for what JSON has no number for."""
+    if isinstance(data, dict):
+        return {key: _finite(value) for key, value in data.items()}
+    if isinstance(data, list | tuple):
+        return [_finite(value) for value in data]
+    return None if isinstance(data, float) and not math.isfinite(data) else data
 
 
 def print_table(table: pl.DataFrame, title: str | None = None, *, cut: bool = False) -> None:
@@ -32,7 +43,8 @@ def print_table(table: pl.DataFrame, title: str | None = None, *, cut: bool = Fa
     from rich.console import Console
     from rich.table import Table
 
-    console = Console(highlight=False, markup=False)
+    piped = not sys.stdout.isatty() and "COLUMNS" not in os.environ
+    console = Console(highlight=False, markup=False, width=None if cut or not piped else 240)
     limit = _text_width(table, console.width) if cut else None
     shown = Table(title=title, title_justify="left", title_style="bold", header_style="bold", box=None, pad_edge=False)
     for name, dtype in table.schema.items():
@@ -62,6 +74,8 @@ def write_table(table: pl.DataFrame, path: str) -> None:
     """Write a table as Parquet (by its ending) or CSV, whole or not at all."""
     from gramian.persist import written_whole
 
+    if not path.endswith((".parquet", ".pq", ".csv")):
+        raise ParameterError(f"A table is written as .csv or .parquet; got {path!r}.")
     with written_whole(path) as temporary:
         if path.endswith((".parquet", ".pq")):
             table.write_parquet(temporary)

@@ -8,6 +8,7 @@ import polars as pl
 
 from gramian.console import note, print_table
 from gramian.data.datasets import load_dataset
+from gramian.errors import DataError, ParameterError
 from gramian.models.factor import FactorModel
 from gramian.ratings import Ratings
 from gramian.zoo import ALS, Baseline
@@ -24,11 +25,18 @@ DEMO_RECIPES = {
 
 def run_demo(folder: Path, user: int) -> None:
     """Describe, split, fit, measure, show features, recommend, and draw into ``folder``."""
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(
+            f"The folder {str(folder)!r} cannot be made: {error.strerror}; give another with --out."
+        ) from None
     ratings = load_dataset("movielens-small")
     print("MovieLens Latest Small (2016), bundled with its terms of use\n")
     print(ratings.describe(factors=32))
     train, test = ratings.split(0.2, seed=0)
+    if user not in train.user_ids:
+        raise ParameterError(f"There is no user {user} in the bundled ratings; give one from 1 to {ratings.n_users}.")
     print(f"\nA random fifth is the test: {len(train):,} ratings to learn from, {len(test):,} to be measured on.\n")
     compile_kernels(train)
     models = {name: recipe.fit(train, test, progress=True) for name, recipe in DEMO_RECIPES.items()}

@@ -91,7 +91,7 @@ def find_columns(columns: list[str], given: Names) -> dict[str, str]:
     for role in given:
         if role in found:
             continue
-        plain = {c: "".join(ch for ch in c.lower() if ch.isalnum()) for c in columns if c not in found.values()}
+        plain = {c: "".join(ch for ch in str(c).lower() if ch.isalnum()) for c in columns if c not in found.values()}
         fits = [c for c, name in plain.items() if name in USUAL[role]]
         if len(fits) > 1:
             names = " and ".join(repr(c) for c in fits)
@@ -153,6 +153,8 @@ def rating_column(series: pl.Series, where: Where = row_number) -> pl.Series:
 
 
 def _parsed_dates(text: pl.Series) -> pl.Series:
+    iso = text.str.contains(r"^\d{4}-\d{2}-\d{2}")  # 01/02/2020 is two days, so it is nobody's
+    text = text.set((~iso).fill_null(value=True), None)
     try:
         return text.str.to_datetime(strict=False, time_unit="us")
     except pl.exceptions.PolarsError:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy.typing as npt
 
-from gramian.errors import DataError
+from gramian.errors import DataError, ParameterError
 from gramian.history import History
 from gramian.persist import written_whole
 
@@ -107,6 +107,8 @@ def _figure(width: float, height: float) -> tuple[Figure, Any]:
 
 def _finished(figure: Figure, path: str | os.PathLike[str] | None) -> Figure:
     if path is not None:
+        if not str(path).lower().endswith((".png", ".svg", ".pdf")):
+            raise ParameterError(f"A picture is written as .png, .svg or .pdf; got {str(path)!r}.")
         with written_whole(path) as temporary:
             figure.savefig(temporary)
     return figure

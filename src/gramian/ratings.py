@@ -16,7 +16,7 @@ import polars as pl
 
 from gramian import splits
 from gramian.errors import DataError, DataWarning, FormatError
-from gramian.frames import Names, pick_columns, rating_column, time_column
+from gramian.frames import Names, pick_columns, rating_column, time_column, to_polars
 from gramian.ids import Codes, IdMap
 from gramian.kernels.csr import CSR, csr_from_sorted, is_sound, transpose
 from gramian.pairs import sort_pairs
@@ -53,6 +53,11 @@ class Ratings:
     times: npt.NDArray[np.int64] | None = None
     duplicates: int = 0
     item_table: pl.DataFrame | None = None
+
+    def __post_init__(self) -> None:
+        for array in (*self.by_user, self.times):
+            if array is not None:
+                array.flags.writeable = False
 
     # ---- made from ------------------------------------------------------------------------------
 
@@ -120,12 +125,14 @@ class Ratings:
 
         Args:
             query: The SQL text; its columns are found as in :meth:`from_frame`.
-            connection: A DB-API, SQLAlchemy or ADBC connection, or a URI text (through polars).
+            connection: A DB-API, SQLAlchemy or ADBC connection.
             **names: ``user``, ``item``, ``rating``, ``time``, ``duplicates`` as in :meth:`from_frame`.
         """
-        if isinstance(connection, str):
-            return cls.from_frame(pl.read_database_uri(query, connection), **names)
-        return cls.from_frame(pl.read_database(query, connection, infer_schema_length=None), **names)
+        try:
+            table = pl.read_database(query, connection, infer_schema_length=None)
+        except Exception as error:  # every driver has errors of its own
+            raise DataError(f"The query could not be read: {error}; check the query and the connection.") from error
+        return cls.from_frame(table, **names)
 
     # ---- seen as --------------------------------------------------------------------------------
 
@@ -145,7 +152,10 @@ class Ratings:
     @cached_property
     def by_item(self) -> CSR:
         """The ratings as compressed sparse rows of items, made at first use."""
-        return transpose(self.by_user, self.n_items)
+        turned = transpose(self.by_user, self.n_items)
+        for array in turned:
+            array.flags.writeable = False
+        return turned
 
     @property
     def values(self) -> npt.NDArray[np.float32]:
@@ -214,14 +224,21 @@ class Ratings:
 
     # ---- taken apart and put together -------------------------------------------------------------
 
-    def with_items(self, table: pl.DataFrame) -> Ratings:
+    def with_items(self, table: Any) -> Ratings:
         """The same ratings with a table about the items: the column ``item`` and, for titles, ``title``."""
+        table = to_polars(table)
+        if "title" in table.columns:
+            table = table.with_columns(pl.col("title").cast(pl.String))
         if "item" not in table.columns:
             raise DataError(f"The table of items needs a column 'item': found {table.columns}; rename one.")
         if table["item"].dtype != self.item_ids.ids.dtype:
             table = table.with_columns(pl.col("item").cast(self.item_ids.ids.dtype, strict=False))
-        if not table["item"].is_in(self.item_ids.ids.implode()).any():
-            text = f"The table of items knows none of the rated items, such as {self.item_ids.ids[0]!r}; check its ids."
+        known = self.item_ids.ids.is_in(table["item"].implode())
+        if known.mean() < 0.5:  # type: ignore[operator]
+            missing = self.item_ids.ids.filter(~known)[0]
+            text = (
+                f"The table of items knows {known.sum()} of {len(known)} rated items, not {missing!r}; check its ids."
+            )
             warnings.warn(text, DataWarning, stacklevel=2)
         return dataclasses.replace(self, item_table=table)
 

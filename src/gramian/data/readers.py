@@ -5,13 +5,14 @@ from __future__ import annotations
 import gzip
 import io
 import os
+import warnings
 import zlib
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
-from gramian.errors import DataError
+from gramian.errors import DataError, DataWarning
 from gramian.frames import USUAL, Names, find_columns, pick_columns
 from gramian.ratings import Ratings
 
@@ -86,7 +87,11 @@ def read_table(
     has_header = _has_header(fields) if header is None else header
     if len(sep) > 1:
         content, sep = content.replace(sep.encode(), b"\x1f"), "\x1f"
-    table = _guarded(source, lambda: _parse(content, sep, has_header))
+    try:
+        table = _parse(content, sep, has_header)
+    except pl.exceptions.PolarsError:
+        _refuse_long_rows(source, content, sep)
+        table = _guarded(source, lambda: _parse(content, sep, has_header))
     if not has_header:
         wanted = _by_position(wanted, len(table.columns), needed)
     picked = pick_columns(table, wanted).with_row_index("row", 2 if has_header else 1)
@@ -138,7 +143,33 @@ def _text_bytes(source: Path) -> bytes:
             f"The file {str(source)!r} is not text: give CSV, TSV or '::' text (gzip too), Parquet or Arrow, "
             "with its usual ending."
         )
-    return content if b"\n" in content else content.replace(b"\r", b"\n")
+    return _as_utf8(source, content if b"\n" in content else content.replace(b"\r", b"\n"))
+
+
+def _as_utf8(source: Path, content: bytes) -> bytes:
+    """The content in UTF-8; what is not is taken as Windows-1252, the usual other one, with a warning."""
+    try:
+        content.decode()
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        text = f"The file {str(source)!r} is not UTF-8 (line {line}): it was read as Windows-1252; convert it if not."
+        warnings.warn(text, DataWarning, stacklevel=5)
+        return content.decode("cp1252", errors="replace").encode()
+    return content
+
+
+def _refuse_long_rows(source: Path, content: bytes, separator: str) -> None:
+    """Say which line has more fields than the first: a reader would cut it, or shift its columns."""
+    mark = separator.encode()
+    lines = content.split(b"\n")
+    most = lines[0].count(mark)
+    for number, line in enumerate(lines, 1):
+        if b'"' not in line and line.rstrip(b"\r").count(mark) > most:
+            shown = line.decode(errors="replace").replace("\x1f", "::").strip()
+            raise DataError(
+                f"A line has too many fields: line {number} of {str(source)!r} has {shown!r}, "
+                f"the first has {most + 1}; correct it, or give separator=…."
+            )
 
 
 def _guarded(source: Path, read: Any) -> Any:
@@ -158,7 +189,6 @@ def _parse(content: bytes, separator: str, header: bool) -> pl.DataFrame:
         has_header=header,
         infer_schema=False,
         encoding="utf8-lossy",
-        truncate_ragged_lines=True,
         quote_char=None if separator == "\x1f" else '"',
     )
 

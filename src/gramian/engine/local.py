@@ -18,7 +18,7 @@ from gramian.errors import ParameterError
 from gramian.kernels import reference
 from gramian.kernels.csr import CSR
 
-__all__ = ["Penalty", "block_update", "cg_update", "half_sweep", "separate_update", "squared_errors", "thread_count"]
+__all__ = ["Penalty", "half_sweep", "separate_update", "squared_errors", "thread_count"]
 
 Array = npt.NDArray[Any]
 THREADS_VARIABLE = "GRAMIAN_NUM_THREADS"
@@ -128,74 +128,17 @@ def separate_update(
     return np.concatenate([solved, biases], axis=1), singular
 
 
-def cg_update(
-    rows: CSR, here: Array, other: Array, penalty: Penalty, *, biased: bool, offset: float, n_jobs: int | None = None
-) -> Array:
-    """A few steps of conjugate gradient on every row, from ``here``, which is not changed; Λ must be diagonal."""
-    from gramian.kernels import cg
-
-    out = here.copy()
-    prior = np.diag(penalty.precision).astype(other.dtype)
-
-    def block(first: int, last: int) -> None:
-        cg.cg_rows(out, *rows, offset, other, biased, prior, penalty.by_count, cg.STEPS, first, last)
-
-    _over_blocks(block, rows, 8 * other.shape[1], thread_count(n_jobs))
-    return out
-
-
-def block_update(
-    rows: CSR, here: Array, other: Array, penalty: Penalty, *, biased: bool, offset: float, n_jobs: int | None = None
-) -> tuple[Array, int]:
-    """Every row's columns solved block by block, each given the rest; the bias goes with the last block.
-
-    A block is a half-sweep over its columns alone, whose ratings are the residuals without it. Λ must be
-    diagonal. Memory: one number per rating. Returns what :func:`half_sweep` returns.
-    """
-    from gramian.kernels import subspace
-
-    size, threads, singular = other.shape[1], thread_count(n_jobs), 0
-    factors = size - 1 if biased else size
-    rest = rows.values - other.dtype.type(offset)
-    if biased:
-        rest = rest - other[rows.indices, factors]
-
-    def add(sign: float, mine: Array, theirs: Array, with_bias: bool) -> None:
-        def block(first: int, last: int) -> None:
-            subspace.add_products(rest, sign, rows.indptr, rows.indices, mine, theirs, with_bias, first, last)
-
-        _over_blocks(block, rows, theirs.shape[1], threads)
-
-    add(-1.0, here, other, biased)
-    out = np.zeros_like(here)
-    for first in range(0, factors, subspace.BLOCK_COLUMNS):
-        last = min(factors, first + subspace.BLOCK_COLUMNS)
-        with_bias = biased and last == factors
-        part = slice(first, size if with_bias else last)
-        mine, theirs = here[:, part].copy(), other[:, part].copy()
-        if with_bias:
-            theirs[:, -1] = 0  # the other side's bias is out of the ratings already
-        add(1.0, mine, theirs, with_bias)
-        out[:, part], count = half_sweep(
-            rows._replace(values=rest), theirs, Penalty(penalty.precision[part, part], penalty.by_count),
-            biased=with_bias, offset=0.0, n_jobs=n_jobs,
-        )  # fmt: skip
-        singular = max(singular, count)
-        if last < factors:
-            add(-1.0, np.ascontiguousarray(out[:, part]), theirs, with_bias)
-    return out, singular
-
-
 def squared_errors(
     rows: CSR, here: Array, other: Array, *, biased: bool, offset: float, n_jobs: int | None = None
 ) -> float:
     """The sum of squared residuals over all ratings, accumulated in float64 in a fixed order."""
-    from gramian.kernels import residuals
+    from gramian.kernels import residuals, sweep
 
     out = np.empty(rows.n_rows)
+    fixed, here, other = [sweep.fixed(array) for array in rows], sweep.fixed(here), sweep.fixed(other)
 
     def block(first: int, last: int) -> None:
-        residuals.squared_errors(*rows, here, other, biased, offset, first, last, out)
+        residuals.squared_errors(*fixed, here, other, biased, offset, first, last, out)
 
     _over_blocks(block, rows, other.shape[1], thread_count(n_jobs))
     return float(out.sum())

@@ -38,7 +38,7 @@ from gramian.kernels.rows import add_ratings, aligned, begin_row, block_ratings,
 from gramian.kernels.system_solve import solve_system
 from gramian.kernels.tiles import padding, tile_rows
 
-__all__ = ["aligned_rows", "half_sweep"]
+__all__ = ["aligned_rows", "fixed", "half_sweep"]
 
 Array = npt.NDArray[Any]
 # Systems up to this size are solved W at a time, larger ones one by one: W of them
@@ -143,7 +143,7 @@ def _half_sweep(
                     out[row, c] = mat[(c * ncol + size) * together + lane]
 
 
-def _fixed(array: Array, dtype: Any = None) -> Array:
+def fixed(array: Array, dtype: Any = None) -> Array:
     """A read-only contiguous view: one compiled variant for writable and read-only inputs."""
     view = np.ascontiguousarray(array, dtype).view()
     view.flags.writeable = False
@@ -199,10 +199,10 @@ def half_sweep(
     dtype = other.dtype
     seed, sweep, side = draw if draw is not None else (0, 0, 0)
     _half_sweep(
-        out, status, _fixed(rows.indptr), _fixed(rows.indices), _fixed(rows.values), dtype.type(offset),
-        _fixed(np.empty(0, dtype) if weights is None else weights, dtype), _fixed(other),
-        biased, _fixed(precision, dtype),
-        _fixed(np.atleast_2d(np.zeros(len(precision)) if linear is None else linear), dtype),
-        _fixed(np.empty((0, 0), dtype) if shared is None else shared, dtype),
+        out, status, fixed(rows.indptr), fixed(rows.indices), fixed(rows.values), dtype.type(offset),
+        fixed(np.empty(0, dtype) if weights is None else weights, dtype), fixed(other),
+        biased, fixed(precision, dtype),
+        fixed(np.atleast_2d(np.zeros(len(precision)) if linear is None else linear), dtype),
+        fixed(np.empty((0, 0), dtype) if shared is None else shared, dtype),
         by_count, draw is not None, np.uint64(seed), sweep, side, 0, start, stop,
     )  # fmt: skip

@@ -15,12 +15,7 @@ with the newest values of the other; J never rises.
 :math:`u_j`. ``"separate"`` is the classical scheme: :math:`w_i` with the old bias, then :math:`b_i` with the
 new :math:`w_i`. Both end at the same minimum; joint gets there in fewer epochs.
 
-For very many factors, ``solver="cg"`` and ``"block"`` only approach a row's best in each sweep, from the row so
-far: by a few steps of conjugate gradient, or block by block of its columns. J still falls, and ends at the same
-kind of minimum. The users' rows of the model are always solved exactly.
-
-Sources: Bell & Koren 2007 (alternating ridge regressions); Zhou et al. 2008 (count weighting); Takács, Pilászy &
-Tikk 2011 (conjugate gradient); Rendle, Krichene, Zhang & Koren 2021 (blocks: iALS++).
+Sources: Bell & Koren 2007 (alternating ridge regressions); Zhou et al. 2008 (count weighting).
 """
 
 from __future__ import annotations
@@ -32,7 +27,6 @@ from typing import ClassVar
 import numpy as np
 
 from gramian.engine import local
-from gramian.errors import ParameterError
 from gramian.history import History
 from gramian.models.base import Array, Epoch, Recipe
 from gramian.models.factor import FactorModel, SideSettings, checked_rows
@@ -100,7 +94,7 @@ class ALS(AlternatingRecipe):
     ``regularization`` is in units of squared ratings, so it grows with the square of the scale.
 
     Raises:
-        ParameterError: A field is outside its range, or separate updates are to be approximate.
+        ParameterError: A field is outside its range.
     """
 
     name: ClassVar[str] = "als"
@@ -114,21 +108,12 @@ class ALS(AlternatingRecipe):
     biases: bool = param(True, "a bias per user and item, and the global mean")
     bias_update: str = param("joint", "joint: bias and factors in one solve; separate: one after the other",
                              choices=("joint", "separate"))  # fmt: skip
-    solver: str = param("exact", "cg, block: approximate sweeps, faster where factors are 256 or more",
-                        choices=("exact", "cg", "block"))  # fmt: skip
     epochs: int = param(15, "passes over both sides", low=1)
     patience: int | None = param(None, "stop after so many epochs without a better validation error", low=1,
                                  optional=True)  # fmt: skip
     seed: int = param(0, "of the random start", low=0)
     dtype: str = param("float32", "precision of the factors", choices=("float32", "float64"))
     n_jobs: int | None = param(None, "threads; all cores if not given", low=1, optional=True)
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.biases and self.bias_update == "separate" and self.solver != "exact":
-            raise ParameterError(
-                f"The 'solver' parameter of ALS must be 'exact' where bias_update is 'separate'; got {self.solver!r}."
-            )
 
     @property
     def side(self) -> SideSettings:
@@ -157,22 +142,15 @@ class ALS(AlternatingRecipe):
         return Epoch(made, self.record(ratings, made, singular_items + singular_users))
 
     def _solve(self, ratings: Ratings, here: Array, other: Array, *, users: bool) -> tuple[Array, int]:
-        rows = ratings.by_user if users else ratings.by_item
-        offset, side = self.offset(ratings), self.side
-        if self.solver == "cg":
-            return local.cg_update(
-                rows, here, other, side.penalty, biased=side.biased, offset=offset, n_jobs=self.n_jobs
-            ), 0
-        if self.solver == "block":
-            return local.block_update(
-                rows, here, other, side.penalty, biased=side.biased, offset=offset, n_jobs=self.n_jobs
-            )
         if self.bias_update == "joint" or not self.biases:
             return self.sweep(ratings, other, users=users)
-        return local.separate_update(rows, here, other, side.penalty, offset=offset, n_jobs=self.n_jobs)
+        rows = ratings.by_user if users else ratings.by_item
+        return local.separate_update(
+            rows, here, other, self.side.penalty, offset=self.offset(ratings), n_jobs=self.n_jobs
+        )
 
     def finish(self, ratings: Ratings, arrays: Arrays) -> Arrays:
-        """The users' joint and exact solution; exact joint updates end on it already."""
-        if self.solver == "exact" and (not self.biases or self.bias_update == "joint"):
+        """After separate updates, the users' joint solution; joint updates end on it already."""
+        if not self.biases or self.bias_update == "joint":
             return arrays
         return {**arrays, "user_rows": self.sweep(ratings, arrays["item_rows"], users=True)[0]}

@@ -79,6 +79,7 @@ class Recipe(ABC, Generic[ModelT]):
         *,
         checkpoint: str | os.PathLike[str] | None = None,
         resume: bool = False,
+        keep_checkpoint: bool = False,
         progress: bool = False,
         callback: Callable[[Model], object] | None = None,
     ) -> ModelT:
@@ -88,8 +89,9 @@ class Recipe(ABC, Generic[ModelT]):
             ratings: The training ratings.
             validation: Ratings to measure after each epoch, and to stop early on where the recipe has a
                 ``patience``; the model of the best epoch is then returned.
-            checkpoint: A file to keep the state of the training in after every epoch; removed at the end.
+            checkpoint: A file to keep the state of the training in after every epoch.
             resume: Go on from ``checkpoint`` if that file exists. The result is the same as without a break.
+            keep_checkpoint: Leave the checkpoint after a whole training too, until the model is saved, say.
             progress: Show a progress bar on stderr.
             callback: Called with the model after every epoch.
 
@@ -100,7 +102,7 @@ class Recipe(ABC, Generic[ModelT]):
             DataError: The ratings or the checkpoint cannot be used.
             ParameterError: ``patience`` is set without ``validation``.
         """
-        return training.train(self, ratings, validation, checkpoint, resume, progress, callback)
+        return training.train(self, ratings, validation, checkpoint, resume, keep_checkpoint, progress, callback)
 
     def iterate(self, ratings: Ratings, validation: Ratings | None = None) -> Iterator[ModelT]:
         """A usable model after every epoch."""
@@ -241,8 +243,17 @@ class Model(ABC):
             )
         return rating_errors(test.values[known], predicted[known])
 
+    def count_seen(self, test: Ratings) -> int:
+        """How many pairs of another table were in the training."""
+        users, items = self.codes_of(test)
+        known = (users >= 0) & (items >= 0)
+        pairs = users[known].astype(np.int64) * self.ratings.n_items + items[known]
+        trained = self.ratings.user_codes.astype(np.int64) * self.ratings.n_items + self.ratings.item_codes
+        return int(np.isin(pairs, trained).sum())
+
     def codes_of(self, test: Ratings, unknown: str = "fallback") -> tuple[Codes, Codes]:
         """This model's codes of the rows of another table: each id is looked up once."""
+        check_ratings_given(test, "evaluate")
         users = self._codes(self.user_ids, test.user_ids.ids, "user", unknown, say=False)
         items = self._codes(self.item_ids, test.item_ids.ids, "item", unknown, say=False)
         return users[test.user_codes], items[test.item_codes]
@@ -293,8 +304,7 @@ class Model(ABC):
         """The item codes to choose from, or None for all."""
         if among is None:
             return None
-        codes = self._codes(self.item_ids, among if isinstance(among, np.ndarray | pl.Series) else list(among),
-                            "item", unknown)  # fmt: skip
+        codes = self._codes(self.item_ids, id_series(among, "item"), "item", unknown)
         return np.unique(codes[codes >= 0])
 
     def _best(self, users: Codes, n: int, exclude_seen: bool, candidates: Array | None) -> tuple[Array, Array, Array]:
@@ -391,3 +401,12 @@ class Model(ABC):
 
     def __repr__(self) -> str:
         return f"<model of {self.recipe} on {self.ratings}>"
+
+
+def check_ratings_given(table: Any, verb: str) -> None:
+    """Refuse what is not ratings, in one sentence."""
+    if not isinstance(table, Ratings):
+        raise DataError(
+            f"Ratings are needed to {verb}: got {type(table).__name__}; "
+            "make them with gm.Ratings.from_frame, from_csr or gm.read_ratings."
+        )

@@ -23,7 +23,7 @@ from gramian.errors import DataError, DataWarning, FormatError, ParameterError, 
 from gramian.ids import Codes, IdMap
 from gramian.kernels import reference
 from gramian.kernels.csr import CSR, csr_from_sorted
-from gramian.models.base import Array, Model, Recipe
+from gramian.models.base import Array, Model, Recipe, check_ratings_given
 from gramian.models.tables import item_table, top_n
 from gramian.parameters import check_number
 from gramian.persist import Arrays
@@ -100,6 +100,9 @@ class FactorModel(Model):
     item_rows: Array
     global_mean: float
     settings: SideSettings
+
+    def __post_init__(self) -> None:
+        self.user_rows.flags.writeable = self.item_rows.flags.writeable = False
 
     # ---- the parts by their usual names ---------------------------------------------------------
 
@@ -359,8 +362,10 @@ class FactorModel(Model):
 
         Known ids keep their codes; new users and items get rows. A pair rated again takes the new rating (the
         later one where both tables have times). New and changed rows are solved first, then every row once
-        more on each side: the cost is about one and a half epochs.
+        more on each side: the cost is about one and a half epochs. Times are kept where both tables have them. The
+        history stays that of the training.
         """
+        check_ratings_given(new, "update")
         ratings = self.ratings.merge(new)
         grown = dataclasses.replace(
             self,

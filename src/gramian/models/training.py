@@ -99,6 +99,7 @@ def train(
     validation: Ratings | None,
     checkpoint: str | os.PathLike[str] | None,
     resume: bool,
+    keep_checkpoint: bool,
     progress: bool,
     callback: Callable[[Model], object] | None,
 ) -> ModelT:
@@ -127,7 +128,7 @@ def train(
             warnings.warn(text, TrainingWarning, stacklevel=3)
             return recipe.finished(ratings, state.arrays, state.history)
     assert state is not None  # a recipe has at least one epoch
-    if path is not None:
+    if path is not None and not keep_checkpoint:
         path.unlink(missing_ok=True)
     early = getattr(recipe, "patience", None) is not None
     return recipe.finished(ratings, state.best_arrays if early else state.arrays, state.history)
