@@ -42,6 +42,8 @@ MODELS = {
             gm.ALS(factors=3, regularization=0.0, epochs=4, dtype="float64"),
             gm.ALS(factors=24, regularization=0.0, epochs=3, dtype="float64"),
             gm.ALS(factors=24, regularization=0.0, epochs=3, biases=False),
+            gm.ALS(factors=4, regularization=2.0, epochs=6, solver="cg"),
+            gm.ALS(factors=66, regularization=2.0, epochs=5, solver="block"),
         ],
         closed_form=True,
         restless=gm.ALS(factors=8, regularization=0.05, epochs=12),

@@ -18,7 +18,16 @@ from gramian.errors import ParameterError
 from gramian.kernels import reference
 from gramian.kernels.csr import CSR
 
-__all__ = ["Penalty", "half_sweep", "separate_update", "squared_errors", "thread_count"]
+__all__ = [
+    "Penalty",
+    "block_update",
+    "cg_update",
+    "half_sweep",
+    "separate_update",
+    "squared_errors",
+    "thread_count",
+    "update",
+]
 
 Array = npt.NDArray[Any]
 THREADS_VARIABLE = "GRAMIAN_NUM_THREADS"
@@ -103,9 +112,22 @@ def _of_row(rows: CSR, i: int, more: dict[str, Any]) -> dict[str, Any]:
     return own
 
 
+def update(
+    solver: str, rows: CSR, here: Array, other: Array, penalty: Penalty, *, biased: bool, offset: float,
+    n_jobs: int | None = None,
+) -> tuple[Array, int]:  # fmt: skip
+    """New rows of one side, from ``here`` where the solver is not ``"exact"``: what :func:`half_sweep` returns."""
+    if solver == "cg":
+        return cg_update(rows, here, other, penalty, biased=biased, offset=offset, n_jobs=n_jobs), 0
+    if solver == "block":
+        return block_update(rows, here, other, penalty, biased=biased, offset=offset, n_jobs=n_jobs)
+    return half_sweep(rows, other, penalty, biased=biased, offset=offset, n_jobs=n_jobs)
+
+
 def separate_update(
-    rows: CSR, here: Array, other: Array, penalty: Penalty, *, offset: float, n_jobs: int | None = None
-) -> tuple[Array, int]:
+    rows: CSR, here: Array, other: Array, penalty: Penalty, *, offset: float, n_jobs: int | None = None,
+    solver: str = "exact",
+) -> tuple[Array, int]:  # fmt: skip
     """One separate update of every row: the factors given the old bias, then the bias given the new factors.
 
     Two half-sweeps: the first over the other side's factors with all offsets taken from the ratings, the second
@@ -115,9 +137,9 @@ def separate_update(
     who = rows.row_codes()
     factors = np.ascontiguousarray(other[:, :K])
     rest = (rows.values - other.dtype.type(offset) - other[rows.indices, K]).astype(other.dtype)
-    solved, singular = half_sweep(
-        rows._replace(values=rest - here[who, K]), factors, Penalty(penalty.precision[:K, :K], penalty.by_count),
-        biased=False, offset=0.0, n_jobs=n_jobs,
+    solved, singular = update(
+        solver, rows._replace(values=rest - here[who, K]), np.ascontiguousarray(here[:, :K]), factors,
+        Penalty(penalty.precision[:K, :K], penalty.by_count), biased=False, offset=0.0, n_jobs=n_jobs,
     )  # fmt: skip
     rest -= np.einsum("ek,ek->e", solved[who], factors[rows.indices])
     ones = np.zeros((len(other), 1), other.dtype)
@@ -126,6 +148,64 @@ def separate_update(
         biased=True, offset=0.0, n_jobs=n_jobs,
     )  # fmt: skip
     return np.concatenate([solved, biases], axis=1), singular
+
+
+def cg_update(
+    rows: CSR, here: Array, other: Array, penalty: Penalty, *, biased: bool, offset: float, n_jobs: int | None = None
+) -> Array:
+    """A few steps of conjugate gradient on every row, from ``here``, which is not changed; Λ must be diagonal."""
+    from gramian.kernels import cg
+
+    out = here.copy()
+    prior = np.diag(penalty.precision).astype(other.dtype)
+
+    def block(first: int, last: int) -> None:
+        cg.cg_rows(out, *rows, offset, other, biased, prior, penalty.by_count, cg.STEPS, first, last)
+
+    _over_blocks(block, rows, 8 * other.shape[1], thread_count(n_jobs))
+    return out
+
+
+def block_update(
+    rows: CSR, here: Array, other: Array, penalty: Penalty, *, biased: bool, offset: float, n_jobs: int | None = None
+) -> tuple[Array, int]:
+    """Every row's columns solved block by block, each given the rest; the bias goes with the last block.
+
+    A block is a half-sweep over its columns alone, whose ratings are the residuals without it. Λ must be
+    diagonal. Memory: one number per rating. Returns what :func:`half_sweep` returns.
+    """
+    from gramian.kernels import subspace
+
+    size, threads, singular = other.shape[1], thread_count(n_jobs), 0
+    factors = size - 1 if biased else size
+    rest = rows.values - other.dtype.type(offset)
+    if biased:
+        rest = rest - other[rows.indices, factors]
+
+    def add(sign: float, mine: Array, theirs: Array, with_bias: bool) -> None:
+        def block(first: int, last: int) -> None:
+            subspace.add_products(rest, sign, rows.indptr, rows.indices, mine, theirs, with_bias, first, last)
+
+        _over_blocks(block, rows, theirs.shape[1], threads)
+
+    add(-1.0, here, other, biased)
+    out = np.zeros_like(here)
+    for first in range(0, factors, subspace.BLOCK_COLUMNS):
+        last = min(factors, first + subspace.BLOCK_COLUMNS)
+        with_bias = biased and last == factors
+        part = slice(first, size if with_bias else last)
+        mine, theirs = here[:, part].copy(), other[:, part].copy()
+        if with_bias:
+            theirs[:, -1] = 0  # the other side's bias is out of the ratings already
+        add(1.0, mine, theirs, with_bias)
+        out[:, part], count = half_sweep(
+            rows._replace(values=rest), theirs, Penalty(penalty.precision[part, part], penalty.by_count),
+            biased=with_bias, offset=0.0, n_jobs=n_jobs,
+        )  # fmt: skip
+        singular = max(singular, count)
+        if last < factors:
+            add(-1.0, np.ascontiguousarray(out[:, part]), theirs, with_bias)
+    return out, singular
 
 
 def squared_errors(

@@ -40,6 +40,8 @@ import numpy.typing as npt
 from gramian.kernels.csr import CSR
 
 __all__ = [
+    "block_half_sweep",
+    "cg_half_sweep",
     "explain_row",
     "gradient",
     "half_sweep",
@@ -149,6 +151,41 @@ def half_sweep(
         if draw is not None:
             L = np.linalg.cholesky(row_system(indices, values, other, **system)[2])
             out[i] += np.linalg.solve(L.T, normals(len(out[i]), *draw, i))
+    return out
+
+
+def cg_half_sweep(rows: CSR, here: Array, other: Array, steps: int, **system: Any) -> Array:
+    """Some steps of conjugate gradient on A x = y from every row so far, preconditioned by A's diagonal."""
+    out = np.zeros(here.shape)
+    for i in np.flatnonzero(rows.counts).tolist():
+        _, _, A, y = row_system(*rows.row(i), other, **system)
+        x = here[i].astype(np.float64)
+        M = np.where(np.diag(A) > 0, np.diag(A), np.inf)
+        r = y - A @ x
+        p = r / M
+        for _ in range(steps):
+            length = r @ (r / M)
+            if length == 0:
+                break
+            along = length / (p @ A @ p)
+            x = x + along * p
+            r = r - along * (A @ p)
+            p = r / M + (r @ (r / M)) / length * p
+        out[i] = x
+    return out
+
+
+def block_half_sweep(rows: CSR, here: Array, other: Array, width: int, **system: Any) -> Array:
+    """Every row's columns solved in blocks, each given the newest of the rest; the bias goes with the last block."""
+    out = np.zeros(here.shape)
+    factors = here.shape[1] - system["biased"]
+    for i in np.flatnonzero(rows.counts).tolist():
+        _, _, A, y = row_system(*rows.row(i), other, **system)
+        out[i] = here[i]
+        for first in range(0, factors, width):
+            last = here.shape[1] if first + width >= factors else first + width
+            B = slice(first, last)
+            out[i, B] += np.linalg.solve(A[B, B], y[B] - A[B] @ out[i])
     return out
 
 

@@ -15,7 +15,12 @@ with the newest values of the other; J never rises.
 :math:`u_j`. ``"separate"`` is the classical scheme: :math:`w_i` with the old bias, then :math:`b_i` with the
 new :math:`w_i`. Both end at the same minimum; joint gets there in fewer epochs.
 
-Sources: Bell & Koren 2007 (alternating ridge regressions); Zhou et al. 2008 (count weighting).
+For very many factors, ``solver="cg"`` and ``"block"`` only approach a row's best in each sweep, from the row so
+far: by a few steps of conjugate gradient, or block by block of its columns. J still falls, and ends at the same
+kind of minimum. The users' rows of the model are always solved exactly.
+
+Sources: Bell & Koren 2007 (alternating ridge regressions); Zhou et al. 2008 (count weighting); Takács, Pilászy &
+Tikk 2011 (conjugate gradient); Rendle, Krichene, Zhang & Koren 2021 (blocks: iALS++).
 """
 
 from __future__ import annotations
@@ -108,6 +113,8 @@ class ALS(AlternatingRecipe):
     biases: bool = param(True, "a bias per user and item, and the global mean")
     bias_update: str = param("joint", "joint: bias and factors in one solve; separate: one after the other",
                              choices=("joint", "separate"))  # fmt: skip
+    solver: str = param("exact", "cg, block: approximate sweeps, faster where factors are 256 or more",
+                        choices=("exact", "cg", "block"))  # fmt: skip
     epochs: int = param(15, "passes over both sides", low=1)
     patience: int | None = param(None, "stop after so many epochs without a better validation error", low=1,
                                  optional=True)  # fmt: skip
@@ -142,15 +149,18 @@ class ALS(AlternatingRecipe):
         return Epoch(made, self.record(ratings, made, singular_items + singular_users))
 
     def _solve(self, ratings: Ratings, here: Array, other: Array, *, users: bool) -> tuple[Array, int]:
-        if self.bias_update == "joint" or not self.biases:
-            return self.sweep(ratings, other, users=users)
         rows = ratings.by_user if users else ratings.by_item
+        side, offset = self.side, self.offset(ratings)
+        if self.bias_update == "joint" or not self.biases:
+            return local.update(
+                self.solver, rows, here, other, side.penalty, biased=side.biased, offset=offset, n_jobs=self.n_jobs
+            )
         return local.separate_update(
-            rows, here, other, self.side.penalty, offset=self.offset(ratings), n_jobs=self.n_jobs
+            rows, here, other, side.penalty, offset=offset, n_jobs=self.n_jobs, solver=self.solver
         )
 
     def finish(self, ratings: Ratings, arrays: Arrays) -> Arrays:
-        """After separate updates, the users' joint solution; joint updates end on it already."""
-        if not self.biases or self.bias_update == "joint":
+        """The users' joint and exact solution; exact joint updates end on it already."""
+        if self.solver == "exact" and (not self.biases or self.bias_update == "joint"):
             return arrays
         return {**arrays, "user_rows": self.sweep(ratings, arrays["item_rows"], users=True)[0]}
