@@ -69,6 +69,7 @@ def test_the_kernel_equals_its_twin(seed, factors, dtype, biased, weighted, impl
         options["linear"] = rng.normal(0, 1, width if prior == "one" else (rows.n_rows, width)).astype(dtype)
     if drawing:
         options["draw"] = (seed, 3, 1)
+        options["spread"] = 0.7
     found, status = solve(rows, other, precision, **options)
     assert not status.any()
     assert_close(found, reference.half_sweep(rows, other, precision=precision, **options), dtype, factors)

@@ -76,7 +76,8 @@ def half_sweep(
         biased: Whether the last of the D columns is a bias.
         offset: μ, subtracted from every rating.
         n_jobs: Threads; see :func:`thread_count`.
-        **more: ``linear``, ``weights``, ``shared`` and ``draw`` of :func:`gramian.kernels.sweep.half_sweep`.
+        **more: ``linear``, ``weights``, ``shared``, ``draw`` and ``spread`` of
+            :func:`gramian.kernels.sweep.half_sweep`.
 
     Returns:
         The solved rows, (rows, D), of the dtype of ``other``; and how many of them had a singular system and

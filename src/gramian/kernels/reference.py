@@ -132,7 +132,7 @@ def row_system(
 def half_sweep(
     rows: CSR, other: Array, *, biased: bool, offset: float, precision: Array, by_count: bool = False,
     linear: Array | None = None, weights: Array | None = None, shared: Array | None = None,
-    draw: tuple[int, int, int] | None = None,
+    draw: tuple[int, int, int] | None = None, spread: float = 1.0,
 ) -> Array:  # fmt: skip
     """Solve every row of one side, given the other; the minimum-norm solution where A is singular.
 
@@ -150,7 +150,7 @@ def half_sweep(
         out[i] = minimum_norm_row(indices, values, other, **system)
         if draw is not None:
             L = np.linalg.cholesky(row_system(indices, values, other, **system)[2])
-            out[i] += np.linalg.solve(L.T, normals(len(out[i]), *draw, i))
+            out[i] += spread * np.linalg.solve(L.T, normals(len(out[i]), *draw, i))
     return out
 
 

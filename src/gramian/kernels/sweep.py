@@ -7,12 +7,13 @@ a constant 1 appended where the row's bias is part of the solve):
     A_i = s_i\Lambda + S + \sum_j \omega_{ij} v_j v_j^\top, \qquad
     y_i = s_i\Lambda m + \sum_j \omega_{ij} (r_{ij} - \mu - c_j)\, v_j
 
-    x_i = A_i^{-1} y_i \quad\text{or, drawing,}\quad x_i = A_i^{-1} y_i + L_i^{-\top} z_i,
+    x_i = A_i^{-1} y_i \quad\text{or, drawing,}\quad x_i = A_i^{-1} y_i + \sigma L_i^{-\top} z_i,
     \quad A_i = L_i L_i^\top,\ z_i \sim N(0, I)
 
 with :math:`c_j` the other side's bias, S a Gramian that all rows share, and :math:`s_i` = 1, or the row's number of
-ratings under count weighting. A side is stored as one array of shape (rows, D): K factors and, where there are
-biases, the bias as the last column, D = K + 1.
+ratings under count weighting. Where ratings have noise of variance :math:`\sigma^2` and a row's prior has precision
+P, the posterior is drawn with :math:`\Lambda = \sigma^2 P`. A side is stored as one array of shape (rows, D): K
+factors and, where there are biases, the bias as the last column, D = K + 1.
 
 How it is done: :mod:`rows <gramian.kernels.rows>` builds A and y of a row from gathered blocks
 (:mod:`gather <gramian.kernels.gather>`) by register tiles (:mod:`gram <gramian.kernels.gram>`,
@@ -82,7 +83,7 @@ def _half_sweep(
     indptr: Any, indices: Any, values: Any, offset: float,
     weights: Any, other: Any, biased: bool,
     precision: Any, linear: Any, shared: Any, by_count: bool,
-    drawing: bool, seed: int, sweep: int, side: int, first_row: int, start: int, stop: int,
+    drawing: bool, seed: int, sweep: int, side: int, spread: float, first_row: int, start: int, stop: int,
 ) -> None:  # fmt: skip
     """Rows ``start`` … ``stop``; see :func:`half_sweep` for the arguments."""
     unit, height = padding(out), tile_rows(out)
@@ -121,6 +122,8 @@ def _half_sweep(
         if together == 1:
             if drawing:
                 fill_normals(normals, size, seed, sweep, side, first_row + first)
+                for c in range(size):
+                    normals[c] *= spread
             wrong = solve_system(slots, totals, columns, factors, tolerance, biased, normals, work, small)
             status[first] = wrong != 0 or indptr[first + 1] - indptr[first] < free
             if status[first] == 0:
@@ -133,7 +136,7 @@ def _half_sweep(
             for lane in range(group):
                 fill_normals(normals, size, seed, sweep, side, first_row + first + lane)
                 for c in range(size):
-                    mat[(c * ncol + size) * together + lane] += normals[c]
+                    mat[(c * ncol + size) * together + lane] += spread * normals[c]
         back_lanes(mat, ncol, size, inverse)
         for lane in range(group):
             row = first + lane
@@ -174,6 +177,7 @@ def half_sweep(
     weights: Array | None = None,
     shared: Array | None = None,
     draw: tuple[int, int, int] | None = None,
+    spread: float = 1.0,
 ) -> None:
     """Solve rows ``start`` … ``stop`` of one side into ``out``; threads may call it at once on different rows.
 
@@ -193,8 +197,9 @@ def half_sweep(
         linear: Λm, (D,), or (rows, D) with a prior mean for each row; zero if not given.
         weights: ω ≥ 0, one per rating; 1 if not given.
         shared: A Gramian added to every A, (D, D).
-        draw: ``(seed, sweep, side)``: add a draw from N(0, A⁻¹), whose normals depend on these, the row and
+        draw: ``(seed, sweep, side)``: add a draw from N(0, σ²A⁻¹), whose normals depend on these, the row and
             the column alone.
+        spread: σ ≥ 0.
     """
     dtype = other.dtype
     seed, sweep, side = draw if draw is not None else (0, 0, 0)
@@ -204,5 +209,5 @@ def half_sweep(
         biased, fixed(precision, dtype),
         fixed(np.atleast_2d(np.zeros(len(precision)) if linear is None else linear), dtype),
         fixed(np.empty((0, 0), dtype) if shared is None else shared, dtype),
-        by_count, draw is not None, np.uint64(seed), sweep, side, 0, start, stop,
+        by_count, draw is not None, np.uint64(seed), sweep, side, dtype.type(spread), 0, start, stop,
     )  # fmt: skip
