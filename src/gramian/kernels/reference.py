@@ -48,6 +48,7 @@ __all__ = [
     "listing_by_loops",
     "listing_by_rows",
     "minimum_norm_row",
+    "normal_wishart",
     "normals",
     "objective",
     "philox",
@@ -228,6 +229,25 @@ def normals(count: int, seed: int, sweep: int, side: int, row: int) -> Array:
             angle = 2 * np.pi * (second + 0.5) / 2**32
             made += [radius * np.cos(angle), radius * np.sin(angle)]
     return np.array(made[:count])
+
+
+def normal_wishart(
+    rows: Array, center: Array, strength: float, degrees: float, inverse_scale: Array, bartlett: Array, z: Array
+) -> tuple[Array, Array, Array, float]:
+    """``(m, Λ, W_*⁻¹, ν_*)``: a draw of the mean and the precision of the rows, and the Wishart it is from.
+
+    ``bartlett`` is A, lower triangular, with A_kk² ~ χ²(ν_* − k) and normals below; z are D normals. See
+    :mod:`gramian.kernels.wishart` for the equations.
+    """
+    X, n = np.asarray(rows, np.float64), len(rows)
+    away = X.mean(axis=0) - center
+    pull = strength * n / (strength + n)
+    inverse = inverse_scale + (X - X.mean(axis=0)).T @ (X - X.mean(axis=0)) + pull * np.outer(away, away)
+    T = np.linalg.cholesky(inverse)
+    root = np.linalg.solve(T.T, bartlett)
+    mean = (strength * center + X.sum(axis=0)) / (strength + n)
+    mean = mean + T @ np.linalg.solve(bartlett.T, z) / np.sqrt(strength + n)
+    return mean, root @ root.T, inverse, degrees + n
 
 
 def squared_errors(rows: CSR, here: Array, other: Array, *, biased: bool, offset: float) -> Array:
