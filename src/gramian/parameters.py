@@ -9,7 +9,7 @@ from typing import Any
 
 from gramian.errors import ParameterError
 
-__all__ = ["check_choice", "check_fields", "check_number", "param"]
+__all__ = ["check_choice", "check_fields", "check_level", "check_number", "param"]
 
 
 def param(
@@ -78,6 +78,13 @@ def check_number(
         word = "a whole number" if whole else "a number"
         raise ParameterError(_sentence(name, owner, f"{word} in {left}, {right}", value))
     return int(value) if whole else float(value)
+
+
+def check_level(name: str, value: Any, owner: str) -> float:
+    """Return ``value`` as a float if it lies inside (0, 1), else raise ParameterError."""
+    if isinstance(value, numbers.Real) and 0 < float(value) < 1:  # which leaves out True and False
+        return float(value)
+    raise ParameterError(_sentence(name, owner, "a number in (0, 1)", value))
 
 
 def check_choice(name: str, value: Any, choices: tuple[str, ...], owner: str) -> str:

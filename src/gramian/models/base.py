@@ -175,8 +175,8 @@ class Model(ABC):
         """The smallest and the largest rating seen in training; predictions are clipped to it."""
         return self.ratings.scale
 
-    def _codes(self, ids: IdMap, values: Any, what: str, unknown: str, say: bool = True) -> Codes:
-        """Codes of ids, −1 for unknown ones, after the policy has been carried out."""
+    def _codes(self, ids: IdMap, values: Any, what: str, unknown: str, say: bool = True, depth: int = 3) -> Codes:
+        """Codes of ids, −1 for unknown ones, after the policy has been carried out (``depth``: who is warned)."""
         check_choice("unknown", unknown, UNKNOWN, type(self).__name__)
         codes = ids.codes(values, what)
         lost = int((codes < 0).sum())
@@ -187,7 +187,7 @@ class Model(ABC):
             if unknown == "raise":
                 raise UnknownIdError(f"{found}; correct them, or choose unknown='fallback' or 'nan'.")
             if unknown == "fallback":
-                warnings.warn(f"{found}; what the biases know stands in.", UnknownIdWarning, stacklevel=3)
+                warnings.warn(f"{found}; what the biases know stands in.", UnknownIdWarning, stacklevel=depth)
         return codes
 
     # ---- predicting -----------------------------------------------------------------------------
@@ -209,15 +209,19 @@ class Model(ABC):
             DataError: The lengths differ, or the ids are of another kind than the model's.
             UnknownIdError: An id is unknown, under ``"raise"``.
         """
-        user_codes = self._codes(self.user_ids, users, "user", unknown)
-        item_codes = self._codes(self.item_ids, items, "item", unknown)
+        return self._predict_codes(*self._pair_codes(users, items, unknown), unknown, clip)
+
+    def _pair_codes(self, users: Any, items: Any, unknown: str, depth: int = 4) -> tuple[Codes, Codes]:
+        """Codes of (user, item) pairs after the policy has been carried out; one id alone goes with all others."""
+        user_codes = self._codes(self.user_ids, users, "user", unknown, depth=depth)
+        item_codes = self._codes(self.item_ids, items, "item", unknown, depth=depth)
         if 1 not in (len(user_codes), len(item_codes)) and len(user_codes) != len(item_codes):
             raise DataError(
                 f"Users and items must pair up: found {len(user_codes)} users and {len(item_codes)} items; "
                 "give one per pair, or a single one."
             )
-        users, items = np.broadcast_arrays(user_codes, item_codes)
-        return self._predict_codes(users, items, unknown, clip)
+        paired_users, paired_items = np.broadcast_arrays(user_codes, item_codes)
+        return paired_users, paired_items
 
     def _predict_codes(self, users: Codes, items: Codes, unknown: str, clip: bool) -> Array:
         predicted = self.score_pairs(users, items)

@@ -1,0 +1,196 @@
+r"""Models that know how sure they are: from one predictive distribution per pair, everything that is asked of it.
+
+A family that keeps S draws of its parameters derives from :class:`UncertainModel` and gives
+:meth:`~UncertainModel.predictive_codes` and :attr:`~UncertainModel.n_draws`. Two questions are kept apart:
+
+- ``of="rating"``: what will this user *give*? The predictive distribution, with the noise of a single rating.
+- ``of="mean"``: what does the model *believe* of this pair? The draws' means alone. It narrows with more
+  ratings of the user and the item; the noise does not.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from gramian.ids import Codes
+from gramian.mixture import NormalMixture
+from gramian.models.base import Array, Model
+from gramian.parameters import check_choice, check_level, check_number
+from gramian.summary import grid_step
+
+__all__ = ["UncertainModel"]
+
+OF = ("rating", "mean")
+# Draws × pairs of one piece: 64 MiB in float64, a few times that at work.
+PIECE_CELLS = 1 << 23
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class UncertainModel(Model):
+    """A model that keeps draws of its parameters and gives a distribution for every pair."""
+
+    @property
+    @abstractmethod
+    def n_draws(self) -> int:
+        """S, how many draws are kept."""
+
+    @abstractmethod
+    def predictive_codes(self, users: Codes, items: Codes) -> NormalMixture:
+        """The predictive distributions of pairs of codes, unclipped; −1 is somebody or something unknown.
+
+        The family says what an unknown side knows (its prior, say): its distribution must be a finite one.
+        """
+
+    def predictive(self, users: Any, items: Any, *, unknown: str = "fallback") -> NormalMixture:
+        """The whole predictive distribution of (user, item) pairs: S × n numbers, so ask for pieces of many pairs.
+
+        Args:
+            users: User ids, one per pair; one id alone goes with every item.
+            items: Item ids, one per pair; one id alone goes with every user.
+            unknown: Pairs with an unknown id: ``"fallback"`` gives what the model knows without them, and
+                warns; ``"raise"`` raises. (A distribution cannot be NaN: ``"nan"`` is as ``"fallback"``.)
+        """
+        return self.predictive_codes(*self._pair_codes(users, items, unknown))
+
+    def predict_std(self, users: Any, items: Any, *, of: str = "rating", unknown: str = "fallback") -> Array:
+        r"""The standard deviation of each pair's rating, or of its mean.
+
+        .. math::
+            \sigma^2_{\text{rating}} = \tfrac1S\textstyle\sum_s \sigma_s^2 + \sigma^2_{\text{mean}}, \qquad
+            \sigma^2_{\text{mean}} = \tfrac1S\sum_s (m_s - \bar m)^2
+
+        Args:
+            users: User ids, as in :meth:`predict`.
+            items: Item ids, as in :meth:`predict`.
+            of: ``"rating"``, with the noise, or ``"mean"``, without.
+            unknown: As in :meth:`predict`.
+
+        Returns:
+            A float array, one per pair; not clipped to the scale.
+        """
+        check_choice("of", of, OF, "predict_std")
+        user_codes, item_codes = self._pair_codes(users, items, unknown)
+        out = np.empty(len(user_codes))
+        for piece, mixture in self._pieces(user_codes, item_codes):
+            out[piece] = mixture.std() if of == "rating" else mixture.mean_std()
+        return _without_unknown(out, user_codes, item_codes, unknown)
+
+    def predict_interval(
+        self,
+        users: Any,
+        items: Any,
+        level: float = 0.9,
+        *,
+        of: str = "rating",
+        clip: bool = True,
+        unknown: str = "fallback",
+    ) -> Array:
+        """The central interval that holds each pair's rating, or its mean, with probability ``level``.
+
+        Args:
+            users: User ids, as in :meth:`predict`.
+            items: Item ids, as in :meth:`predict`.
+            level: The probability, in (0, 1); as much is left out below as above.
+            of: ``"rating"``: exact quantiles of the predictive distribution, noise included; test ratings
+                should fall into it this often. ``"mean"``: quantiles of the draws' means; ratings will fall
+                outside far more often.
+            clip: Whether to clip both ends to the scale of the training ratings; no rating is lost by it.
+            unknown: As in :meth:`predict`.
+
+        Returns:
+            A float array (n, 2): lower and upper end.
+
+        Raises:
+            ParameterError: ``level`` is outside (0, 1), or ``of`` is another word.
+        """
+        check_choice("of", of, OF, "predict_interval")
+        tail = (1 - check_level("level", level, "predict_interval")) / 2
+        user_codes, item_codes = self._pair_codes(users, items, unknown)
+        out = np.empty((len(user_codes), 2))
+        for piece, mixture in self._pieces(user_codes, item_codes):
+            if of == "rating":
+                out[piece] = np.column_stack([mixture.quantile(tail), mixture.quantile(1 - tail)])
+            else:
+                out[piece] = np.quantile(mixture.means, [tail, 1 - tail], axis=0).T
+        if clip:
+            np.clip(out, *self.scale, out=out)
+        return _without_unknown(out, user_codes, item_codes, unknown)
+
+    def probability(self, users: Any, items: Any, *, at_least: float, unknown: str = "fallback") -> Array:
+        """P(rating ≥ ``at_least``) of each pair.
+
+        Where the training ratings lie on a grid (whole or half stars, say), a rating is what the normal
+        predictive rounds to: with steps of *h* and *t* the first grid value not below ``at_least``, the
+        distribution is evaluated at *t* − *h*/2. Ratings of no grid are evaluated at ``at_least`` itself. At or
+        below the smallest training rating the probability is 1, above the largest 0.
+
+        Args:
+            users: User ids, as in :meth:`predict`.
+            items: Item ids, as in :meth:`predict`.
+            at_least: A rating.
+            unknown: As in :meth:`predict`.
+
+        Returns:
+            A float array, one per pair, in [0, 1].
+        """
+        least = check_number("at_least", at_least, owner="probability")
+        low, high = self.scale
+        step = grid_step(np.unique(self.ratings.values))
+        # the tolerance lets 3.7000001 on a grid of tenths be 3.7
+        edge = least if step is None else low + (math.ceil((least - low) / step - 1e-6) - 0.5) * step
+        user_codes, item_codes = self._pair_codes(users, items, unknown)
+        out = np.empty(len(user_codes))
+        if least <= low or least > high:
+            out[:] = least <= low
+        else:
+            for piece, mixture in self._pieces(user_codes, item_codes):
+                out[piece] = 1 - mixture.cdf(edge)
+        return _without_unknown(out, user_codes, item_codes, unknown)
+
+    def sample_predictive(
+        self, users: Any, items: Any, draws: int = 100, *, seed: int = 0, unknown: str = "fallback"
+    ) -> Array:
+        """Draws of the ratings of each pair, noise included, not clipped.
+
+        One row is one world: its pairs share one draw of the parameters, so sums and rankings over pairs can
+        be taken row by row.
+
+        Args:
+            users: User ids, as in :meth:`predict`.
+            items: Item ids, as in :meth:`predict`.
+            draws: How many rows.
+            seed: The same seed gives the same draws.
+            unknown: As in :meth:`predict`.
+
+        Returns:
+            A float array (draws, n).
+        """
+        check_number("draws", draws, low=1, whole=True, owner="sample_predictive")
+        check_number("seed", seed, low=0, whole=True, owner="sample_predictive")
+        rng = np.random.default_rng(seed)
+        which = rng.integers(self.n_draws, size=draws)
+        user_codes, item_codes = self._pair_codes(users, items, unknown)
+        out = np.empty((draws, len(user_codes)))
+        for piece, mixture in self._pieces(user_codes, item_codes):
+            out[:, piece] = mixture.sample(draws, rng, which)
+        return _without_unknown(out.T, user_codes, item_codes, unknown).T
+
+    def _pieces(self, users: Codes, items: Codes) -> Iterator[tuple[slice, NormalMixture]]:
+        """The pairs in pieces of bounded memory, each with its distributions."""
+        size = max(1, PIECE_CELLS // self.n_draws)
+        for low in range(0, len(users), size):
+            piece = slice(low, low + size)
+            yield piece, self.predictive_codes(users[piece], items[piece])
+
+
+def _without_unknown(out: Array, users: Codes, items: Codes, unknown: str) -> Array:
+    """NaN for the pairs with an unknown id, under that policy."""
+    if unknown == "nan":
+        out[(users < 0) | (items < 0)] = np.nan
+    return out
