@@ -28,6 +28,10 @@ class FormatError(GramianError, ValueError):
     """A model file that is damaged, newer than this library, or not ours."""
 
 
+class DivergenceError(GramianError, ArithmeticError):
+    """A training whose numbers are no longer finite; the last good state is kept where there is one."""
+
+
 class GramianWarning(UserWarning):
     """The base of every warning that Gramian gives."""
 

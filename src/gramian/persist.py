@@ -27,7 +27,7 @@ __all__ = ["FORMAT_VERSION", "pack_text", "read_file", "unpack_text", "write_fil
 
 FORMAT_VERSION = 1
 KEY = "gramian"
-KINDS = {"F32": "<f4", "F64": "<f8", "I32": "<i4", "I64": "<i8", "U8": "u1"}
+KINDS = {"F16": "<f2", "F32": "<f4", "F64": "<f8", "I32": "<i4", "I64": "<i8", "U8": "u1"}
 Arrays = dict[str, npt.NDArray[Any]]
 
 

@@ -11,6 +11,7 @@ from gramian.history import History
 from gramian.models.als import ALS as ALS
 from gramian.models.base import Model, Recipe
 from gramian.models.baseline import Baseline as Baseline
+from gramian.models.bpmf import BPMF as BPMF
 from gramian.persist import read_file
 from gramian.ratings import Ratings
 

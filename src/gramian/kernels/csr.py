@@ -39,6 +39,13 @@ class CSR(NamedTuple):
         part = slice(self.indptr[i], self.indptr[i + 1])
         return self.indices[part], self.values[part]
 
+    def take(self, rows: npt.NDArray[np.integer[Any]]) -> CSR:
+        """Some rows, in the order given."""
+        counts = self.counts[rows]
+        indptr = np.concatenate([[0], np.cumsum(counts)])
+        entries = np.arange(indptr[-1]) + np.repeat(self.indptr[rows] - indptr[:-1], counts)
+        return CSR(indptr, self.indices[entries], self.values[entries])
+
 
 def csr_from_sorted(rows: npt.NDArray[Any], columns: npt.NDArray[Any], values: npt.NDArray[Any], n_rows: int) -> CSR:
     """Build a CSR from entries that are already sorted by (row, column)."""

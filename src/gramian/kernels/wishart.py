@@ -56,7 +56,7 @@ def _cholesky(matrix: Any) -> None:
 
 @compiled
 def normal_wishart(
-    count: int, total: Any, cross: Any, center: Any, strength: float, scale: float, bartlett: Any, normals: Any,
+    count: int, total: Any, cross: Any, center: Any, strength: float, scale: Any, bartlett: Any, normals: Any,
     mean: Any, precision: Any,
 ) -> None:  # fmt: skip
     """Draw ``mean`` (D,) and ``precision`` (D, D), both written to.
@@ -66,7 +66,7 @@ def normal_wishart(
         total, cross: What :func:`moments` made of the rows; ``cross`` is overwritten.
         center: m₀, (D,).
         strength: β₀.
-        scale: w, where W₀⁻¹ = w·I.
+        scale: w, (D,), where W₀⁻¹ = diag(w).
         bartlett: A, (D, D), lower triangular.
         normals: z, (D,).
         mean, precision: The draw.
@@ -81,7 +81,7 @@ def normal_wishart(
         for j in range(c + 1):
             cross[c, j] -= total[c] * total[j] / count
             cross[c, j] += pull * away * (total[j] / count - center[j])
-        cross[c, c] += scale
+        cross[c, c] += scale[c]
     _cholesky(cross)
     root = np.empty((size, size))  # T⁻ᵀA, from the last row up
     for c in range(size - 1, -1, -1):

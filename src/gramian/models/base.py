@@ -55,6 +55,8 @@ class Recipe(ABC, Generic[ModelT]):
     """
 
     name: ClassVar[str]
+    # The field that says how long a training is; a checkpoint may be resumed with another value of it.
+    length_field: ClassVar[str] = "epochs"
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -62,7 +64,7 @@ class Recipe(ABC, Generic[ModelT]):
     @property
     def n_epochs(self) -> int:
         """How many epochs a full training has."""
-        return int(getattr(self, "epochs", 1))
+        return int(getattr(self, self.length_field, 1))
 
     def to_dict(self) -> dict[str, Any]:
         """The recipe's name and fields as plain data; :func:`gramian.recipe_from_dict` reads it back."""
@@ -124,6 +126,16 @@ class Recipe(ABC, Generic[ModelT]):
     def finish(self, ratings: Ratings, arrays: Arrays) -> Arrays:
         """What a model keeps of the parameters after an epoch; the training goes on from ``arrays``."""
         return arrays
+
+    def validated(
+        self, ratings: Ratings, arrays: Arrays, history: History, validation: Ratings
+    ) -> tuple[Arrays, float]:
+        """The RMSE on the validation ratings after an epoch, and the parameters, which may note something of it."""
+        return arrays, self.finished(ratings, arrays, history).evaluate(validation)["rmse"]
+
+    def settled(self, arrays: Arrays) -> bool:
+        """Whether the training may end before its last epoch."""
+        return False
 
     @abstractmethod
     def model(self, ratings: Ratings, arrays: Arrays, history: History) -> ModelT:
@@ -189,6 +201,12 @@ class Model(ABC):
             if unknown == "fallback":
                 warnings.warn(f"{found}; what the biases know stands in.", UnknownIdWarning, stacklevel=depth)
         return codes
+
+    def _one_code(self, ids: IdMap, value: Any, what: str) -> int:
+        code = int(ids.codes([value], what)[0])
+        if code < 0:
+            raise UnknownIdError(f"The {what} {value!r} is unknown to the model; give the id of a {what} in training.")
+        return code
 
     # ---- predicting -----------------------------------------------------------------------------
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,11 +18,12 @@ import numpy.typing as npt
 import polars as pl
 
 from gramian.engine import local
-from gramian.errors import DataError, DataWarning, FormatError, ParameterError, UnknownIdError
-from gramian.ids import Codes, IdMap
+from gramian.errors import FormatError, ParameterError
+from gramian.ids import Codes
 from gramian.kernels import reference
-from gramian.kernels.csr import CSR, csr_from_sorted
-from gramian.models.base import Array, Model, Recipe, check_ratings_given
+from gramian.kernels.csr import CSR
+from gramian.models.base import Array, Recipe, check_ratings_given
+from gramian.models.folding import FoldingModel, one_row
 from gramian.models.tables import item_table, top_n
 from gramian.parameters import check_number
 from gramian.persist import Arrays
@@ -60,10 +60,11 @@ class Explanation:
     """A prediction taken apart; the parts sum to :attr:`prediction`, which is not clipped.
 
     Attributes:
-        prediction: μ + user bias + item bias + the sum of the contributions.
+        prediction: μ + user bias + item bias + the sum of the contributions + rest.
         global_mean: μ.
         user_bias: How far this user's ratings lie from the rest, all else equal.
         item_bias: The same for the item.
+        rest: What else there is: the mean of the prior, where a model has one, and the finite number of draws.
         contributions: A table of ``item``, ``rating``, ``contribution`` (and ``title``): what each item that
             the user rated adds to or takes from the prediction through the factors, strongest first.
     """
@@ -75,18 +76,20 @@ class Explanation:
     user_bias: float
     item_bias: float
     contributions: pl.DataFrame
+    rest: float = 0.0
 
     def __str__(self) -> str:
         factors = self.contributions["contribution"].sum()
+        rest = f" {self.rest:+.3f} rest" if self.rest else ""
         return (
             f"user {self.user!r}, item {self.item!r}: {self.prediction:.3f} = mean {self.global_mean:.3f} "
             f"{self.user_bias:+.3f} user {self.item_bias:+.3f} item {factors:+.3f} from "
-            f"{self.contributions.height} rated items"
+            f"{self.contributions.height} rated items{rest}"
         )
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class FactorModel(Model):
+class FactorModel(FoldingModel):
     """A trained factor model.
 
     Attributes:
@@ -178,68 +181,17 @@ class FactorModel(Model):
         For a training user's own ratings it is that user's row. With no known item it is zero: the user is
         then predicted from the item biases alone.
         """
-        items, values = self._given(ratings, unknown)
-        order = np.argsort(items)
-        one = csr_from_sorted(np.zeros(len(items), np.int64), items[order], values[order], 1)
-        return self._solve(one, self.item_rows)[0]
-
-    def _given(self, ratings: Mapping[Any, float], unknown: str) -> tuple[Codes, Array]:
-        """Codes and values of a dictionary of ratings, without the unknown items."""
-        if not isinstance(ratings, Mapping):
-            raise DataError(f"Ratings must be a dictionary of item: rating; got {type(ratings).__name__}.")
-        for item, value in ratings.items():
-            check_number(f"rating of item {item!r}", value, owner="recommend_for")
-        values = np.array(list(ratings.values()), np.float32)
-        low, high = self.scale
-        if len(values) and (values.min() < low or values.max() > high):
-            item = list(ratings)[int(np.argmax((values < low) | (values > high)))]
-            text = f"The rating {ratings[item]!r} of item {item!r} is off the scale {low:g} to {high:g}."
-            warnings.warn(text, DataWarning, stacklevel=4)
-        codes = self._codes(self.item_ids, list(ratings), "item", unknown)
-        return codes[codes >= 0], values[codes >= 0]
+        return self._solve(one_row(*self._given(ratings, unknown)), self.item_rows)[0]
 
     def _solve(self, rows: CSR, other: Array) -> Array:
         s = self.settings
         return local.half_sweep(rows, other, s.penalty, biased=s.biased, offset=self.global_mean, n_jobs=s.n_jobs)[0]
 
-    def recommend_for(
-        self,
-        ratings: Mapping[Any, float],
-        n: int = 10,
-        *,
-        exclude_seen: bool = True,
-        among: Any = None,
-        unknown: str = "fallback",
-    ) -> pl.DataFrame:
-        """The best items for somebody who is not in the training ratings: fold in, then rank.
-
-        Args:
-            ratings: What this person rated: ``{item: rating}``. It may be empty: the best biases come.
-            n: How many items; exactly min(n, available) come.
-            exclude_seen: Leave out the items in ``ratings``.
-            among: Candidate items.
-            unknown: Unknown items in ``ratings`` or ``among`` are left out, with a warning, or raise.
-
-        Returns:
-            A polars table: ``item``, ``score`` (before clipping), ``rank``, and ``title`` where known.
-        """
-        check_number("n", n, low=1, whole=True, owner="recommend_for")
-        row = self.fold_in(ratings, unknown=unknown)[None, :]
+    def _scores_of(self, row: Array) -> Array:
         items = np.arange(len(self.item_rows), dtype=np.int32)
-        if row.any():
-            scores = self._score_rows(np.broadcast_to(row, (len(items), row.shape[1])), items)
-        else:
-            scores = self.score_pairs(np.full(len(items), -1, np.int32), items)
-        if exclude_seen:
-            seen = self.item_ids.codes(list(ratings), "item")
-            scores[seen[seen >= 0]] = -np.inf
-        candidates = self._candidates(among, unknown)
-        if candidates is not None:
-            left_out = np.ones(len(scores), bool)
-            left_out[candidates] = False
-            scores[left_out] = -np.inf
-        best = top_n(scores, n)
-        return self._ranked(None, np.zeros(len(best), np.int64), best, scores[best])
+        if not row.any():
+            return self.score_pairs(np.full(len(items), -1, np.int32), items)
+        return self._score_rows(np.broadcast_to(row, (len(items), len(row))), items)
 
     # ---- looking inside -------------------------------------------------------------------------
 
@@ -348,12 +300,6 @@ class FactorModel(Model):
             raise ParameterError(
                 f"{type(self.recipe).__name__} has no latent features: it has biases only; use ALS or another model."
             )
-
-    def _one_code(self, ids: IdMap, value: Any, what: str) -> int:
-        code = int(ids.codes([value], what)[0])
-        if code < 0:
-            raise UnknownIdError(f"The {what} {value!r} is unknown to the model; give the id of a {what} in training.")
-        return code
 
     # ---- new ratings ----------------------------------------------------------------------------
 

@@ -38,9 +38,9 @@ class RowPrior(NamedTuple):
 
 
 class Hyperprior(NamedTuple):
-    """The priors of the priors: Λ ~ W(I/scale, D), m ~ N(0, (strength·Λ)⁻¹), α ~ Gamma(shape, rate) or given."""
+    """The priors of the priors: Λ ~ W(diag(scale)⁻¹, D), m ~ N(0, (strength·Λ)⁻¹), α ~ Gamma(shape, rate) or given."""
 
-    scale: float
+    scale: npt.NDArray[np.float64]
     strength: float
     shape: float
     rate: float

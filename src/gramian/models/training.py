@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gramian.errors import DataError, ParameterError, TrainingWarning
+from gramian.errors import DataError, DivergenceError, ParameterError, TrainingWarning
 from gramian.history import History
 from gramian.persist import Arrays, read_file, write_file
 from gramian.ratings import Ratings
@@ -52,6 +52,8 @@ def iterate(
         start = recipe.start(ratings)
         state = State(start, History(), start, 0)
     while len(state.history) < recipe.n_epochs and (patience is None or state.epochs_since_best < patience):
+        if recipe.settled(state.arrays):
+            break
         state = _next(recipe, ratings, validation, state)
         yield state
 
@@ -76,14 +78,13 @@ def _next(recipe: Recipe[Any], ratings: Ratings, validation: Ratings | None, sta
     began = time.perf_counter()
     done = recipe.epoch(ratings, state.arrays, number)
     seconds = time.perf_counter() - began
-    record: dict[str, Any] = dict(done.record)
+    record, arrays = dict(done.record), done.arrays
     if validation is not None:
-        model = recipe.finished(ratings, done.arrays, state.history)
-        record["validation_rmse"] = model.evaluate(validation)["rmse"]
+        arrays, record["validation_rmse"] = recipe.validated(ratings, arrays, state.history, validation)
     history = state.history.append(epoch=number, **record, seconds=seconds)
     if _is_better(record.get("validation_rmse"), state):
-        return State(done.arrays, history, done.arrays, number)
-    return replace(state, arrays=done.arrays, history=history)
+        return State(arrays, history, arrays, number)
+    return replace(state, arrays=arrays, history=history)
 
 
 def _is_better(error: float | None, state: State) -> bool:
@@ -112,19 +113,22 @@ def train(
         raise DataError(f"The checkpoint cannot be written: there is no folder {str(path.parent)!r}; make it first.")
     data = "" if path is None else " ".join(t.fingerprint() for t in (ratings, validation) if t is not None)
     begun = _read(path, recipe, data) if path is not None and resume and path.exists() else None
-    state = begun
+    state, clock = begun, _CheckpointClock()
     with _bar(recipe, state, progress) as advance:
         try:
             for state in iterate(recipe, ratings, validation, begun):
-                if path is not None:
-                    _write(path, recipe, data, state)
+                if path is not None and clock.is_due():
+                    clock.wrote(lambda state=state: _write(path, recipe, data, state))  # type: ignore[misc]
                 if callback is not None:
                     callback(recipe.finished(ratings, state.arrays, state.history))
                 advance(state)
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, DivergenceError) as stop:
             if state is None or len(state.history) == 0:
                 raise
-            text = f"The training was interrupted: the model is that of epoch {len(state.history)}, its last full one."
+            if path is not None:
+                _write(path, recipe, data, state)
+            why = "was interrupted" if isinstance(stop, KeyboardInterrupt) else f"was stopped: {stop}"
+            text = f"The training {why}: the model is that of epoch {len(state.history)}, its last full one."
             warnings.warn(text, TrainingWarning, stacklevel=3)
             return recipe.finished(ratings, state.arrays, state.history)
     assert state is not None  # a recipe has at least one epoch
@@ -132,6 +136,22 @@ def train(
         path.unlink(missing_ok=True)
     early = getattr(recipe, "patience", None) is not None
     return recipe.finished(ratings, state.best_arrays if early else state.arrays, state.history)
+
+
+class _CheckpointClock:
+    """Writes a checkpoint after every epoch, unless that would cost more than a twentieth of the time."""
+
+    def __init__(self) -> None:
+        self._due = 0.0
+
+    def is_due(self) -> bool:
+        return time.perf_counter() >= self._due
+
+    def wrote(self, write: Callable[[], None]) -> None:
+        began = time.perf_counter()
+        write()
+        ended = time.perf_counter()
+        self._due = ended + 20 * (ended - began)
 
 
 def _bar(recipe: Recipe[Any], state: State | None, shown: bool) -> Any:
@@ -142,7 +162,7 @@ def _bar(recipe: Recipe[Any], state: State | None, shown: bool) -> Any:
 
 def _write(path: Path, recipe: Recipe[Any], data: str, state: State) -> None:
     arrays = {f"now.{name}": array for name, array in state.arrays.items()}
-    if state.best_epoch != len(state.history):
+    if getattr(recipe, "patience", None) is not None and state.best_epoch != len(state.history):
         arrays |= {f"best.{name}": array for name, array in state.best_arrays.items()}
     about = {
         "kind": "checkpoint",
@@ -159,7 +179,7 @@ def _read(path: Path, recipe: Recipe[Any], data: str) -> State:
     if about.get("kind") != "checkpoint":
         raise DataError(f"The file {str(path)!r} is not a checkpoint: it holds a {about.get('kind')}; name another.")
     asked, found = recipe.to_dict(), about["recipe"]
-    free = ("epochs", "n_jobs")  # one may train longer, and on another machine
+    free = (recipe.length_field, "n_jobs")  # one may train longer, and on another machine
     other = [name for name in {**asked, **found} if name not in free and asked.get(name) != found.get(name)]
     if other:
         settings = "; ".join(f"{name} {found.get(name)!r}, not {asked.get(name)!r}" for name in other)

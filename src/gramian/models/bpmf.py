@@ -1,0 +1,287 @@
+r"""Bayesian probabilistic matrix factorization: not the best W and U, but all that the ratings leave possible.
+
+.. math::
+    r_{ij} \sim N(\mu + b_i + c_j + w_i^\top u_j,\ \alpha^{-1}), \qquad
+    (w_i, b_i) \sim N(m_u, \Lambda_u^{-1}), \quad (u_j, c_j) \sim N(m_v, \Lambda_v^{-1})
+
+    \Lambda \sim W(W_0, D), \quad m \sim N(0, (2\Lambda)^{-1}), \qquad
+    \alpha \sim \text{Gamma}(1, s^2)
+
+with D = K + 1 (K without biases), s the standard deviation of the ratings and :math:`W_0^{-1}` diagonal:
+``prior_scale`` times *s* for the factors, times :math:`s^2` for the bias. So ratings on a scale twice as wide give the
+same model, twice as wide. Everything is sampled by Gibbs sweeps (:mod:`gramian.models.gibbs`); no λ is chosen. The
+prediction is the mean over the draws after ``burn_in``; what the draws disagree on is how unsure it is.
+
+Kept draws take S·(N + M)·D numbers. Where they exceed ``memory``, every second one is dropped, and from then on only
+every second one kept, and so on: what is kept is spread evenly over the chain.
+
+Sources: Salakhutdinov & Mnih 2008, *Bayesian Probabilistic Matrix Factorization using Markov Chain Monte Carlo*;
+its setting of the priors (ν₀ = D, β₀ = 2, centre 0), with biases as one more column and α sampled.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+from gramian.errors import DivergenceError, FormatError, ParameterError
+from gramian.history import History
+from gramian.ids import Codes
+from gramian.models import gibbs
+from gramian.models.base import Array, Epoch, Recipe
+from gramian.models.draws import TRACED_PAIRS, Draw, check_arrays, packed, trace_names, trace_scalars, unpacked
+from gramian.models.posterior import BayesianModel
+from gramian.parameters import param
+from gramian.persist import Arrays
+from gramian.ratings import Ratings
+
+__all__ = ["BPMF"]
+
+PARTS = ("user_rows", "item_rows", "rest")
+MAP_SWEEPS = 5  # of alternating least squares, before the first draw
+WATCHED_PAIRS = 1000
+STRENGTH = 2.0  # β₀
+HALF_MAX = 6e4  # beyond, float16 overflows
+
+
+@dataclass(frozen=True, kw_only=True)
+class BPMF(Recipe[BayesianModel]):
+    """Bayesian matrix factorization by Gibbs sampling: predictions that say how sure they are.
+
+    See the head of this module for the model. The defaults suit ratings on any scale.
+
+    Raises:
+        ParameterError: A field is outside its range, or ``burn_in`` is not less than ``draws``.
+    """
+
+    name: ClassVar[str] = "bpmf"
+    length_field: ClassVar[str] = "draws"
+
+    factors: int = param(32, "latent features K; more cost K² per rating and hardly overfit", low=1, high=512)
+    draws: int = param(300, "sweeps of each chain, burn-in included; more lower the sampling error", low=1)
+    burn_in: int | None = param(None, "first sweeps that are not kept; a fifth of the draws if not given", low=0,
+                                optional=True)  # fmt: skip
+    chains: int = param(1, "independent chains; from two on, convergence can be judged", low=1, high=100)
+    biases: bool = param(True, "a bias per user and item, as one more column with a prior of its own")
+    noise_precision: float | None = param(None, "α of one rating; sampled, with a Gamma prior, if not given",
+                                          low=1e-6, optional=True)  # fmt: skip
+    prior_scale: float = param(0.3, "how wide the factors are expected to be; matters little with many ratings",
+                               low=1e-6)  # fmt: skip
+    init: str = param("map", "map: from some sweeps of alternating least squares; cold: from small random numbers",
+                       choices=("map", "cold"))  # fmt: skip
+    memory: float = param(1.0, "GiB that kept draws may take; beyond it they are thinned", low=0)
+    keep_dtype: str = param("float16", "precision of the kept draws", choices=("float16", "float32"))
+    stop_when: float | None = param(None, "stop when the mean of 1000 predictions has settled to within this, root "
+                                    "mean square; never if not given", low=0, optional=True)  # fmt: skip
+    seed: int = param(0, "of every random number", low=0)
+    dtype: str = param("float32", "precision of the sweeps", choices=("float32", "float64"))
+    n_jobs: int | None = param(None, "threads; all cores if not given", low=1, optional=True)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.burn_in is not None and self.burn_in >= self.draws:
+            raise ParameterError(
+                f"The 'burn_in' parameter of BPMF must be less than draws, which is {self.draws}; got {self.burn_in}."
+            )
+
+    @property
+    def dropped(self) -> int:
+        """How many sweeps are burn-in."""
+        return self.draws // 5 if self.burn_in is None else self.burn_in
+
+    def _hyper(self, ratings: Ratings) -> gibbs.Hyperprior:
+        variance = float(np.var(ratings.values, dtype=np.float64)) or 1.0
+        scale = np.full(self.factors + self.biases, self.prior_scale * variance**0.5)
+        scale[self.factors :] = self.prior_scale * variance
+        return gibbs.Hyperprior(scale, STRENGTH, 1.0, variance, self.noise_precision)
+
+    # ---- the chains -----------------------------------------------------------------------------
+
+    def start_chain(self, ratings: Ratings, chain: int) -> gibbs.Chain:
+        """The state before the first sweep."""
+        K, D = self.factors, self.factors + self.biases
+        variance = float(np.var(ratings.values, dtype=np.float64)) or 1.0
+        rng = np.random.default_rng([self.seed, chain])
+        users, items = np.zeros((ratings.n_users, D), self.dtype), np.zeros((ratings.n_items, D), self.dtype)
+        width = variance**0.25 / np.sqrt(K)
+        users[:, :K] = 0.1 * width * rng.standard_normal((ratings.n_users, K))
+        items[:, :K] = width * rng.standard_normal((ratings.n_items, K))
+        prior = gibbs.RowPrior(np.zeros(D), np.diag([12 * variance] * K + [3 * variance] * self.biases))
+        if self.init == "map":
+            how: dict[str, Any] = {"biased": self.biases, "offset": ratings.global_mean, "n_jobs": self.n_jobs}
+            for _ in range(MAP_SWEEPS):
+                users, _ = gibbs.draw_rows(ratings.by_user, items, prior, 1.0, None, **how)
+                items, _ = gibbs.draw_rows(ratings.by_item, users, prior, 1.0, None, **how)
+        else:
+            items[:, :K] *= 0.1
+        alpha = self.noise_precision or 1 / variance
+        return gibbs.Chain(users, items, prior, prior, alpha)
+
+    def start(self, ratings: Ratings) -> Arrays:
+        """Every chain before its first sweep."""
+        arrays: Arrays = {
+            "traces": np.empty((0, self.chains, len(trace_names(self.biases)))),
+            "offset": np.array([ratings.global_mean]),
+        }
+        for c in range(self.chains):
+            arrays |= _named(f"chain{c}", self.start_chain(ratings, c))
+        if self.stop_when is not None:
+            arrays["watch.sum"] = np.zeros(WATCHED_PAIRS)
+        return arrays
+
+    def epoch(self, ratings: Ratings, arrays: Arrays, number: int) -> Epoch:
+        """One sweep of every chain."""
+        made, records, traces = dict(arrays), [], []
+        for c in range(self.chains):
+            chain, squared, singular = gibbs.sweep(
+                _chain(arrays, c), ratings.by_user, ratings.by_item, self._hyper(ratings),
+                gibbs.Key(self.seed, c, number), biased=self.biases, offset=ratings.global_mean, n_jobs=self.n_jobs,
+            )  # fmt: skip
+            if not (np.isfinite(squared) and 0 < chain.noise_precision < np.inf):
+                raise DivergenceError(
+                    f"chain {c} diverged in sweep {number}: its squared error is {squared:g}, its noise precision "
+                    f"{chain.noise_precision:g}; use dtype='float64' or check the ratings"
+                )
+            made |= _named(f"chain{c}", chain)
+            traces.append(self._trace(ratings, chain))
+            records.append((squared, singular))
+            if number > self.dropped:
+                made |= self._kept(chain, number, c)
+        made["traces"] = np.concatenate([arrays["traces"], np.array(traces)[None]])
+        self._thin(ratings, made, number)
+        if self.stop_when is not None and number > self.dropped:
+            made |= self._watched(ratings, made, number - self.dropped)
+        return Epoch(made, self._record(ratings, made, records))
+
+    def _record(self, ratings: Ratings, arrays: Arrays, records: list[tuple[float, int]]) -> dict[str, float | int]:
+        squared, singular = zip(*records, strict=True)
+        noise = arrays["traces"][-1, :, 0].mean()
+        made = {"train_rmse": float(np.sqrt(np.mean(squared) / len(ratings))), "noise_std": float(noise)}
+        return made | ({"minimum_norm_rows": sum(singular)} if any(singular) else {})
+
+    # ---- what is kept ---------------------------------------------------------------------------
+
+    def _kept(self, chain: gibbs.Chain, number: int, c: int) -> Arrays:
+        small = [rows.astype(self._kept_dtype(rows)) for rows in (chain.user_rows, chain.item_rows)]
+        kept = packed(Draw(small[0], small[1], chain.users, chain.items, chain.noise_precision))
+        return {f"draw{number:06d}.{c}.{part}": array for part, array in zip(PARTS, kept, strict=True)}
+
+    def _kept_dtype(self, rows: Array) -> str:
+        """float16 only while nothing overflows."""
+        return "float32" if float(np.abs(rows).max(initial=0)) > HALF_MAX else self.keep_dtype
+
+    def _thin(self, ratings: Ratings, arrays: Arrays, number: int) -> None:
+        """Drop kept draws until they fit into memory, every second one each time."""
+        each = self.chains * (ratings.n_users + ratings.n_items) * (self.factors + self.biases)
+        most = max(1, int(self.memory * 2**30 / (each * np.dtype(self.keep_dtype).itemsize)))
+        after, step = number - self.dropped, 1
+        while after // step > most:
+            step *= 2
+        for name in [name for name in arrays if name.startswith("draw")]:
+            if (int(name[4:10]) - self.dropped) % step:
+                del arrays[name]
+
+    def _trace(self, ratings: Ratings, chain: gibbs.Chain) -> list[float]:
+        """What :func:`gramian.models.draws.trace_names` names."""
+        predicted = self._predicted(ratings, chain, *self._random_pairs(ratings, TRACED_PAIRS))
+        return trace_scalars(chain.users, chain.items, chain.noise_precision, self.biases) + predicted.tolist()
+
+    def _random_pairs(self, ratings: Ratings, count: int) -> tuple[Codes, Codes]:
+        rng = np.random.default_rng(self.seed)
+        users = rng.integers(ratings.n_users, size=count, dtype=np.int32)
+        return users, rng.integers(ratings.n_items, size=count, dtype=np.int32)
+
+    def _predicted(self, ratings: Ratings, chain: gibbs.Chain, users: Codes, items: Codes) -> Array:
+        """What a chain's state predicts, free; prior means for −1."""
+        return self._model_of(ratings, [_draw(chain)]).score_pairs(users, items)
+
+    # ---- seen while sampling --------------------------------------------------------------------
+
+    def _watched(self, ratings: Ratings, arrays: Arrays, count: int) -> Arrays:
+        """The running sum over 1000 pairs; and, at each doubling of the draws, by how much their mean has moved.
+
+        Noted at n = 8, 12, 16, 24, 32, …: the root mean square difference between the means of n and of n/2 draws.
+        """
+        pairs = self._random_pairs(ratings, WATCHED_PAIRS)
+        parts = [
+            np.clip(self._predicted(ratings, _chain(arrays, c), *pairs), *ratings.scale) for c in range(self.chains)
+        ]
+        total = arrays["watch.sum"] + np.mean(parts, axis=0)
+        made: Arrays = {"watch.sum": total}
+        power = 1 << (count.bit_length() - 1)
+        if count in (power, power + power // 2) and count >= 8:
+            made[f"watch.mark{count}"] = total
+            half = arrays.get(f"watch.mark{count // 2}")
+            if half is not None:
+                change = np.sqrt(np.mean((total / count - half / (count // 2)) ** 2))
+                made["watch.change"] = np.array([change])
+        return made
+
+    def settled(self, arrays: Arrays) -> bool:
+        """Whether the mean of the watched predictions has moved by no more than ``stop_when``."""
+        change = arrays.get("watch.change")
+        return self.stop_when is not None and change is not None and bool(change[0] <= self.stop_when)
+
+    def validated(
+        self, ratings: Ratings, arrays: Arrays, history: History, validation: Ratings
+    ) -> tuple[Arrays, float]:
+        """The RMSE of the mean of all draws after burn-in so far, kept or not; during burn-in, of the last one."""
+        number, made = len(history) + 1, dict(arrays)
+        model = self._model_of(ratings, [_draw(_chain(arrays, c)) for c in range(self.chains)])
+        if "validation.users" not in made:
+            made["validation.users"], made["validation.items"] = model.codes_of(validation)
+            made["validation.sum"] = np.zeros(len(validation))
+        predicted = model._predict_codes(made["validation.users"], made["validation.items"], "fallback", True)
+        if number > self.dropped:
+            made["validation.sum"] = made["validation.sum"] + predicted
+            predicted = made["validation.sum"] / (number - self.dropped)
+        return made, float(np.sqrt(np.mean((predicted - validation.values) ** 2)))
+
+    # ---- the model ------------------------------------------------------------------------------
+
+    def finish(self, ratings: Ratings, arrays: Arrays) -> Arrays:
+        """The kept draws, in the order of the sweeps; before the first, the state of each chain stands in."""
+        draws = sorted({name.rpartition(".")[0] for name in arrays if name.startswith("draw")})
+        stems = draws or [f"chain{c}" for c in range(self.chains)]
+        made = {f"draw{s:05d}.{part}": arrays[f"{stem}.{part}"] for s, stem in enumerate(stems) for part in PARTS}
+        return {"traces": arrays["traces"], "offset": arrays["offset"], **made}
+
+    def _model_of(self, ratings: Ratings, draws: list[Draw]) -> BayesianModel:
+        return BayesianModel(
+            self, ratings, History(), tuple(draws), ratings.global_mean, self.biases, np.empty((0, 0, 0)), 0
+        )
+
+    def model(self, ratings: Ratings, arrays: Arrays, history: History) -> BayesianModel:
+        """The posterior of these draws.
+
+        Raises:
+            FormatError: The arrays do not fit together.
+        """
+        count = sum(name.endswith(".rest") for name in arrays)
+        D = self.factors + self.biases
+        names = trace_names(self.biases)
+        wanted: dict[str, tuple[int, ...]] = {"traces": (len(history), self.chains, len(names)), "offset": (1,)}
+        for s in range(count):
+            shapes = ((ratings.n_users, D), (ratings.n_items, D), (1 + 2 * D + 2 * D * D,))
+            wanted |= {f"draw{s:05d}.{part}": shape for part, shape in zip(PARTS, shapes, strict=True)}
+        check_arrays(self.name, arrays, wanted)
+        draws = [unpacked(*(arrays[f"draw{s:05d}.{part}"] for part in PARTS)) for s in range(count)]
+        if any(draw.noise_precision <= 0 for draw in draws):
+            raise FormatError("The noise precisions of bpmf are not all positive; use another copy of the file.")
+        mean = float(arrays["offset"][0])
+        return BayesianModel(self, ratings, history, tuple(draws), mean, self.biases, arrays["traces"], self.dropped)
+
+
+def _draw(chain: gibbs.Chain) -> Draw:
+    return Draw(chain.user_rows, chain.item_rows, chain.users, chain.items, chain.noise_precision)
+
+
+def _named(stem: str, chain: gibbs.Chain) -> Arrays:
+    return {f"{stem}.{part}": array for part, array in zip(PARTS, packed(_draw(chain)), strict=True)}
+
+
+def _chain(arrays: Arrays, c: int) -> gibbs.Chain:
+    draw = unpacked(*(arrays[f"chain{c}.{part}"] for part in PARTS))
+    return gibbs.Chain(draw.user_rows, draw.item_rows, draw.users, draw.items, draw.noise_precision)

@@ -1,0 +1,200 @@
+"""One draw of all parameters of a Bayesian factor model, and what can be asked of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from gramian.errors import FormatError
+from gramian.ids import Codes
+from gramian.kernels.csr import CSR
+from gramian.models import gibbs
+from gramian.models.base import Array
+from gramian.persist import Arrays
+
+__all__ = [
+    "TRACED_PAIRS", "Draw", "check_arrays", "contributions", "expected_drops", "mean_directions", "packed",
+    "prior_variance", "redrawn", "rows_of", "trace_names", "trace_scalars", "unpacked", "user_given",
+]  # fmt: skip
+
+TRACED_PAIRS = 10  # predictions that are followed through every sweep
+POINT_DRAWS = 50  # so many draws are enough to find the leading directions of their mean
+
+
+class Draw(NamedTuple):
+    """One kept draw of all parameters; rows in float16 or float32."""
+
+    user_rows: Array
+    item_rows: Array
+    users: gibbs.RowPrior
+    items: gibbs.RowPrior
+    noise_precision: float
+
+
+def packed(draw: Draw) -> tuple[Array, Array, Array]:
+    """A draw as three arrays: user rows, item rows, and everything else in one of float64."""
+    rest = [np.array([draw.noise_precision])]
+    for prior in (draw.users, draw.items):
+        rest += [prior.mean, prior.precision.ravel()]
+    return draw.user_rows, draw.item_rows, np.concatenate(rest)
+
+
+def unpacked(user_rows: Array, item_rows: Array, rest: Array) -> Draw:
+    """The draw that :func:`packed` took apart."""
+    D = user_rows.shape[1]
+    cuts = np.cumsum([1, D, D * D, D])
+    noise, *parts = np.split(rest, cuts)
+    users, items = (gibbs.RowPrior(parts[k], parts[k + 1].reshape(D, D)) for k in (0, 2))
+    return Draw(user_rows, item_rows, users, items, float(noise[0]))
+
+
+def trace_names(biased: bool) -> list[str]:
+    """What is followed through every sweep of a chain: numbers that mean the same however W and U are rotated.
+
+    ``noise_std`` α^-½; ``factor_std``, the root mean square of wᵀu over all pairs under the priors; with biases,
+    the priors' ``user_bias_std`` and ``item_bias_std``; and ten predictions of pairs chosen at random.
+    """
+    biases = ["user_bias_std", "item_bias_std"] if biased else []
+    return ["noise_std", "factor_std", *biases, *(f"prediction_{k}" for k in range(TRACED_PAIRS))]
+
+
+def trace_scalars(users: gibbs.RowPrior, items: gibbs.RowPrior, noise_precision: float, biased: bool) -> list[float]:
+    """The values of the first of the :func:`trace_names`."""
+    covariances = [np.linalg.inv(prior.precision) for prior in (users, items)]
+    K = len(users.mean) - biased
+    seconds = [
+        covariance[:K, :K] + np.outer(prior.mean[:K], prior.mean[:K])
+        for covariance, prior in zip(covariances, (users, items), strict=True)
+    ]
+    made = [noise_precision**-0.5, float(np.sqrt(np.sum(seconds[0] * seconds[1])))]
+    return made + ([float(np.sqrt(covariance[K, K])) for covariance in covariances] if biased else [])
+
+
+def check_arrays(name: str, arrays: Arrays, shapes: dict[str, tuple[int, ...]]) -> None:
+    """Raise FormatError unless these arrays are there, of these shapes, floats, and finite."""
+    if arrays.keys() != shapes.keys() or len(shapes) == 0:
+        odd = sorted(arrays.keys() ^ shapes.keys())
+        raise FormatError(f"The parameters of {name} do not fit: {odd[:1]} is missing or strange; use another copy.")
+    for key, shape in shapes.items():
+        array = arrays[key]
+        if array.shape != shape or array.dtype.kind != "f" or not np.isfinite(array).all():
+            raise FormatError(
+                f"The parameter {key!r} of {name} does not fit: found {array.dtype} of shape {array.shape} for finite "
+                f"numbers of shape {shape}; use another copy of the file."
+            )
+
+
+def rows_of(rows: Array, codes: Codes, prior: gibbs.RowPrior) -> Array:
+    """The rows of ``codes`` in float32, the prior's mean for −1."""
+    taken: Array = rows[codes].astype(np.float32)
+    if len(codes) and int(codes.min()) < 0:
+        taken[codes < 0] = prior.mean
+    return taken
+
+
+def prior_variance(draw: Draw, users: Codes, items: Codes, biased: bool) -> Array:
+    r"""Variance of :math:`w^\top u + b + c` of pairs of which a side (−1) is only known by its prior.
+
+    With v = (u, 1): :math:`v^\top\Sigma_u v` for an unknown user, the mirror image for an unknown item, and for
+    both also the trace of the product of the factors' covariances.
+    """
+    of_users, of_items = np.linalg.inv(draw.users.precision), np.linalg.inv(draw.items.precision)
+    user_rows, item_rows = rows_of(draw.user_rows, users, draw.users), rows_of(draw.item_rows, items, draw.items)
+    K = len(of_users) - biased
+    if biased:
+        user_rows[:, K] = item_rows[:, K] = 1.0
+    total: Array = np.einsum("pc,cd,pd->p", item_rows, of_users, item_rows, optimize=True) * (users < 0)
+    total += np.einsum("pc,cd,pd->p", user_rows, of_items, user_rows, optimize=True) * (items < 0)
+    return total + float(np.sum(of_users[:K, :K] * of_items[:K, :K])) * ((users < 0) & (items < 0))
+
+
+def _design(rows: Array, biased: bool) -> Array:
+    """V: rows in float64, with 1 in the place of the bias."""
+    V = rows.astype(np.float64)
+    if biased:
+        V[:, -1] = 1.0
+    return V
+
+
+def user_given(draw: Draw, rated: Codes, values: Array, biased: bool, offset: float) -> tuple[Array, Array]:
+    """Mean and covariance of a user's row, given a draw of everything else: A⁻¹y and A⁻¹."""
+    V = _design(draw.item_rows[rated], biased)
+    targets = values - offset - (draw.item_rows[rated, -1] if biased else 0.0)
+    covariance = np.linalg.inv(draw.users.precision + draw.noise_precision * V.T @ V)
+    y = draw.users.precision @ draw.users.mean + draw.noise_precision * V.T @ targets
+    return covariance @ y, covariance
+
+
+def expected_drops(
+    draws: Sequence[Draw], rated: Codes, values: Array, about: Codes, biased: bool, offset: float
+) -> Array:
+    """(M,): by how much a rating of each item would lower a user's mean predictive variance over the items ``about``.
+
+    See :meth:`gramian.models.posterior.BayesianModel.ask_next` for the equation.
+    """
+    size = len(draws[0].item_rows)
+    cross, own, first, second = np.zeros((size, len(about)), np.float32), *np.zeros((3, size))
+    for draw in draws:
+        mean, covariance = user_given(draw, rated, values, biased, offset)
+        V = _design(draw.item_rows, biased)
+        spread = V @ covariance
+        cross += spread.astype(np.float32) @ V[about].astype(np.float32).T
+        own += np.einsum("jc,jc->j", spread, V)
+        expected = V @ mean + (draw.item_rows[:, -1] if biased else 0.0)
+        first += expected
+        second += expected**2
+    cross[about, np.arange(len(about))] = 0.0  # what it tells about its own item is not about the user
+    S = len(draws)
+    variance = own / S + second / S - (first / S) ** 2
+    noise = float(np.mean([1 / draw.noise_precision for draw in draws]))
+    return np.asarray(np.square(cross / S, dtype=np.float64).mean(axis=1) / (noise + variance))
+
+
+def contributions(draw: Draw, rated: Codes, values: Array, item: int, biased: bool, offset: float) -> Array:
+    r"""The terms of :math:`(u, 0)^\top A^{-1} \alpha \sum_j v_j t_j`: what each rating adds through the factors."""
+    V = _design(draw.item_rows[rated], biased)
+    targets = values - offset - (draw.item_rows[rated, -1] if biased else 0.0)
+    target = draw.item_rows[item].astype(np.float64)
+    if biased:
+        target[-1] = 0.0
+    _, covariance = user_given(draw, rated, values, biased, offset)
+    terms: Array = V @ (covariance @ target) * targets * draw.noise_precision
+    return terms
+
+
+def mean_directions(draws: Sequence[Draw], factors: int) -> tuple[Array, Array]:
+    """W and U of the best rank-K approximation to the mean of WUᵀ over up to 50 of the draws, by subspace iteration."""
+    some = draws[:: max(1, len(draws) // POINT_DRAWS)]
+    W = [draw.user_rows[:, :factors].astype(np.float32) for draw in some]
+    U = [draw.item_rows[:, :factors].astype(np.float32) for draw in some]
+    Q = np.linalg.qr(U[-1])[0]
+    for _ in range(3):
+        left = np.sum([w @ (u.T @ Q) for w, u in zip(W, U, strict=True)], axis=0)
+        Q = np.linalg.qr(np.sum([u @ (w.T @ left) for w, u in zip(W, U, strict=True)], axis=0))[0]
+    left = np.mean([w @ (u.T @ Q) for w, u in zip(W, U, strict=True)], axis=0)
+    missing = ((0, 0), (0, factors - Q.shape[1]))  # fewer items than factors
+    return np.pad(left, missing), np.pad(Q, missing)
+
+
+def redrawn(
+    draw: Draw, ratings: tuple[CSR, CSR], changed: tuple[Codes, Codes], key: tuple[int, int], *, biased: bool,
+    offset: float, n_jobs: int | None,
+) -> Draw:  # fmt: skip
+    """The draw with the changed users drawn anew, then the changed items given them, then the users once more.
+
+    New rows start at the mean of their prior. Rows, priors and noise of the rest stay as they are.
+    """
+    sides = [draw.user_rows.astype(np.float32), draw.item_rows.astype(np.float32)]
+    for which, prior in ((gibbs.USERS, draw.users), (gibbs.ITEMS, draw.items)):
+        new = np.tile(prior.mean.astype(np.float32), (ratings[which].n_rows - len(sides[which]), 1))
+        sides[which] = np.concatenate([sides[which], new])
+    for turn, which in enumerate((gibbs.USERS, gibbs.ITEMS, gibbs.USERS)):
+        prior = draw.users if which == gibbs.USERS else draw.items
+        sides[which][changed[which]] = gibbs.draw_rows(
+            ratings[which].take(changed[which]), sides[1 - which], prior, draw.noise_precision,
+            (key[0], key[1] + turn, which), biased=biased, offset=offset, n_jobs=n_jobs,
+        )[0]  # fmt: skip
+    kind = draw.user_rows.dtype
+    return draw._replace(user_rows=sides[0].astype(kind), item_rows=sides[1].astype(kind))
