@@ -17,6 +17,8 @@ import numpy as np
 import gramian as gm
 from epoch import medians
 from gramian.engine import local
+from gramian.kernels import sweep
+from gramian.kernels.csr import CSR
 
 FACTORS = (10, 16, 32, 64, 128)
 THREADS = 2
@@ -80,6 +82,26 @@ def speed_table(ratings: gm.Ratings) -> Iterator[str]:
         )
 
 
+def heavy_item_line(factors: int = 64, n_ratings: int = 8_000_000) -> str:
+    """One half-sweep over items, the last of which has half of all ratings: one thread against two."""
+    counts = np.concatenate([np.full(4000, n_ratings // 8000), [n_ratings // 2]])
+    rng = np.random.default_rng(0)
+    values = rng.integers(1, 6, counts.sum()).astype(np.float32)
+    rows = CSR(np.concatenate([[0], np.cumsum(counts)]), rng.integers(0, 100_000, counts.sum(), np.int32), values)
+    users = sweep.aligned_rows(100_000, factors, np.float32)
+    users[:] = rng.normal(0, 0.3, users.shape)
+    penalty = local.Penalty(10 * np.eye(factors))
+
+    def run(threads: int) -> Callable[[], object]:
+        return lambda: local.half_sweep(rows, users, penalty, biased=False, offset=3.0, n_jobs=threads)
+
+    seconds = medians({"one": run(1), "two": run(2)}, count=3)
+    return (
+        f"One item has half of {n_ratings / 1e6:g} million ratings, K = {factors}: {seconds['one']:.3f} s on one "
+        f"thread, {seconds['two']:.3f} s on two ({seconds['one'] / seconds['two']:.2f} times as fast)."
+    )
+
+
 def synthetic(quick: bool) -> gm.Ratings:
     """The set, as large as MovieLens 20M's training part; a tenth of it with ``quick``."""
     if quick:
@@ -93,7 +115,7 @@ if __name__ == "__main__":
     asked = parser.parse_args()
     made = synthetic(asked.quick)
     print(made)
-    lines = list(speed_table(made))
+    lines = [*speed_table(made), "", heavy_item_line()]
     print("\n".join(lines))
     if not asked.quick:
         from run import write_section

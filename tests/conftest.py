@@ -95,8 +95,8 @@ def pools(monkeypatch) -> list[int]:
             super().__init__(max_workers, *rest, **more)
 
     monkeypatch.setattr(local, "ThreadPoolExecutor", Recorded)
-    monkeypatch.setattr(local, "BLOCK_RATINGS", 500)
-    monkeypatch.setattr(local, "SMALL_WORK", 0, raising=False)
+    monkeypatch.setattr(local, "SMALL_BLOCK", 1)
+    monkeypatch.setattr(local, "SMALL_WORK", 0)
     return started
 
 

@@ -107,8 +107,8 @@ def test_threads_and_the_cut_of_blocks_change_no_bit(solver, pools, monkeypatch)
         return made if solver == "cg" else made[0]
 
     once = solved(1)
-    for block_ratings in (50, 777):
-        monkeypatch.setattr(local, "BLOCK_RATINGS", block_ratings)
+    for blocks in (50, 7):
+        monkeypatch.setattr(local, "BLOCKS", blocks)
         for n_jobs in (1, 2, 3, 8):
             assert solved(n_jobs).tobytes() == once.tobytes()
         assert set(pools) == {2, 3, 8}

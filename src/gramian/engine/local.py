@@ -1,14 +1,17 @@
 """The engine of one machine: blocks of rows on a pool of threads.
 
-Blocks are cut by the number of ratings alone, and every row is solved by itself, so the answer has the same
-bits for any number of threads.
+Every row is solved by itself, and a heavy row is summed in pieces that depend on the row alone, so the answer has
+the same bits for any number of threads and any cut into blocks.
 """
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,7 +19,7 @@ import numpy.typing as npt
 
 from gramian.errors import ParameterError
 from gramian.kernels import reference
-from gramian.kernels.csr import CSR
+from gramian.kernels.csr import CSR, PIECE_RATINGS, pieces_of
 
 __all__ = [
     "Penalty",
@@ -31,11 +34,15 @@ __all__ = [
 
 Array = npt.NDArray[Any]
 THREADS_VARIABLE = "GRAMIAN_NUM_THREADS"
-# Blocks small enough for an interrupt to be answered quickly and for threads to end together.
-BLOCK_RATINGS = 50_000
-MOST_BLOCKS = 256
-# Multiplications below which starting threads costs more than it gains.
-SMALL_WORK = 5e7
+# Work is counted in multiplications; what a rating and a row cost beside their own is measured in them too.
+RATING_WORK, ROW_WORK = 250, 5_000
+# Blocks are about BLOCKS, so that threads end together; none so small that starting it costs more than it gains,
+# none so large that an interrupt waits long (0.1 s).
+BLOCKS, SMALL_BLOCK, LARGE_BLOCK = 64, 2e7, 1e9
+SMALL_WORK = 5e7  # below this, starting threads costs more than it gains
+PARTS_BYTES = 64 * 2**20  # sums of pieces of heavy rows that are held at a time
+
+Task = Callable[[], None]
 
 
 class Penalty(NamedTuple):
@@ -91,16 +98,85 @@ def half_sweep(
     status = np.zeros(rows.n_rows, np.uint8)
     row_settings: dict[str, Any] = {"biased": biased, "offset": offset, "by_count": penalty.by_count}
 
-    def block(first: int, last: int) -> None:
-        sweep.half_sweep(out, status, rows, other, penalty.precision, start=first, stop=last, **row_settings, **more)
+    def solve(first: int, last: int, sums: Array | None = None) -> None:
+        sweep.half_sweep(
+            out, status, rows, other, penalty.precision, start=first, stop=last, sums=sums, **row_settings, **more
+        )
 
-    _over_blocks(block, rows, other.shape[1] ** 2, thread_count(n_jobs))
+    def sum_pieces(parts: Array, row: int, first: int) -> None:
+        sweep.piece_sums(parts, rows, other, row, first, biased=biased, offset=offset, weights=more.get("weights"))
+
+    _solve_all(solve, sum_pieces, rows, other, sweep.part_length(other, biased), thread_count(n_jobs))
     singular = np.flatnonzero((status != 0) & (rows.counts > 0)).tolist()
     for i in singular:
         indices, values = rows.row(i)
         system = {**row_settings, **_of_row(rows, i, more), "precision": penalty.precision}
         out[i] = reference.minimum_norm_row(indices, values, other, **system)
     return out, len(singular)
+
+
+class _Part(NamedTuple):
+    """Some pieces of a heavy row, and whether they are its last."""
+
+    row: int
+    first: int
+    count: int
+    last: bool
+
+
+def _solve_all(
+    solve: Callable[..., None], sum_pieces: Callable[..., None], rows: CSR, other: Array, length: int, threads: int
+) -> None:
+    """Solve blocks of light rows; and heavy rows in waves: the sums of their pieces, then their solutions."""
+    per_rating = other.shape[1] ** 2 + RATING_WORK
+    blocks, heavy = _blocks(rows, per_rating, other.shape[1] ** 3 // 3 + ROW_WORK)
+    tasks: list[Task] = [partial(solve, *block) for block in blocks]
+    room = max(2, PARTS_BYTES // (length * other.itemsize))
+    sums = np.empty((min(room, sum(map(pieces_of, rows.counts[heavy].tolist()))), length), other.dtype)
+    together = max(1, int(SMALL_BLOCK) // (per_rating * PIECE_RATINGS))  # pieces in a task
+    unfinished: dict[int, Array] = {}
+
+    def finish(part: _Part, sums: Array) -> None:
+        total = unfinished.pop(part.row, None)
+        total = np.zeros(length, other.dtype) if total is None else total
+        for piece in sums:
+            total += piece
+        if part.last:
+            solve(part.row, part.row + 1, total)
+        else:
+            unfinished[part.row] = total
+
+    with _runner(threads, len(blocks) + len(sums), per_rating * int(rows.indptr[-1])) as run:
+        for wave in _waves(rows, heavy, len(sums)):
+            finishing: list[Task] = []
+            place = 0
+            for part in wave:
+                own = sums[place : place + part.count]
+                for at in range(0, part.count, together):
+                    tasks.append(partial(sum_pieces, own[at : at + together], part.row, part.first + at))
+                finishing.append(partial(finish, part, own))
+                place += part.count
+            run(tasks)
+            run(finishing)
+            tasks = []
+        run(tasks)
+
+
+def _waves(rows: CSR, heavy: Array, room: int) -> Iterator[list[_Part]]:
+    """The pieces of heavy rows in their order, at most ``room`` at a time."""
+    wave: list[_Part] = []
+    free = room
+    for row in heavy.tolist():
+        first, pieces = 0, pieces_of(int(rows.counts[row]))
+        while first < pieces:
+            count = min(free, pieces - first)
+            first, free = first + count, free - count
+            wave.append(_Part(row, first - count, count, first == pieces))
+            if free == 0:
+                yield wave
+                wave, free = [], room
+    if wave:
+        yield wave
 
 
 def _of_row(rows: CSR, i: int, more: dict[str, Any]) -> dict[str, Any]:
@@ -225,23 +301,47 @@ def squared_errors(
     return float(out.sum())
 
 
-def _over_blocks(work: Callable[[int, int], None], rows: CSR, cost: int, threads: int) -> None:
-    """Run ``work(start, stop)`` over blocks of rows, at ``cost`` multiplications per rating.
+def _blocks(rows: CSR, per_rating: int, per_row: int) -> tuple[list[tuple[int, int]], Array]:
+    """Cut the rows into blocks of about the same work, in multiplications; heavy rows are left out and returned."""
+    costs = per_rating * rows.indptr + per_row * np.arange(rows.n_rows + 1)
+    work = float(costs[-1])
+    n_blocks = math.ceil(work / min(max(work / BLOCKS, SMALL_BLOCK), LARGE_BLOCK))
+    goals = np.linspace(0, work, n_blocks + 1)[1:-1]
+    heavy = np.flatnonzero(rows.counts > PIECE_RATINGS)
+    cuts = np.unique(np.concatenate([[0, rows.n_rows], np.searchsorted(costs, goals), heavy, heavy + 1]))
+    blocks = zip(cuts[:-1].tolist(), cuts[1:].tolist(), strict=True)
+    out = set(heavy.tolist())
+    return [block for block in blocks if block[0] not in out], heavy
 
-    An interrupt drops the blocks not yet begun.
-    """
-    n_blocks = min(MOST_BLOCKS, 1 + int(rows.indptr[-1]) // BLOCK_RATINGS)
-    goals = np.linspace(0, rows.indptr[-1], n_blocks + 1)[1:-1]
-    cuts = np.unique([0, *np.searchsorted(rows.indptr, goals), rows.n_rows])
-    blocks = list(zip(cuts[:-1].tolist(), cuts[1:].tolist(), strict=True))
-    if threads == 1 or len(blocks) == 1 or cost * int(rows.indptr[-1]) < SMALL_WORK:
-        for start, stop in blocks:
-            work(start, stop)
+
+def _over_blocks(work: Callable[[int, int], None], rows: CSR, per_rating: int, threads: int) -> None:
+    """Run ``work(start, stop)`` over blocks of rows, at so many multiplications per rating; heavy rows first."""
+    blocks, heavy = _blocks(rows, per_rating, ROW_WORK)
+    tasks: list[Task] = [partial(work, row, row + 1) for row in heavy.tolist()]
+    tasks += [partial(work, *block) for block in blocks]
+    with _runner(threads, len(tasks), per_rating * int(rows.indptr[-1])) as run:
+        run(tasks)
+
+
+@contextmanager
+def _runner(threads: int, n_tasks: int, work: int) -> Iterator[Callable[[list[Task]], None]]:
+    """Give ``run(tasks)``, which returns when all tasks are done; an interrupt drops those not yet begun."""
+
+    def run_alone(tasks: list[Task]) -> None:
+        for task in tasks:
+            task()
+
+    if threads == 1 or n_tasks == 1 or work < SMALL_WORK:
+        yield run_alone
         return
-    with ThreadPoolExecutor(min(threads, len(blocks)), "gramian") as pool:
-        try:
-            for future in [pool.submit(work, start, stop) for start, stop in blocks]:
-                future.result()
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
+    with ThreadPoolExecutor(threads, "gramian") as pool:
+
+        def run(tasks: list[Task]) -> None:
+            try:
+                for future in [pool.submit(task) for task in tasks]:
+                    future.result()
+            except BaseException:
+                pool.shutdown(cancel_futures=True)
+                raise
+
+        yield run

@@ -15,7 +15,8 @@ ratings under count weighting. Where ratings have noise of variance :math:`\sigm
 P, the posterior is drawn with :math:`\Lambda = \sigma^2 P`. A side is stored as one array of shape (rows, D): K
 factors and, where there are biases, the bias as the last column, D = K + 1.
 
-How it is done: :mod:`rows <gramian.kernels.rows>` builds A and y of a row from gathered blocks
+How it is done: :mod:`rows <gramian.kernels.rows>` (for heavy rows through
+:mod:`pieces <gramian.kernels.pieces>`) builds A and y of a row from gathered blocks
 (:mod:`gather <gramian.kernels.gather>`) by register tiles (:mod:`gram <gramian.kernels.gram>`,
 :mod:`tiles <gramian.kernels.tiles>`); small systems are solved side by side in the vector lanes
 (:mod:`lane_solve <gramian.kernels.lane_solve>`), large ones one by one
@@ -31,15 +32,16 @@ import numpy as np
 import numpy.typing as npt
 
 from gramian.kernels.compiled import compiled
-from gramian.kernels.csr import CSR
+from gramian.kernels.csr import CSR, PIECE_RATINGS
 from gramian.kernels.draw import fill_normals
 from gramian.kernels.lane_solve import back_lanes, block, factor_lanes, interleave
 from gramian.kernels.lanes import lanes
-from gramian.kernels.rows import add_ratings, aligned, begin_row, block_ratings, padded_prior
+from gramian.kernels.pieces import add_row_ratings, padded_columns, part_size, sum_pieces
+from gramian.kernels.rows import aligned, begin_row, block_ratings, padded_prior
 from gramian.kernels.system_solve import solve_system
-from gramian.kernels.tiles import padding, tile_rows
+from gramian.kernels.tiles import tile_rows
 
-__all__ = ["aligned_rows", "fixed", "half_sweep"]
+__all__ = ["aligned_rows", "fixed", "half_sweep", "part_length", "piece_sums"]
 
 Array = npt.NDArray[Any]
 # Systems up to this size are solved W at a time, larger ones one by one: W of them
@@ -49,7 +51,7 @@ LANE_LIMIT = 96
 
 @compiled
 def _build_row(
-    slot: Any, totals: Any, panel: Any, roots: Any,
+    slot: Any, totals: Any, sums: Any, two_parts: Any, panel: Any, roots: Any,
     columns: int, factors: int, biased: bool, prior: Any, row: int,
     indptr: Any, indices: Any, values: Any, offset: float,
     weights: Any, other: Any, precision: Any, linear: Any,
@@ -71,8 +73,8 @@ def _build_row(
             for j in range(factors):
                 slot[c * columns + j] += shared[c, j]
         src, scale = slot, one
-    add_ratings(
-        slot, totals, panel, roots, columns, factors, factors if biased else -1, src, scale,
+    add_row_ratings(
+        slot, totals, sums, two_parts, panel, roots, columns, factors, factors if biased else -1, src, scale,
         other, indices, values, offset, weights, lo, hi,
     )  # fmt: skip
 
@@ -83,13 +85,14 @@ def _half_sweep(
     indptr: Any, indices: Any, values: Any, offset: float,
     weights: Any, other: Any, biased: bool,
     precision: Any, linear: Any, shared: Any, by_count: bool,
-    drawing: bool, seed: int, sweep: int, side: int, spread: float, first_row: int, start: int, stop: int,
+    drawing: bool, seed: int, sweep: int, side: int, spread: float, first_row: int,
+    sums: Any, start: int, stop: int,
 ) -> None:  # fmt: skip
     """Rows ``start`` … ``stop``; see :func:`half_sweep` for the arguments."""
-    unit, height = padding(out), tile_rows(out)
+    height = tile_rows(out)
     size = precision.shape[0]
     factors = size - 1 if biased else size
-    columns = max(1, -(-factors // unit)) * unit
+    columns = padded_columns(out, factors)
     slot_size = columns * columns + 2 * columns
     piece = block_ratings(columns, out.itemsize)
     tolerance = out.dtype.type(2 * np.finfo(out.dtype).eps * (size + 8))
@@ -100,6 +103,7 @@ def _half_sweep(
 
     prior = padded_prior(precision, shared, by_count, factors, columns)
     slots = aligned(together * slot_size, out)
+    two_parts = aligned(2 * part_size(columns, out), out)
     panel = aligned(piece * columns, out)
     roots = aligned(2 * piece, out)
     totals = aligned(2 * together, out)
@@ -116,7 +120,7 @@ def _half_sweep(
         for lane in range(group):
             _build_row(
                 slots[lane * slot_size : (lane + 1) * slot_size], totals[2 * lane : 2 * lane + 2],
-                panel, roots, columns, factors, biased, prior, first + lane, indptr, indices,
+                sums, two_parts, panel, roots, columns, factors, biased, prior, first + lane, indptr, indices,
                 values, offset, weights, other, precision, linear, shared, by_count,
             )  # fmt: skip
         if together == 1:
@@ -178,6 +182,7 @@ def half_sweep(
     shared: Array | None = None,
     draw: tuple[int, int, int] | None = None,
     spread: float = 1.0,
+    sums: Array | None = None,
 ) -> None:
     """Solve rows ``start`` … ``stop`` of one side into ``out``; threads may call it at once on different rows.
 
@@ -200,6 +205,8 @@ def half_sweep(
         draw: ``(seed, sweep, side)``: add a draw from N(0, σ²A⁻¹), whose normals depend on these, the row and
             the column alone.
         spread: σ ≥ 0.
+        sums: Where ``start`` … ``stop`` is one row of more than ``PIECE_RATINGS`` ratings: the sum, in their order
+            and beginning with zeros, of its :func:`piece_sums`, if they are known already.
     """
     dtype = other.dtype
     seed, sweep, side = draw if draw is not None else (0, 0, 0)
@@ -209,5 +216,38 @@ def half_sweep(
         biased, fixed(precision, dtype),
         fixed(np.atleast_2d(np.zeros(len(precision)) if linear is None else linear), dtype),
         fixed(np.empty((0, 0), dtype) if shared is None else shared, dtype),
-        by_count, draw is not None, np.uint64(seed), sweep, side, dtype.type(spread), 0, start, stop,
+        by_count, draw is not None, np.uint64(seed), sweep, side, dtype.type(spread), 0,
+        fixed(np.empty(0, dtype) if sums is None else sums), start, stop,
+    )  # fmt: skip
+
+
+def part_length(other: Array, biased: bool) -> int:
+    """Numbers in the sums of one piece."""
+    return int(part_size(padded_columns(other, other.shape[1] - biased), other))
+
+
+def piece_sums(
+    parts: Array,
+    rows: CSR,
+    other: Array,
+    row: int,
+    first: int,
+    *,
+    biased: bool,
+    offset: float,
+    weights: Array | None = None,
+) -> None:
+    """Sum the pieces ``first``, ``first + 1``, … of one row into ``parts``, as many as it has rows.
+
+    Args:
+        parts: (pieces, :func:`part_length`), of the dtype of ``other``.
+        rows, other, biased, offset, weights: As in :func:`half_sweep`.
+        row: Which row.
+        first: Its first piece wanted.
+    """
+    dtype = other.dtype
+    sum_pieces(
+        parts, biased, fixed(other), fixed(rows.indices), fixed(rows.values), dtype.type(offset),
+        fixed(np.empty(0, dtype) if weights is None else weights, dtype),
+        rows.indptr[row] + first * PIECE_RATINGS, rows.indptr[row + 1],
     )  # fmt: skip
