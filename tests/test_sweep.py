@@ -171,7 +171,7 @@ def test_philox_gives_the_published_answers(counter, key, answer):
 
 def test_normals_equal_their_twin_and_are_normal():
     z = np.empty(40_004)
-    fill_normals(z, 40_000, np.uint64(2**63 + 9), 3, 1, 2**34 + 7)
+    fill_normals(z, 1, 40_000, np.uint64(2**63 + 9), 3, 1, 2**34 + 7)
     z = z[:40_000]
     np.testing.assert_allclose(z[:50], reference.normals(50, 2**63 + 9, 3, 1, 2**34 + 7), atol=1e-12)
     assert abs(z.mean()) < 4 / 200

@@ -192,6 +192,11 @@ class Ratings:
         """μ, the mean of all ratings."""
         return float(np.mean(self.values, dtype=np.float64))
 
+    @cached_property
+    def variance(self) -> float:
+        """s², the mean squared distance of the ratings from μ."""
+        return float(np.var(self.values, dtype=np.float64))
+
     def to_frame(self) -> pl.DataFrame:
         """The rows with their original ids: ``user``, ``item``, ``rating`` and maybe ``time``."""
         columns = [

@@ -8,7 +8,7 @@ from typing import Any
 
 from numba import njit
 
-__all__ = ["compiled"]
+__all__ = ["compiled", "inlined"]
 
 
 def _stamp() -> tuple[float, int]:
@@ -25,12 +25,21 @@ STAMP = _stamp()
 
 
 def compiled(function: Callable[..., Any]) -> Any:
-    """Compile a kernel at its first call; its code is cached on disk, unless no folder can be written to."""
+    """Compile a kernel at its first call; its code is cached on disk, unless no folder can be written to.
+
+    Division is IEEE's: a check for zero in every division would keep loops from being vectorized.
+    """
+    options: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
     try:
-        made = njit(nogil=True, cache=True)(function)
+        made = njit(cache=True, **options)(function)
     except RuntimeError:  # neither the package's folder nor the user's cache can be written to
-        return njit(nogil=True)(function)
+        return njit(**options)(function)
     cache_file: Any = getattr(getattr(made, "_cache", None), "_cache_file", None)
     if hasattr(cache_file, "_source_stamp"):
         cache_file._source_stamp = STAMP
     return made
+
+
+def inlined(function: Callable[..., Any]) -> Any:
+    """Compile a small function into every kernel that calls it, so that the loop around it can be vectorized."""
+    return njit(nogil=True, error_model="numpy", forceinline=True)(function)

@@ -107,7 +107,7 @@ def _half_sweep(
     panel = aligned(piece * columns, out)
     roots = aligned(2 * piece, out)
     totals = aligned(2 * together, out)
-    normals = aligned(size + 4, out)
+    normals = aligned((size + 4) * together, out)
     side_tile = block(out)
     tall = -(-size // side_tile) * side_tile
     ncol, room = max(tall, size + 1), max(columns, tall) + 1
@@ -125,7 +125,7 @@ def _half_sweep(
             )  # fmt: skip
         if together == 1:
             if drawing:
-                fill_normals(normals, size, seed, sweep, side, first_row + first)
+                fill_normals(normals, 1, size, seed, sweep, side, first_row + first)
                 for c in range(size):
                     normals[c] *= spread
             wrong = solve_system(slots, totals, columns, factors, tolerance, biased, normals, work, small)
@@ -137,10 +137,10 @@ def _half_sweep(
         interleave(mat, ncol, slots, totals, slot_size, columns, factors, size, group)
         factor_lanes(mat, ncol, size, tolerance, inverse, bad)
         if drawing:
-            for lane in range(group):
-                fill_normals(normals, size, seed, sweep, side, first_row + first + lane)
-                for c in range(size):
-                    mat[(c * ncol + size) * together + lane] += spread * normals[c]
+            fill_normals(normals, together, size, seed, sweep, side, first_row + first)
+            for c in range(size):
+                for lane in range(together):
+                    mat[(c * ncol + size) * together + lane] += spread * normals[c * together + lane]
         back_lanes(mat, ncol, size, inverse)
         for lane in range(group):
             row = first + lane

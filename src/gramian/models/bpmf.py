@@ -92,7 +92,7 @@ class BPMF(Recipe[BayesianModel]):
         return self.draws // 5 if self.burn_in is None else self.burn_in
 
     def _hyper(self, ratings: Ratings) -> gibbs.Hyperprior:
-        variance = float(np.var(ratings.values, dtype=np.float64)) or 1.0
+        variance = ratings.variance or 1.0
         scale = np.full(self.factors + self.biases, self.prior_scale * variance**0.5)
         scale[self.factors :] = self.prior_scale * variance
         return gibbs.Hyperprior(scale, STRENGTH, 1.0, variance, self.noise_precision)
@@ -102,7 +102,7 @@ class BPMF(Recipe[BayesianModel]):
     def start_chain(self, ratings: Ratings, chain: int) -> gibbs.Chain:
         """The state before the first sweep."""
         K, D = self.factors, self.factors + self.biases
-        variance = float(np.var(ratings.values, dtype=np.float64)) or 1.0
+        variance = ratings.variance or 1.0
         rng = np.random.default_rng([self.seed, chain])
         users, items = np.zeros((ratings.n_users, D), self.dtype), np.zeros((ratings.n_items, D), self.dtype)
         width = variance**0.25 / np.sqrt(K)
@@ -170,7 +170,7 @@ class BPMF(Recipe[BayesianModel]):
 
     def _kept_dtype(self, rows: Array) -> str:
         """float16 only while nothing overflows."""
-        return "float32" if float(np.abs(rows).max(initial=0)) > HALF_MAX else self.keep_dtype
+        return "float32" if max(rows.max(initial=0), -rows.min(initial=0)) > HALF_MAX else self.keep_dtype
 
     def _thin(self, ratings: Ratings, arrays: Arrays, number: int) -> None:
         """Drop kept draws until they fit into memory, every second one each time."""
