@@ -14,7 +14,7 @@ from gramian.persist import written_whole
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["item_map", "learning_curve"]
+__all__ = ["item_map", "learning_curve", "traces"]
 
 TRAIN, VALIDATION, MUTED = "#2563a8", "#c2571a", "#9aa5b1"
 
@@ -79,6 +79,30 @@ def item_map(
     return _finished(figure, path)
 
 
+def traces(
+    values: npt.NDArray[Any], names: list[str], burn_in: int, path: str | os.PathLike[str] | None = None
+) -> Figure:
+    """What each sweep of each chain was at: one panel for each quantity, burn-in shaded.
+
+    Args:
+        values: (sweeps, chains, quantities).
+        names: Of the quantities.
+        burn_in: How many sweeps are burn-in.
+        path: A file to write.
+    """
+    figure, panels = _figure(8.0, 1.35 * len(names) + 0.4, rows=len(names))
+    sweeps = range(1, len(values) + 1)
+    for k, name in enumerate(names):
+        axes = panels[k]
+        axes.plot(sweeps, values[:, :, k], linewidth=0.9, alpha=0.85)
+        if burn_in:
+            axes.axvspan(0.5, burn_in + 0.5, color=MUTED, alpha=0.25, linewidth=0)
+        axes.set_title(name.replace("_", " "), fontsize=8, loc="left", pad=2)
+        axes.tick_params(labelsize=7.5, labelbottom=k == len(names) - 1)
+    panels[-1].set_xlabel("sweep")
+    return _finished(figure, path)
+
+
 def _label(figure: Figure, axes: Any, position: npt.NDArray[Any], label: str, taken: list[Any]) -> None:
     """Write a label where it covers no other one; leave it out where there is no room."""
     short = label if len(label) <= 32 else label[:31] + "…"
@@ -92,17 +116,18 @@ def _label(figure: Figure, axes: Any, position: npt.NDArray[Any], label: str, ta
         text.remove()
 
 
-def _figure(width: float, height: float) -> tuple[Figure, Any]:
-    """A figure apart from pyplot, so that no window or global state is involved."""
+def _figure(width: float, height: float, rows: int = 0) -> tuple[Figure, Any]:
+    """A figure apart from pyplot, so that no window or global state is involved; with an axes, or a list of them."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), dpi=130, layout="constrained")
     FigureCanvasAgg(figure)
-    axes = figure.subplots()
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(alpha=0.25, linewidth=0.6)
-    return figure, axes
+    panels = list(figure.subplots(max(1, rows), 1, squeeze=False)[:, 0])
+    for axes in panels:
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(alpha=0.25, linewidth=0.6)
+    return figure, panels if rows else panels[0]
 
 
 def _finished(figure: Figure, path: str | os.PathLike[str] | None) -> Figure:

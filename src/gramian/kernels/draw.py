@@ -70,7 +70,7 @@ def _sqrt(typingctx: Any, x: types.Float) -> Any:
 
 @inlined
 def _log(x: float) -> float:
-    """log x of a normal number: x = 2ᵉm, m near 1, log m = 2 artanh s with s = (m - 1)/(m + 1)."""
+    """Log x of a normal number: x = 2ᵉm, m near 1, log m = 2 artanh s with s = (m - 1)/(m + 1)."""
     bits = _bits(x)
     m = _from_bits((bits & np.int64(0x000FFFFFFFFFFFFF)) | np.int64(0x3FF0000000000000))
     e = np.float64((bits >> np.int64(52)) - np.int64(1023))

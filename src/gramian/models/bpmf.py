@@ -41,6 +41,7 @@ __all__ = ["BPMF"]
 
 PARTS = ("user_rows", "item_rows", "rest")
 MAP_SWEEPS = 5  # of alternating least squares, before the first draw
+MAP_REGULARIZATION = 3.0  # λ in units of s²: a start of about the width that chains settle at, so burn-in is short
 WATCHED_PAIRS = 1000
 STRENGTH = 2.0  # β₀
 HALF_MAX = 6e4  # beyond, float16 overflows
@@ -108,7 +109,7 @@ class BPMF(Recipe[BayesianModel]):
         width = variance**0.25 / np.sqrt(K)
         users[:, :K] = 0.1 * width * rng.standard_normal((ratings.n_users, K))
         items[:, :K] = width * rng.standard_normal((ratings.n_items, K))
-        prior = gibbs.RowPrior(np.zeros(D), np.diag([12 * variance] * K + [3 * variance] * self.biases))
+        prior = gibbs.RowPrior(np.zeros(D), MAP_REGULARIZATION * variance * np.eye(D))
         if self.init == "map":
             how: dict[str, Any] = {"biased": self.biases, "offset": ratings.global_mean, "n_jobs": self.n_jobs}
             for _ in range(MAP_SWEEPS):

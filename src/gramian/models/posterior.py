@@ -11,6 +11,7 @@ Whoever is unknown has the prior of the side: mean row :math:`m`, covariance :ma
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from functools import cached_property
@@ -25,7 +26,9 @@ from gramian.kernels.csr import CSR
 from gramian.mixture import NormalMixture
 from gramian.models import gibbs
 from gramian.models.base import Array, check_ratings_given
+from gramian.models.diagnostics import as_datatree, diagnostics
 from gramian.models.draws import (
+    TRACED_PAIRS,
     Draw,
     contributions,
     expected_drops,
@@ -34,6 +37,7 @@ from gramian.models.draws import (
     prior_variance,
     redrawn,
     rows_of,
+    trace_names,
 )
 from gramian.models.factor import Explanation, FactorModel, SideSettings
 from gramian.models.folding import FoldingModel, one_row
@@ -44,6 +48,7 @@ from gramian.persist import Arrays
 from gramian.ratings import Ratings
 
 if TYPE_CHECKING:
+    import xarray as xr
     from matplotlib.figure import Figure
 
 __all__ = ["BayesianModel"]
@@ -278,6 +283,29 @@ class BayesianModel(FoldingModel, UncertainModel):
             users, items = np.column_stack([users, b]), np.column_stack([items, c])
         settings = SideSettings(self.biased, local.Penalty(self.draws[-1].users.precision), centred=True)
         return FactorModel(self.recipe, self.ratings, self.history, users, items, self.global_mean, settings)
+
+    @property
+    def trace_names(self) -> list[str]:
+        """What :attr:`traces` follows: see :func:`gramian.models.draws.trace_names`."""
+        return trace_names(self.biased)
+
+    def diagnostics(self) -> pl.DataFrame:
+        """R-hat and effective sample sizes of noise, priors and predictions: has the chain converged?
+
+        See :func:`gramian.models.diagnostics.diagnostics`. Needs the extra ``bayes``.
+        """
+        return diagnostics(self.traces[self.burn_in :], self.trace_names)
+
+    def to_arviz(self) -> xr.DataTree:
+        """The traces after burn-in as ArviZ's DataTree. Needs the extra ``bayes``."""
+        return as_datatree(self.traces[self.burn_in :], self.trace_names)
+
+    def plot_traces(self, path: str | os.PathLike[str] | None = None) -> Figure:
+        """Draw what every sweep was at, burn-in shaded: noise, priors, and two of the predictions."""
+        from gramian.plots import traces
+
+        shown = len(self.trace_names) - TRACED_PAIRS + 2
+        return traces(self.traces[:, :, :shown], self.trace_names[:shown], self.burn_in, path)
 
     def similar_items(self, item: Any, n: int = 10) -> pl.DataFrame:
         """As :meth:`FactorModel.similar_items`, of :attr:`point`."""
