@@ -260,14 +260,25 @@ def test_a_model_that_knows_its_uncertainty_keeps_it(thirds):
     assert plain.calibration(test).spearman is None
 
 
-def test_everything_else_is_as_the_model_does_it(thirds):
-    train, calibration, test = thirds
-    inner = ALS.fit(train)
+@pytest.mark.parametrize("recipe", [ALS, ItemMeans(spread=3.0, draws=7)], ids=lambda recipe: recipe.name)
+def test_predictions_and_recommendations_are_the_models_own(recipe, starred_thirds):
+    train, calibration, test = starred_thirds
+    inner = recipe.fit(train)
     model = gm.conformal(inner, calibration)
     assert isinstance(model, gm.Model)
-    np.testing.assert_array_equal(model.predict(test.users, test.items), inner.predict(test.users, test.items))
+    for clip in (True, False):
+        expected = inner.predict(test.users, test.items, clip=clip)
+        np.testing.assert_array_equal(model.predict(test.users, test.items, clip=clip), expected)
     assert model.evaluate(test) == inner.evaluate(test)
     assert model.recommend(n=4).equals(inner.recommend(n=4))
+    if recipe is not ALS:
+        assert model.recommend(n=1, by="chance")["by"][0] == "chance"
+
+
+def test_everything_else_is_as_the_model_does_it(thirds):
+    train, calibration, _ = thirds
+    inner = ALS.fit(train)
+    model = gm.conformal(inner, calibration)
     item = train.items[0]
     assert model.recommend_for({item: 4.0}, n=3).equals(inner.recommend_for({item: 4.0}, n=3))
     assert model.n_factors == 4

@@ -217,7 +217,7 @@ def calibration(
     if len(values) == 0:
         raise DataError("Nothing is left to measure: no test pair has both a known user and a known item.")
     seen = _forecast(model, users, items, values, every)
-    error = np.abs(values - np.clip(model.score_pairs(users, items), *model.scale))
+    error = np.abs(values - model._predict_codes(users, items, "fallback", clip=True))
     at = every.index(level)
     ranked = spearman(seen.spread, error)
     return Calibration(

@@ -29,6 +29,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import polars as pl
 
 from gramian.errors import DataError, DataWarning, FormatError, ParameterError
 from gramian.evaluate.groups import BY, group_edges, group_names, group_of, training_counts
@@ -81,6 +82,13 @@ class Conformal(Model):
     def arrays(self) -> Arrays:
         """The model's."""
         return self.model.arrays()
+
+    def _predict_codes(self, users: Codes, items: Codes, unknown: str, clip: bool) -> Array:
+        return self.model._predict_codes(users, items, unknown, clip)
+
+    def recommend(self, users: Any = None, n: int = 10, **options: Any) -> pl.DataFrame:
+        """The model's, with its options."""
+        return self.model.recommend(users, n, **options)
 
     def __getattr__(self, name: str) -> Any:
         """What the model has beyond :class:`Model`: ``recommend_for`` and ``explain``, say."""
@@ -243,7 +251,7 @@ def _wrapped(model: Model, scores: Array, ends: Array, edges: Array, by: str | N
 
 def _centre_and_scale(model: Model, users: Codes, items: Codes) -> tuple[Array, Array]:
     """Clipped predictions, and the predictive standard deviations, or ones of a model without."""
-    centre = np.clip(model.score_pairs(users, items).astype(np.float64), *model.scale)
+    centre = model._predict_codes(users, items, "fallback", True).astype(np.float64)
     scale = np.ones(len(users))
     if isinstance(model, UncertainModel):
         for piece, mixture in model.pieces(users, items):
