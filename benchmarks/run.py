@@ -19,6 +19,7 @@ import numpy as np
 
 import gramian as gm
 from accuracy import folds_of, measure, random_splits
+from calibration import bundled_splits, table, u1_split
 from epoch import epoch_times
 
 PAGE = Path(__file__).parent / "README.md"
@@ -87,6 +88,9 @@ if __name__ == "__main__":
         sets["movielens-100k"] = gm.load_dataset("movielens-100k", path=folder)
     write_section("machine", iter([machine()]))
     write_section("epoch", epoch_table(sets))
+    sure = [gm.Baseline(), gm.ALS()]
+    write_section("calibration bundled", table(sure, bundled_splits()))
     write_section("accuracy bundled", accuracy_table(random_splits(bundled)))
     if folder:
+        write_section("calibration u1", table(sure, u1_split(folder)))
         write_section("accuracy folds", accuracy_table(folds_of(folder)))

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
+import polars as pl
 
 import gramian as gm
 from gramian.mixture import NormalMixture
@@ -65,11 +66,18 @@ class ItemMeansModel(UncertainModel):
     def arrays(self):
         return {"means": self.means}
 
+    def _predict_codes(self, users, items, unknown, clip):
+        """The mean of the draws clipped one by one, as a sampler's predictions are."""
+        means = self.predictive_codes(users, items).means
+        predicted = (np.clip(means, *self.scale) if clip else means).mean(axis=0)
+        return np.where((users < 0) | (items < 0), np.nan, predicted) if unknown == "nan" else predicted
+
+    def recommend(self, users=None, n=10, *, by="mean", **options):
+        return super().recommend(users, n, **options).with_columns(by=pl.lit(by))
+
 
 def item_mean_ratings(n_users: int = 120, n_items: int = 60, seed: int = 0, grid: float | None = None) -> gm.Ratings:
     """Ratings from the model itself with σ = 0.8 and τ = 0.5; on a grid, rounded."""
-    import polars as pl
-
     rng = np.random.default_rng(seed)
     users, items = np.nonzero(rng.random((n_users, n_items)) < 0.5)
     values = 3 + 0.5 * rng.standard_normal(n_items)[items] + 0.8 * rng.standard_normal(len(users))

@@ -226,16 +226,8 @@ def test_what_solves_nothing_does_not_start_numba(run: Run, trained: str) -> Non
         ["predict", trained, "pairs.csv"],
         ["recommend", trained, "--user", "15"],
     ]
-    code = (
-        "import sys, gramian.cli\n"
-        "sys.argv[1:] = {words!r}\n"
-        "try: gramian.cli.main()\n"
-        "except SystemExit as stop: assert not stop.code, stop.code\n"
-        "assert 'numba' not in sys.modules and 'matplotlib' not in sys.modules\n"
-    )
     for words in commands:
-        done = subprocess.run([sys.executable, "-c", code.format(words=words)], capture_output=True, text=True)
-        assert done.returncode == 0, (words, done.stderr)
+        without_numba(words)
 
 
 @pytest.mark.skipif(os.name == "nt", reason="sends SIGINT")
@@ -259,3 +251,65 @@ def test_an_interrupt_keeps_the_last_full_epoch_and_resume_goes_on(run: Run, tmp
     assert (resumed.user_rows == whole.user_rows).all()
     assert (resumed.item_rows == whole.item_rows).all()
     assert not (tmp_path / "m.gramian.checkpoint").exists()
+
+
+def test_intervals_and_their_calibration(run: Run, tmp_path: Path) -> None:
+    rest, test = gm.load_dataset("movielens-small").split(0.2, seed=0)
+    train, held_out = rest.split(0.2, seed=0)
+    for name, part in (("train", train), ("held_out", held_out), ("test", test)):
+        part.to_frame().write_parquet(f"{name}.parquet")
+    assert run("fit", "train.parquet", "--factors", "4", "--epochs", "2", "-o", "m.gramian")[0] == 0
+    code, _, err = run(
+        "conformal", "m.gramian", "held_out.parquet", "--by", "popularity", "--groups", "3", "-o", "c.gramian"
+    )
+    assert code == 0
+    assert err.strip() == f"c.gramian: the model of m.gramian with intervals from {len(held_out):,} ratings"
+
+    code, _, err = run("predict", "c.gramian", "test.parquet", "--interval", "0.8", "-o", "out.csv")
+    assert code == 0, err
+    written = pl.read_csv("out.csv")
+    assert written.columns == ["user", "item", "prediction", "lower", "upper"]
+    assert err.count("are unknown to the model") == 1  # once, not for the intervals again
+    held = written.select(pl.lit(test.to_frame()["rating"]).is_between("lower", "upper")).to_series().mean()
+    assert held == pytest.approx(0.8, abs=0.02)
+
+    code, out, _ = run("evaluate", "c.gramian", "test.parquet", "--calibration", "--plot", "c.png")
+    assert code == 0
+    assert "90 % intervals hold" in out
+    assert "popularity" in out
+    assert Path("c.png").read_bytes().startswith(b"\x89PNG")
+    code, out, _ = run("evaluate", "c.gramian", "test.parquet", "--calibration", "--json")
+    assert json.loads(out)["calibration"] == gm.load("c.gramian").calibration(test).to_dict()
+    code, out, _ = run("recommend", "c.gramian", "--rated", "1=5", "-n", "2", "--json")
+    assert len(json.loads(out)) == 2
+
+    Path("pairs.csv").write_text("user,item\n15,1\n")
+    cases = {
+        ("predict", "m.gramian", "pairs.csv", "--interval", "0.9"): "has no intervals of its own",
+        ("predict", "c.gramian", "pairs.csv", "--interval", "90"): "a number in (0, 1); got 90.0",
+        ("evaluate", "m.gramian", "test.parquet", "--calibration"): "conformal",
+        ("evaluate", "c.gramian", "test.parquet", "--plot", "c.png"): "give --calibration",
+        ("conformal", "m.gramian", "train.parquet"): "must be held out",
+        ("conformal", "m.gramian", "held_out.parquet", "--by", "age"): "'activity', 'popularity'",
+    }
+    for words, sentence in cases.items():
+        code, _, err = run(*words)
+        assert code == 2, words
+        assert sentence in err, err
+        assert len(err.strip().splitlines()) == 1
+    without_numba(["predict", "c.gramian", "pairs.csv", "--interval", "0.9"])
+    without_numba(["evaluate", "c.gramian", "test.parquet", "--calibration"])
+    without_numba(["conformal", "m.gramian", "held_out.parquet"])
+
+
+def without_numba(words: list[str]) -> None:
+    """Run a command in a process of its own that must not load Numba or matplotlib."""
+    code = (
+        "import sys, gramian.cli\n"
+        f"sys.argv[1:] = {words!r}\n"
+        "try: gramian.cli.main()\n"
+        "except SystemExit as stop: assert not stop.code, stop.code\n"
+        "assert 'numba' not in sys.modules and 'matplotlib' not in sys.modules\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, (words, done.stderr)

@@ -24,6 +24,10 @@ if TYPE_CHECKING:
     from gramian.data.readers import read_ratings as read_ratings
     from gramian.data.synthetic import synthetic_ratings as synthetic_ratings
     from gramian.errors import *  # noqa: F403
+    from gramian.evaluate.calibration import Calibration as Calibration
+    from gramian.evaluate.calibration import calibration as calibration
+    from gramian.evaluate.conformal import Conformal as Conformal
+    from gramian.evaluate.conformal import conformal as conformal
     from gramian.history import History as History
     from gramian.models.base import Model as Model
     from gramian.models.base import Recipe as Recipe
@@ -37,6 +41,10 @@ _HOMES = {
     "load_dataset": "gramian.data.datasets",
     "check_ratings": "gramian.data.doctor",
     "synthetic_ratings": "gramian.data.synthetic",
+    "Calibration": "gramian.evaluate.calibration",
+    "calibration": "gramian.evaluate.calibration",
+    "Conformal": "gramian.evaluate.conformal",
+    "conformal": "gramian.evaluate.conformal",
     "History": "gramian.history",
     "Model": "gramian.models.base",
     "Recipe": "gramian.models.base",

@@ -12,18 +12,22 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 
 from gramian.console import note
-from gramian.errors import DataWarning, ParameterError
+from gramian.errors import DataWarning, ParameterError, UnknownIdWarning
 from gramian.parameters import check_number
 
 if TYPE_CHECKING:
+    from gramian.evaluate.calibration import Calibration
     from gramian.models.factor import FactorModel
     from gramian.ratings import Ratings
 
 __all__ = [
     "checkpoint_beside",
     "column_choices",
+    "held_out_part",
+    "intervals",
     "item_id",
     "load_model",
+    "measure_intervals",
     "open_source",
     "parse_rated",
     "read_source",
@@ -113,11 +117,45 @@ def read_source(
         return read_ratings(found, **names, separator=separator, duplicates=duplicates)
 
 
+def held_out_part(
+    train: Ratings, validation: str | None, names: dict[str, Any], separator: str | None, duplicates: str
+) -> tuple[Ratings, Ratings | None]:
+    """The training and the validation ratings: a random share of the file, or a file of its own."""
+    if validation is None:
+        return train, None
+    try:
+        share = float(validation)
+    except ValueError:
+        return train, read_source(validation, names, separator, duplicates)
+    return train.split(share, seed=0)
+
+
 def load_model(path: str) -> FactorModel:
     """The model of a file."""
     from gramian.zoo import load
 
     return cast("FactorModel", load(path))
+
+
+def intervals(model: Any, users: Any, items: Any, level: float, unknown: str, clip: bool) -> Any:
+    """The intervals of a model that has some."""
+    from gramian.evaluate.calibration import check_intervals
+
+    check_intervals(model)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UnknownIdWarning)  # the prediction has said it
+        return model.predict_interval(users, items, level, clip=clip, unknown=unknown)
+
+
+def measure_intervals(model: Any, test: Ratings, unknown: str, plot: str | None) -> Calibration:
+    """The calibration of a model's intervals, drawn to a file where one is given."""
+    from gramian.evaluate.calibration import calibration
+
+    measured = calibration(model, test, unknown=unknown)
+    if plot is not None:
+        measured.plot(plot)
+        note(f"{plot}: the calibration")
+    return measured
 
 
 def typed_id(text: str, ids: Any) -> int | str:

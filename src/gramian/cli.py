@@ -14,8 +14,11 @@ import typer
 from gramian.arguments import (
     checkpoint_beside,
     column_choices,
+    held_out_part,
+    intervals,
     item_id,
     load_model,
+    measure_intervals,
     open_source,
     parse_rated,
     read_source,
@@ -26,7 +29,7 @@ from gramian.console import note, print_json, print_table, show_warnings_as_note
 from gramian.errors import GramianError, ParameterError, TrainingWarning
 
 if TYPE_CHECKING:
-    from gramian.ratings import Ratings
+    pass
 
 app = typer.Typer(
     name="gramian",
@@ -166,7 +169,7 @@ def fit(
         from gramian.data.readers import read_items
 
         train = train.with_items(read_items(items, item=items_id, title=items_title))
-    train, held_out = _held_out(train, validation, names, separator, duplicates)
+    train, held_out = held_out_part(train, validation, names, separator, duplicates)
     note(f"{recipe}\n{train}")
     checkpoint = checkpoint_beside(out, resume)
     trained, interrupted = _interruptible(
@@ -188,19 +191,6 @@ def fit(
         sys.exit(130)
 
 
-def _held_out(
-    train: Ratings, validation: str | None, names: dict[str, Any], separator: str | None, duplicates: str
-) -> tuple[Ratings, Ratings | None]:
-    """The training and the validation ratings: a random share of the file, or a file of its own."""
-    if validation is None:
-        return train, None
-    try:
-        share = float(validation)
-    except ValueError:
-        return train, read_source(validation, names, separator, duplicates)
-    return train.split(share, seed=0)
-
-
 def _interruptible(training: Callable[[], Any]) -> tuple[Any, bool]:
     """Run a training; say whether it was interrupted and its model is that of the last full epoch."""
     import warnings
@@ -219,6 +209,8 @@ def evaluate(
     ratings: RatingsPath,
     unknown: Unknown = "fallback",
     clip: Annotated[bool, typer.Option(help="Clip predictions to the scale.")] = True,
+    calibration: Annotated[bool, typer.Option("--calibration", help="Measure the intervals, too.")] = False,
+    plot: Annotated[str | None, typer.Option(help="Draw the calibration to this PNG, SVG or PDF.")] = None,
     user: User = None,
     item: Item = None,
     rating: Rating = None,
@@ -228,20 +220,28 @@ def evaluate(
     json: Json = False,
 ) -> None:
     """Measure a model on ratings it was not trained on."""
+    if plot is not None and not calibration:
+        raise ParameterError("The picture --plot shows the calibration: give --calibration with it.")
     trained = load_model(model)
     test = read_source(ratings, column_choices(user, item, rating, time), separator, duplicates)
     users, items = trained.codes_of(test)
     cold = int(((users < 0) | (items < 0)).sum())
     seen = trained.count_seen(test)
     errors = trained.evaluate(test, unknown=unknown, clip=clip)
+    measured = measure_intervals(trained, test, unknown, plot) if calibration else None
     if json:
-        print_json({**errors, "cold": cold, "seen": seen})
+        more = {} if measured is None else {"calibration": measured.to_dict()}
+        print_json({**errors, "cold": cold, "seen": seen, **more})
         return
     print(
         "  ".join(
             f"{key} {value:.4f}" if isinstance(value, float) else f"{key} {value:,}" for key, value in errors.items()
         )
     )
+    if measured is not None:
+        print(measured)
+        print_table(measured.curve)
+        print_table(measured.groups, f"{100 * measured.level:g} % intervals within groups by training ratings")
     if cold:
         print(f"{cold:,} of {len(test):,} pairs have a user or an item without training ratings.")
     if seen:
@@ -255,6 +255,9 @@ def predict(
     out: Out = None,
     unknown: Unknown = "fallback",
     clip: Annotated[bool, typer.Option(help="Clip predictions to the scale.")] = True,
+    interval: Annotated[
+        float | None, typer.Option(help="Add the ends of intervals of this level, 0.9 say: lower and upper.")
+    ] = None,
     user: User = None,
     item: Item = None,
     separator: Separator = None,
@@ -268,6 +271,9 @@ def predict(
     table = table.select("user", "item")
     predicted = trained.predict(table["user"], table["item"], unknown=unknown, clip=clip)
     made = table.with_columns(prediction=predicted)
+    if interval is not None:
+        ends = intervals(trained, table["user"], table["item"], interval, unknown, clip)
+        made = made.with_columns(lower=ends[:, 0], upper=ends[:, 1])
     if json:
         print_json(made.to_dicts())
     elif out:
@@ -275,6 +281,28 @@ def predict(
         note(f"{out}: {made.height:,} predictions")
     else:
         sys.stdout.write(made.write_csv())
+
+
+@app.command()
+def conformal(
+    model: ModelPath,
+    ratings: RatingsPath,
+    out: Annotated[str, typer.Option("--out", "-o", help="The model file to write.")] = "conformal.gramian",
+    by: Annotated[str | None, typer.Option(help="Calibrate within groups: by activity or popularity.")] = None,
+    groups: Annotated[int, typer.Option(help="How many groups.")] = 4,
+    user: User = None,
+    item: Item = None,
+    rating: Rating = None,
+    time: Time = None,
+    separator: Separator = None,
+    duplicates: Duplicates = "last",
+) -> None:
+    """Give any model intervals with guaranteed coverage, from ratings held out of its training."""
+    from gramian.evaluate.conformal import conformal as calibrate
+
+    held_out = read_source(ratings, column_choices(user, item, rating, time), separator, duplicates)
+    calibrate(load_model(model), held_out, by=by, groups=groups).save(out)
+    note(f"{out}: the model of {model} with intervals from {len(held_out):,} ratings")
 
 
 @app.command()

@@ -14,7 +14,7 @@ from gramian.persist import written_whole
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["item_map", "learning_curve", "traces"]
+__all__ = ["calibration_panels", "interval_bars", "item_map", "learning_curve", "traces"]
 
 TRAIN, VALIDATION, MUTED = "#2563a8", "#c2571a", "#9aa5b1"
 
@@ -103,6 +103,80 @@ def traces(
     return _finished(figure, path)
 
 
+def calibration_panels(measured: dict[str, Any], path: str | os.PathLike[str] | None = None) -> Figure:
+    """Coverage against level, the PIT histogram (where there is one), and coverage and width within groups.
+
+    Args:
+        measured: What :meth:`gramian.Calibration.to_dict` gives.
+        path: A file to write, by its ending PNG, SVG or PDF.
+    """
+    pit, curve = measured["pit"], measured["curve"]
+    figure, axes = _figure(9.0 if pit is None else 12.5, 4.0, 2 if pit is None else 3)
+    levels = [row["level"] for row in curve]
+    covered = [row["coverage"] for row in curve]
+    axes[0].plot([0, 1], [0, 1], color=MUTED, linewidth=1, label="what is promised")
+    axes[0].plot(levels, covered, color=TRAIN, marker="o", markersize=3.5, linewidth=1.6, label="what was seen")
+    axes[0].set(xlabel="level of the interval", ylabel="share of test ratings inside", xlim=(0, 1), ylim=(0, 1))
+    axes[0].legend(frameon=False)
+    if pit is not None:
+        axes[1].bar([(b + 0.5) / len(pit) for b in range(len(pit))], pit, width=0.92 / len(pit), color=TRAIN)
+        axes[1].axhline(1 / len(pit), color=VALIDATION, linewidth=1.2)
+        axes[1].set(xlabel="probability integral transform", ylabel="share of test ratings", xlim=(0, 1))
+        axes[1].set_title("flat where the distributions are calibrated", fontsize=8, loc="left")
+        axes[1].set_axisbelow(True)
+    _group_panel(axes[-1], measured["groups"], measured["level"])
+    return _finished(figure, path)
+
+
+def _group_panel(axes: Any, groups: list[dict[str, Any]], level: float) -> None:
+    """Coverage within groups with two standard errors, the mean width beside each point."""
+    axes.axvline(level, color=MUTED, linewidth=1)
+    for place, row in enumerate(reversed(groups)):
+        color = TRAIN if row["by"] == "activity" else VALIDATION
+        axes.errorbar(row["coverage"], place, xerr=2 * row["error"], color=color, marker="o", markersize=4, capsize=2)
+        axes.annotate(f"±{row['width'] / 2:.2f}", (1.0, place), xycoords=("axes fraction", "data"), xytext=(4, 0),
+                      textcoords="offset points", va="center", fontsize=8, color=color)  # fmt: skip
+    who = {"activity": "user", "popularity": "item"}
+    names = [f"{who[row['by']]}: {row['ratings']}" for row in reversed(groups)]
+    axes.set_yticks(range(len(groups)), names, fontsize=8)
+    axes.set(xlabel=f"share inside the {100 * level:g} % interval", ylim=(-0.6, len(groups) - 0.4))
+    axes.set_title("by training ratings; at the right, half the mean width", fontsize=8, loc="left")
+
+
+def interval_bars(
+    labels: list[str],
+    predicted: npt.NDArray[Any],
+    of_rating: npt.NDArray[Any],
+    of_mean: npt.NDArray[Any],
+    path: str | os.PathLike[str] | None = None,
+    *,
+    level: float = 0.9,
+    actual: npt.NDArray[Any] | None = None,
+) -> Figure:
+    """One row per item: the interval for the rating, and within it the one for the mean.
+
+    Args:
+        labels: (n,), from the top.
+        predicted: (n,), the predictions.
+        of_rating: (n, 2), the ends of the intervals for the rating: where will it fall?
+        of_mean: (n, 2), those for the mean: what does the model believe?
+        path: A file to write, by its ending PNG, SVG or PDF.
+        level: The level of both.
+        actual: (n,), the ratings that were given, NaN where unknown.
+    """
+    figure, axes = _figure(8.0, 1.3 + 0.36 * len(labels))
+    places = range(len(labels))[::-1]
+    axes.hlines(places, *of_rating.T, color=MUTED, linewidth=3, label=f"{100 * level:g} %: the rating")
+    axes.hlines(places, *of_mean.T, color=TRAIN, linewidth=8, label=f"{100 * level:g} %: the mean")
+    axes.plot(predicted, places, "o", color="white", markersize=3.5)
+    if actual is not None:
+        axes.plot(actual, places, "x", color=VALIDATION, markersize=7, markeredgewidth=2, label="the rating given")
+    axes.set_yticks(places, [label if len(label) <= 42 else label[:41] + "…" for label in labels], fontsize=8)
+    axes.set(xlabel="rating", ylim=(-0.7, len(labels) - 0.3))
+    figure.legend(*axes.get_legend_handles_labels(), frameon=False, loc="outside upper right", ncols=3, fontsize=9)
+    return _finished(figure, path)
+
+
 def _label(figure: Figure, axes: Any, position: npt.NDArray[Any], label: str, taken: list[Any]) -> None:
     """Write a label where it covers no other one; leave it out where there is no room."""
     short = label if len(label) <= 32 else label[:31] + "…"
@@ -116,18 +190,18 @@ def _label(figure: Figure, axes: Any, position: npt.NDArray[Any], label: str, ta
         text.remove()
 
 
-def _figure(width: float, height: float, rows: int = 0) -> tuple[Figure, Any]:
-    """A figure apart from pyplot, so that no window or global state is involved; with an axes, or a list of them."""
+def _figure(width: float, height: float, panels: int = 1, rows: int = 1) -> tuple[Figure, Any]:
+    """A figure apart from pyplot, so that no window or global state is involved; its axes, or an array of them."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), dpi=130, layout="constrained")
     FigureCanvasAgg(figure)
-    panels = list(figure.subplots(max(1, rows), 1, squeeze=False)[:, 0])
-    for axes in panels:
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.grid(alpha=0.25, linewidth=0.6)
-    return figure, panels if rows else panels[0]
+    axes = figure.subplots(rows, panels)
+    for one in figure.axes:
+        one.spines[["top", "right"]].set_visible(False)
+        one.grid(alpha=0.25, linewidth=0.6)
+    return figure, axes
 
 
 def _finished(figure: Figure, path: str | os.PathLike[str] | None) -> Figure:

@@ -7,6 +7,7 @@ import os
 from typing import Any
 
 from gramian.errors import FormatError, ParameterError
+from gramian.evaluate.conformal import Conformal
 from gramian.history import History
 from gramian.models.als import ALS as ALS
 from gramian.models.base import Model, Recipe
@@ -44,7 +45,7 @@ def recipe_from_dict(data: dict[str, Any]) -> Recipe[Any]:
 
 
 def load(path: str | os.PathLike[str], *, mmap: bool = False) -> Model:
-    """Read a model that :meth:`Model.save` wrote.
+    """Read a model that :meth:`Model.save` wrote, conformal intervals included.
 
     Args:
         path: The file.
@@ -56,11 +57,12 @@ def load(path: str | os.PathLike[str], *, mmap: bool = False) -> Model:
         FormatError: It is damaged, not a model, or of a newer format.
     """
     arrays, about = read_file(path, mmap=mmap)
-    if about.get("kind") != "model":
+    if about.get("kind") not in ("model", "conformal"):
         raise FormatError(f"The file {str(path)!r} holds a {about.get('kind')}, not a model; load it with resume.")
     parameters = {name.removeprefix("model."): a for name, a in arrays.items() if name.startswith("model.")}
     try:
         recipe = recipe_from_dict(about["recipe"])
     except (ParameterError, KeyError, TypeError) as error:
         raise FormatError(f"The file {str(path)!r} holds a recipe that is not known here: {error}") from None
-    return recipe.model(Ratings.from_arrays(arrays), parameters, History(about["history"]))
+    model = recipe.model(Ratings.from_arrays(arrays), parameters, History(about["history"]))
+    return Conformal.from_content(model, arrays, about) if about["kind"] == "conformal" else model

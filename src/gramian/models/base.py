@@ -397,9 +397,13 @@ class Model(ABC):
         Raises:
             DataError: The file cannot be written; what stood there before is untouched.
         """
+        write_file(path, *self.content())
+
+    def content(self) -> tuple[Arrays, dict[str, Any]]:
+        """What a model file holds: arrays and JSON-able metadata."""
         arrays = {f"model.{name}": array for name, array in self.arrays().items()}
         metadata = {"kind": "model", "recipe": self.recipe.to_dict(), "history": list(self.history)}
-        write_file(path, {**arrays, **self.ratings.to_arrays()}, metadata)
+        return {**arrays, **self.ratings.to_arrays()}, metadata
 
     def plot_history(
         self, path: str | os.PathLike[str] | None = None, *, validation_label: str = "validation"

@@ -11,12 +11,14 @@ A family that keeps S draws of its parameters derives from :class:`UncertainMode
 from __future__ import annotations
 
 import math
+import os
 from abc import abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import polars as pl
 
 from gramian.ids import Codes
 from gramian.mixture import NormalMixture
@@ -24,11 +26,14 @@ from gramian.models.base import Array, Model
 from gramian.parameters import check_choice, check_level, check_number
 from gramian.summary import grid_step
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 __all__ = ["UncertainModel"]
 
 OF = ("rating", "mean")
-# Draws × pairs of one piece: 64 MiB in float64, a few times that at work.
-PIECE_CELLS = 1 << 23
+# Draws × pairs of one piece: 4 MiB in float64, so that a piece at work stays near the caches.
+PIECE_CELLS = 1 << 19
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -77,7 +82,7 @@ class UncertainModel(Model):
         check_choice("of", of, OF, "predict_std")
         user_codes, item_codes = self._pair_codes(users, items, unknown)
         out = np.empty(len(user_codes))
-        for piece, mixture in self._pieces(user_codes, item_codes):
+        for piece, mixture in self.pieces(user_codes, item_codes):
             out[piece] = mixture.std() if of == "rating" else mixture.mean_std()
         return _without_unknown(out, user_codes, item_codes, unknown)
 
@@ -113,7 +118,7 @@ class UncertainModel(Model):
         tail = (1 - check_level("level", level, "predict_interval")) / 2
         user_codes, item_codes = self._pair_codes(users, items, unknown)
         out = np.empty((len(user_codes), 2))
-        for piece, mixture in self._pieces(user_codes, item_codes):
+        for piece, mixture in self.pieces(user_codes, item_codes):
             if of == "rating":
                 out[piece] = np.column_stack([mixture.quantile(tail), mixture.quantile(1 - tail)])
             else:
@@ -149,7 +154,7 @@ class UncertainModel(Model):
         if least <= low or least > high:
             out[:] = least <= low
         else:
-            for piece, mixture in self._pieces(user_codes, item_codes):
+            for piece, mixture in self.pieces(user_codes, item_codes):
                 out[piece] = 1 - mixture.cdf(edge)
         return _without_unknown(out, user_codes, item_codes, unknown)
 
@@ -177,11 +182,43 @@ class UncertainModel(Model):
         which = rng.integers(self.n_draws, size=draws)
         user_codes, item_codes = self._pair_codes(users, items, unknown)
         out = np.empty((draws, len(user_codes)))
-        for piece, mixture in self._pieces(user_codes, item_codes):
+        for piece, mixture in self.pieces(user_codes, item_codes):
             out[:, piece] = mixture.sample(draws, rng, which)
         return _without_unknown(out.T, user_codes, item_codes, unknown).T
 
-    def _pieces(self, users: Codes, items: Codes) -> Iterator[tuple[slice, NormalMixture]]:
+    def plot_intervals(
+        self,
+        user: Any,
+        items: Any,
+        path: str | os.PathLike[str] | None = None,
+        *,
+        level: float = 0.9,
+        actual: Any = None,
+    ) -> Figure:
+        """Draw a user's intervals for some items, that of the rating and within it that of the mean.
+
+        Args:
+            user: A known user.
+            items: Known items, drawn from the top; their titles are shown where known.
+            path: A file to write, by its ending PNG, SVG or PDF.
+            level: The level of both intervals.
+            actual: The ratings that the user gave, one per item, to be marked.
+
+        Raises:
+            UnknownIdError: The user or an item is unknown.
+        """
+        from gramian.plots import interval_bars
+
+        codes = self._codes(self.item_ids, items, "item", "raise")
+        names = self.item_ids.take(codes).cast(pl.String)
+        if self.ratings.titles is not None:
+            names = self.ratings.titles.gather(codes).fill_null(names)
+        of_rating, of_mean = (self.predict_interval(user, items, level, of=of, unknown="raise") for of in OF)
+        predicted = self.predict(user, items)
+        given = None if actual is None else np.asarray(actual, np.float64)
+        return interval_bars(names.to_list(), predicted, of_rating, of_mean, path, level=level, actual=given)
+
+    def pieces(self, users: Codes, items: Codes) -> Iterator[tuple[slice, NormalMixture]]:
         """The pairs in pieces of bounded memory, each with its distributions."""
         size = max(1, PIECE_CELLS // self.n_draws)
         for low in range(0, len(users), size):

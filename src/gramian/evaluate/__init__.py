@@ -1,0 +1,1 @@
+"""What is measured of models beyond the errors: how far their intervals can be trusted."""
