@@ -230,17 +230,17 @@ def test_the_threads_of_blas_change_no_bit(tmp_path):
 
 
 @pytest.mark.parametrize("centre", ["mean", "biases"])
-@pytest.mark.parametrize("shrinkage", [2.0, 5.0])
+@pytest.mark.parametrize("shrinkage", [3.0, 6.0])
 def test_softimpute_ends_where_imputing_and_shrinking_ends(centre, shrinkage, ratings):
-    recipe = gm.SoftImpute(factors=40, shrinkage=shrinkage, centre=centre, epochs=200, dtype="float64")
+    recipe = gm.SoftImpute(factors=40, shrinkage=shrinkage, centre=centre, epochs=300, dtype="float64")
     model = recipe.fit(ratings)
     X, seen = dense_ratings(ratings)
     base = np.full(X.shape, ratings.global_mean)
     if centre == "biases":
         base = model.global_mean + model.user_biases[:, None] + model.item_biases
-    Z = reference.soft_impute(X - base, seen, shrinkage, steps=800)
+    Z = reference.soft_impute(X - base, seen, shrinkage, steps=1500)
     predicted = model.predict(*every_pair(model), clip=False).reshape(X.shape)
-    np.testing.assert_allclose(predicted, base + Z, atol=2e-4)
+    np.testing.assert_allclose(predicted, base + Z, atol=3e-4)
     s = np.linalg.svd(Z, compute_uv=False)
     np.testing.assert_allclose(model.singular_values, s, atol=1e-3)
     objective = 0.5 * np.sum((X - base - Z)[seen] ** 2) + shrinkage * s.sum()

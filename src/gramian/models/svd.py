@@ -71,7 +71,7 @@ class SVD(Recipe["SVDModel"]):
 
     name: ClassVar[str] = "svd"
 
-    factors: int = param(8, "singular values K; for prediction few are best, as nothing is regularized", low=1,
+    factors: int = param(12, "singular values K; for prediction few are best, as nothing is regularized", low=1,
                          high=512)  # fmt: skip
     impute: str = param("biases", "biases: SVD of what mean and biases leave; mean: of the matrix with the items' "
                         "means in its holes; zero: with zeros", choices=("biases", "mean", "zero"))  # fmt: skip
