@@ -48,6 +48,39 @@ MODELS = {
         closed_form=True,
         restless=gm.ALS(factors=8, regularization=0.05, epochs=12),
     ),
+    "svd": Variants(
+        [
+            gm.SVD(factors=4, epochs=3),
+            gm.SVD(factors=3, impute="mean", epochs=3),
+            gm.SVD(factors=4, impute="zero", epochs=3, dtype="float64"),
+            gm.SVD(factors=45, impute="mean", epochs=3, dtype="float64"),
+            gm.SVD(factors=1, bias_regularization=0.0, epochs=4),
+        ],
+        closed_form=True,
+        restless=gm.SVD(factors=4, epochs=3),
+    ),
+    "softimpute": Variants(
+        [
+            gm.SoftImpute(factors=4, shrinkage=2.0, epochs=6, path=2),
+            gm.SoftImpute(factors=4, shrinkage=2.0, epochs=6, centre="mean"),
+            gm.SoftImpute(factors=45, shrinkage=1.0, epochs=4, bias_regularization=0.0, dtype="float64"),
+            gm.SoftImpute(factors=2, shrinkage=0.0, epochs=4, dtype="float64"),
+            gm.SoftImpute(factors=2, shrinkage=1e4, epochs=4),
+        ],
+        closed_form=True,
+        restless=gm.SoftImpute(factors=8, shrinkage=0.05, path=4, epochs=12),
+    ),
+    "pmf": Variants(
+        [
+            gm.PMF(factors=4, epochs=6),
+            gm.PMF(factors=4, epochs=5, noise_std=0.7, prior_precision=4.0, bias_precision=2.0),
+            gm.PMF(factors=3, epochs=5, noise_std=0.7, biases=False, dtype="float64"),
+            gm.PMF(factors=3, epochs=4, estimate="mle", dtype="float64"),
+            gm.PMF(factors=2, epochs=4, prior_precision=3.0, seed=5),
+        ],
+        closed_form=True,
+        restless=gm.PMF(factors=8, noise_std=0.5, prior_precision=0.2, epochs=12),
+    ),
 }  # fmt: skip
 
 
@@ -114,6 +147,8 @@ def other_value(field: dataclasses.Field[Any], value: Any) -> Any:
         return next(choice for choice in about["choices"] if choice != value)
     if isinstance(value, bool):
         return not value
+    if isinstance(value, str):
+        return 1.0
     if value is None:
         return 1 if about["low"] is None or about["low"] <= 1 else about["low"]
     return value + 1

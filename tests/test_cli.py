@@ -94,6 +94,15 @@ def test_fit_evaluate_predict_recommend(run: Run, tmp_path: Path) -> None:
     assert [row["item"] for row in json.loads(out)] == [318]
 
 
+@pytest.mark.parametrize("value", ["estimate", "0.9"])
+def test_a_number_may_be_a_word(run: Run, value: str) -> None:
+    words = ("fit", "movielens-small", "--model", "pmf", "--factors", "2", "--epochs", "2", "--noise-std", value)
+    code, _, err = run(*words)
+    assert code == 0, err
+    recipe = gm.load("model.gramian").recipe
+    assert recipe == gm.PMF(factors=2, epochs=2, noise_std=value if value == "estimate" else 0.9)
+
+
 def test_similar_and_features(run: Run, trained: str) -> None:
     code, out, _ = run("similar", trained, "--item", "toy story (1995)", "-n", "3", "--json")
     assert code == 0
@@ -148,6 +157,8 @@ def test_bad_arguments_get_one_sentence(run: Run, trained: str) -> None:
         ("fit", "movielens-small", "--model", "magic"): "There is no model 'magic'",
         ("fit", "movielens-small", "--model", "baseline", "--factors", "3"): "has no setting 'factors'",
         ("fit", "movielens-small", "--patience", "2"): "needs validation",
+        ("fit", "movielens-small", "--model", "pmf", "--noise-std", "guess"): "or 'estimate'; got 'guess'",
+        ("fit", "movielens-small", "--model", "pmf", "--noise-std", "0"): "or 'estimate'; got 0.0",
         ("fit", "movielens-tiny"): "movielens-tiny",
         ("recommend", trained, "--user", "999999"): "unknown to the model",
         ("recommend", trained): "Say for whom",

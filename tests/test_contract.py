@@ -577,7 +577,7 @@ def test_each_contribution_is_what_the_prediction_would_lose_without_that_rating
     changed = {**own, raised: own[raised] + 1.0}
     effect = (model.fold_in(changed).astype(float) - model.fold_in(own))[:K] @ row[:K]
     contributions = dict(model.explain(user, item).contributions.select("item", "contribution").iter_rows())
-    shift = own[raised] - model.global_mean - float(model.item_biases[model.item_ids.codes(raised)[0]])
+    shift = own[raised] - float(model.item_offsets[model.item_ids.codes(raised)[0]])
     assert contributions[raised] == pytest.approx(effect * shift, abs=2e-4)
 
 
@@ -962,7 +962,8 @@ def test_documented_defaults_and_ranges_are_the_real_ones(recipe, field):
     assert (default is None) <= about["optional"]
     stated = re.findall(rf"``{field.name}=\"?([^\"`]+)\"?``[^.]*?\(?(?:the )?default", kind.__doc__ or "")
     assert all(text == str(default) for text in stated)
-    if about["low"] is not None and default is not None:
+    assert not isinstance(default, str) or default == about["word"] or default in about["choices"]
+    if about["low"] is not None and not isinstance(default, str | None):
         assert about["low"] <= default <= (about["high"] or np.inf)
         assert dataclasses.replace(kind(), **{field.name: about["low"]}) is not None
     if about["choices"] is not None:
@@ -1083,8 +1084,9 @@ def test_a_checkpoint_that_does_not_fit_is_refused(recipe, ratings, parts, text_
     with pytest.warns(gm.TrainingWarning):
         recipe.fit(ratings, checkpoint=path, callback=interrupt_at(2))
     content = path.read_bytes()
-    other = dataclasses.replace(recipe, regularization=recipe.regularization + 1)
-    with pytest.raises(gm.DataError, match=r"of another training: it has regularization .*, not "):
+    field = next(f for f in dataclasses.fields(recipe) if f.name not in ("epochs", "n_jobs", "factors", "biases"))
+    other = dataclasses.replace(recipe, **{field.name: other_value(field, getattr(recipe, field.name))})
+    with pytest.raises(gm.DataError, match=rf"of another training: it has {field.name} .*, not "):
         other.fit(ratings, checkpoint=path, resume=True)
     for table in (parts[0], text_ratings):
         with pytest.raises(gm.DataError, match="made from other ratings"):

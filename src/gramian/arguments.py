@@ -41,9 +41,12 @@ def with_recipe_fields(command: Callable[..., None]) -> Callable[..., None]:
     from gramian.zoo import RECIPES
 
     options: dict[str, tuple[type, list[str], dict[str, None]]] = {}
+    worded = set()
     for name, recipe in sorted(RECIPES.items()):
         for field in dataclasses.fields(recipe):
             kind = {"int": int, "float": float, "bool": bool}.get(str(field.type).split(" ")[0], str)
+            if field.metadata["word"] is not None:
+                worded.add(field.name)
             _, owners, helps = options.setdefault(field.name, (kind, [], {}))
             owners.append(name)
             helps[f"{field.metadata['help']} [default for {name}: {field.default}]"] = None
@@ -53,7 +56,7 @@ def with_recipe_fields(command: Callable[..., None]) -> Callable[..., None]:
             name,
             inspect.Parameter.KEYWORD_ONLY,
             default=None,
-            annotation=Annotated[kind | None, typer.Option(help=f"{'; '.join(helps)} ({', '.join(owners)})")],
+            annotation=_option(kind, f"{'; '.join(helps)} ({', '.join(owners)})", worded=name in worded),
         )
         for name, (kind, owners, helps) in options.items()
     ]
@@ -64,6 +67,20 @@ def with_recipe_fields(command: Callable[..., None]) -> Callable[..., None]:
     command.__signature__ = inspect.Signature([*typed, *made])  # type: ignore[attr-defined]
     command.__annotations__ = {p.name: p.annotation for p in [*typed, *made]}
     return command
+
+
+def _option(kind: type, text: str, *, worded: bool) -> Any:
+    if worded:
+        return Annotated[str | None, typer.Option(help=text, parser=_number_or_word, metavar="NUMBER|WORD")]
+    return Annotated[kind | None, typer.Option(help=text)]
+
+
+def _number_or_word(text: str) -> float | str:
+    """A number where it is one; the recipe says which words it takes."""
+    try:
+        return float(text)
+    except ValueError:
+        return text
 
 
 def _named_models(names: str) -> Any:

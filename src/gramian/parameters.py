@@ -20,6 +20,7 @@ def param(
     high: float | None = None,
     choices: tuple[str, ...] | None = None,
     optional: bool = False,
+    word: str | None = None,
 ) -> Any:
     """A dataclass field with its help text and range, checked by :func:`check_fields`.
 
@@ -30,8 +31,9 @@ def param(
         high: Largest value allowed (inclusive), for numbers.
         choices: The words allowed, for text.
         optional: Whether ``None`` is allowed.
+        word: A word allowed in place of a number, such as ``"estimate"``.
     """
-    about = {"help": help, "low": low, "high": high, "choices": choices, "optional": optional}
+    about = {"help": help, "low": low, "high": high, "choices": choices, "optional": optional, "word": word}
     return dataclasses.field(default=default, metadata=about)
 
 
@@ -41,7 +43,7 @@ def check_fields(recipe: Any) -> None:
     for field in dataclasses.fields(recipe):
         value = getattr(recipe, field.name)
         about = field.metadata
-        if value is None and about["optional"]:
+        if (value is None and about["optional"]) or (isinstance(value, str) and value == about["word"]):
             continue
         if about["choices"] is not None:
             check_choice(field.name, value, about["choices"], owner)
@@ -50,7 +52,9 @@ def check_fields(recipe: Any) -> None:
                 raise ParameterError(_sentence(field.name, owner, "True or False", value))
         else:
             whole = str(field.type).startswith("int")
-            checked = check_number(field.name, value, low=about["low"], high=about["high"], whole=whole, owner=owner)
+            checked = check_number(
+                field.name, value, low=about["low"], high=about["high"], whole=whole, word=about["word"], owner=owner
+            )
             object.__setattr__(recipe, field.name, checked)
 
 
@@ -61,9 +65,10 @@ def check_number(
     low: float | None = None,
     high: float | None = None,
     whole: bool = False,
+    word: str | None = None,
     owner: str,
 ) -> int | float:
-    """Return ``value`` as a plain int or float, or raise ParameterError with its range."""
+    """Return ``value`` as a plain int or float, or raise ParameterError with its range (and the other word allowed)."""
     inside = (
         isinstance(value, numbers.Integral if whole else numbers.Real)
         and value is not True
@@ -75,8 +80,9 @@ def check_number(
     if not inside:
         left = "(-inf" if low is None else f"[{low:g}"
         right = "inf)" if high is None else f"{high:g}]"
-        word = "a whole number" if whole else "a number"
-        raise ParameterError(_sentence(name, owner, f"{word} in {left}, {right}", value))
+        kind = "a whole number" if whole else "a number"
+        other = "" if word is None else f" or {word!r}"
+        raise ParameterError(_sentence(name, owner, f"{kind} in {left}, {right}{other}", value))
     return int(value) if whole else float(value)
 
 

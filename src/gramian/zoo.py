@@ -13,6 +13,9 @@ from gramian.models.als import ALS as ALS
 from gramian.models.base import Model, Recipe
 from gramian.models.baseline import Baseline as Baseline
 from gramian.models.bpmf import BPMF as BPMF
+from gramian.models.pmf import PMF as PMF
+from gramian.models.softimpute import SoftImpute as SoftImpute
+from gramian.models.svd import SVD as SVD
 from gramian.persist import read_file
 from gramian.ratings import Ratings
 

@@ -27,6 +27,7 @@ __all__ = [
     "cg_update",
     "half_sweep",
     "separate_update",
+    "sparse_product",
     "squared_errors",
     "thread_count",
     "update",
@@ -299,6 +300,21 @@ def squared_errors(
 
     _over_blocks(block, rows, other.shape[1], thread_count(n_jobs))
     return float(out.sum())
+
+
+def sparse_product(rows: CSR, other: Array, *, n_jobs: int | None = None) -> Array:
+    """The sparse matrix times ``other``, (columns, K) or (columns,), of the dtype of ``other``."""
+    from gramian.kernels import lanczos, sweep
+
+    out = np.empty((rows.n_rows, *other.shape[1:]), other.dtype)
+    fixed, other = [sweep.fixed(array) for array in rows], sweep.fixed(other)
+    multiply = lanczos.sparse_times if other.ndim == 2 else lanczos.sparse_times_vector
+
+    def block(first: int, last: int) -> None:
+        multiply(*fixed, other, first, last, out)
+
+    _over_blocks(block, rows, max(1, int(np.prod(other.shape[1:]))), thread_count(n_jobs))
+    return out
 
 
 def _blocks(rows: CSR, per_rating: int, per_row: int) -> tuple[list[tuple[int, int]], Array]:

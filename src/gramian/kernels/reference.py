@@ -53,7 +53,9 @@ __all__ = [
     "objective",
     "philox",
     "row_system",
+    "soft_impute",
     "squared_errors",
+    "svd_by_eigen",
 ]
 
 Array = npt.NDArray[Any]
@@ -302,3 +304,45 @@ def explain_row(indices: Array, values: Array, other: Array, target: Array, **sy
     """What each rated item contributes to targetᵀx: the terms of targetᵀA⁻¹Vᵀt, one per rating."""
     V, targets, A, _ = row_system(indices, values, other, **system)
     return (V @ (np.linalg.pinv(A, hermitian=True) @ target.astype(np.float64))) * targets
+
+
+def svd_by_eigen(X: Array) -> tuple[Array, Array, Array]:
+    """The singular value decomposition X = U S Vᵀ by way of eigenvalues: ``(U, s, Vᵀ)``, min(N, M) of each.
+
+    From X = U S Vᵀ follow XᵀX = V S² Vᵀ and XXᵀ = U S² Uᵀ: the two share their eigenvalues, which are the squares of
+    the singular values (the larger of the two matrices has zeros besides), and the eigenvectors are V and U. Each
+    pair of vectors is fixed only up to a common sign, so U is not taken from XXᵀ on its own but as X V S⁻¹.
+    Squaring halves the digits: singular values below some 10⁻⁸ of the first are lost, and their columns of U are
+    completed to an orthonormal set.
+    """
+    X = np.asarray(X, np.float64)
+    if X.shape[0] < X.shape[1]:
+        U, s, Vt = svd_by_eigen(X.T)
+        return Vt.T, s, U.T
+    eigenvalues, V = np.linalg.eigh(X.T @ X)
+    V = V[:, ::-1]
+    s = np.sqrt(np.maximum(eigenvalues[::-1], 0))
+    kept = s > s[0] * np.sqrt(len(X) * np.finfo(np.float64).eps)
+    s = np.where(kept, s, 0.0)
+    U = np.zeros(X.shape)
+    U[:, kept] = X @ V[:, kept] / s[kept]
+    missing = int((~kept).sum())
+    if missing:
+        U[:, ~kept] = np.linalg.qr(np.column_stack([U[:, kept], np.eye(len(X))]))[0][:, kept.sum() :][:, :missing]
+    return U, s, V.T
+
+
+def soft_impute(X: Array, seen: Array, shrinkage: float, steps: int = 1000) -> Array:
+    """Z = S_λ(P_Ω(X) + P_Ω^⊥(Z)), from Z = 0: fill the holes with Z, take λ off every singular value, again.
+
+    Args:
+        X: (N, M); what is not ``seen`` does not matter.
+        seen: Ω, (N, M) of True and False.
+        shrinkage: λ.
+        steps: How often.
+    """
+    Z = np.zeros(X.shape)
+    for _ in range(steps):
+        U, s, Vt = np.linalg.svd(np.where(seen, X, Z), full_matrices=False)
+        Z = (U * np.maximum(s - shrinkage, 0)) @ Vt
+    return Z

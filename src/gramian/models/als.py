@@ -27,7 +27,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -55,16 +55,27 @@ class AlternatingRecipe(Recipe[FactorModel]):
         """What is subtracted from every rating: μ of the training ratings, or 0."""
         return ratings.global_mean if self.side.centred else 0.0
 
-    def sweep(self, ratings: Ratings, other: Array, *, users: bool) -> tuple[Array, int]:
+    def random_items(self, ratings: Ratings, factors: int, seed: int, dtype: str) -> Array:
+        """Item factors from N(0, 1/K), and biases 0, where there are some."""
+        rng = np.random.Generator(np.random.Philox(seed))
+        items = np.zeros((ratings.n_items, factors + self.side.biased), dtype)
+        items[:, :factors] = rng.standard_normal((ratings.n_items, factors)) / np.sqrt(factors)
+        return items
+
+    def sweep(
+        self, ratings: Ratings, other: Array, *, users: bool, side: SideSettings | None = None, **more: Any
+    ) -> tuple[Array, int]:
         """The best rows of one side, given the other; and how many of them had a singular system."""
-        rows, side = (ratings.by_user if users else ratings.by_item), self.side
+        rows, side = (ratings.by_user if users else ratings.by_item), side or self.side
         return local.half_sweep(
-            rows, other, side.penalty, biased=side.biased, offset=self.offset(ratings), n_jobs=side.n_jobs
+            rows, other, side.penalty, biased=side.biased, offset=self.offset(ratings), n_jobs=side.n_jobs, **more
         )
 
-    def record(self, ratings: Ratings, arrays: Arrays, singular: int) -> dict[str, float | int]:
+    def record(
+        self, ratings: Ratings, arrays: Arrays, singular: int, side: SideSettings | None = None
+    ) -> dict[str, float | int]:
         """J, the training RMSE and, where there were some, the singular rows of an epoch."""
-        side = self.side
+        side = side or self.side
         users, items = arrays["user_rows"], arrays["item_rows"]
         squared = local.squared_errors(
             ratings.by_user, users, items, biased=side.biased, offset=self.offset(ratings), n_jobs=side.n_jobs
@@ -134,10 +145,7 @@ class ALS(AlternatingRecipe):
 
     def start(self, ratings: Ratings) -> Arrays:
         """Item factors from N(0, 1/K), biases 0, and the users' best rows for these."""
-        rng = np.random.Generator(np.random.Philox(self.seed))
-        factors = rng.standard_normal((ratings.n_items, self.factors)) / np.sqrt(self.factors)
-        items = np.zeros((ratings.n_items, self.factors + self.biases), self.dtype)
-        items[:, : self.factors] = factors
+        items = self.random_items(ratings, self.factors, self.seed, self.dtype)
         users = np.zeros((ratings.n_users, items.shape[1]), self.dtype)
         return {"user_rows": self._solve(ratings, users, items, users=True)[0], "item_rows": items}
 

@@ -134,6 +134,11 @@ class FactorModel(FoldingModel):
         """c, (M,); zeros where the recipe has no biases."""
         return self.item_rows[:, -1] if self.settings.biased else np.zeros(len(self.item_rows), self.item_rows.dtype)
 
+    @property
+    def item_offsets(self) -> Array:
+        """What is taken from each item's ratings before the factors see them, (M,): μ + c."""
+        return self.item_biases + self.item_rows.dtype.type(self.global_mean)
+
     def arrays(self) -> Arrays:
         """The parameters by name."""
         return {"user_rows": self.user_rows, "item_rows": self.item_rows}
@@ -280,13 +285,7 @@ class FactorModel(FoldingModel):
         """
         i, j = self._one_code(self.user_ids, user, "user"), self._one_code(self.item_ids, item, "item")
         rated, values = self.ratings.by_user.row(i)
-        target = self.item_rows[j].copy()
-        target[self.n_factors :] = 0
-        s = self.settings
-        terms = reference.explain_row(
-            rated, values, self.item_rows, target, biased=s.biased, offset=self.global_mean,
-            precision=s.penalty.precision, by_count=s.penalty.by_count,
-        )  # fmt: skip
+        terms = self._terms(rated, values, j)
         order = np.argsort(-np.abs(terms), kind="stable")
         table = item_table(
             self.item_ids, rated[order], self.ratings.titles, rating=values[order], contribution=terms[order]
@@ -294,6 +293,16 @@ class FactorModel(FoldingModel):
         user_bias, item_bias = float(self.user_biases[i]), float(self.item_biases[j])
         prediction = self.global_mean + user_bias + item_bias + float(terms.sum())
         return Explanation(user, item, prediction, self.global_mean, user_bias, item_bias, table)
+
+    def _terms(self, rated: Array, values: Array, item: int) -> Array:
+        """What each rated item adds to wᵀu of an item."""
+        target = self.item_rows[item].copy()
+        target[self.n_factors :] = 0
+        s = self.settings
+        return reference.explain_row(
+            rated, values, self.item_rows, target, biased=s.biased, offset=self.global_mean,
+            precision=s.penalty.precision, by_count=s.penalty.by_count,
+        )  # fmt: skip
 
     def _need_factors(self) -> None:
         if self.n_factors == 0:
