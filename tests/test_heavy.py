@@ -93,7 +93,7 @@ def test_a_heavy_row_is_never_one_task_and_few_sums_are_held(pools, monkeypatch)
     heavy = [row for row, count in enumerate(COUNTS) if count > PIECE_RATINGS]
     assert sorted(summed) == [(row, p) for row in heavy for p in range(pieces_of(COUNTS[row]))]
     waves = list(local._waves(rows, np.array(heavy), 4))
-    assert [sum(part.count for part in wave) for wave in waves] == [4, 4, 4, 1]
+    assert [sum(part.pieces for part in wave) for wave in waves] == [4, 4, 4, 1]
     assert [part.row for wave in waves for part in wave if part.last] == heavy
 
 

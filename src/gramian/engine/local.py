@@ -121,7 +121,7 @@ class _Part(NamedTuple):
 
     row: int
     first: int
-    count: int
+    pieces: int
     last: bool
 
 
@@ -129,8 +129,12 @@ def _solve_all(
     solve: Callable[..., None], sum_pieces: Callable[..., None], rows: CSR, other: Array, length: int, threads: int
 ) -> None:
     """Solve blocks of light rows; and heavy rows in waves: the sums of their pieces, then their solutions."""
-    per_rating = other.shape[1] ** 2 + RATING_WORK
-    blocks, heavy = _blocks(rows, per_rating, other.shape[1] ** 3 // 3 + ROW_WORK)
+    from gramian.kernels.dual import SMALLEST
+
+    size = other.shape[1]
+    per_rating, per_system = size**2 + RATING_WORK, size**3 // 3
+    few = 2 * rows.counts <= size if size >= SMALLEST else np.False_  # mostly solved by their duals
+    blocks, heavy = _blocks(rows, per_rating, ROW_WORK + np.where(few, 0, per_system))
     tasks: list[Task] = [partial(solve, *block) for block in blocks]
     room = max(2, PARTS_BYTES // (length * other.itemsize))
     sums = np.empty((min(room, sum(map(pieces_of, rows.counts[heavy].tolist()))), length), other.dtype)
@@ -152,11 +156,11 @@ def _solve_all(
             finishing: list[Task] = []
             place = 0
             for part in wave:
-                own = sums[place : place + part.count]
-                for at in range(0, part.count, together):
+                own = sums[place : place + part.pieces]
+                for at in range(0, part.pieces, together):
                     tasks.append(partial(sum_pieces, own[at : at + together], part.row, part.first + at))
                 finishing.append(partial(finish, part, own))
-                place += part.count
+                place += part.pieces
             run(tasks)
             run(finishing)
             tasks = []
@@ -317,9 +321,9 @@ def sparse_product(rows: CSR, other: Array, *, n_jobs: int | None = None) -> Arr
     return out
 
 
-def _blocks(rows: CSR, per_rating: int, per_row: int) -> tuple[list[tuple[int, int]], Array]:
+def _blocks(rows: CSR, per_rating: int, per_row: int | Array) -> tuple[list[tuple[int, int]], Array]:
     """Cut the rows into blocks of about the same work, in multiplications; heavy rows are left out and returned."""
-    costs = per_rating * rows.indptr + per_row * np.arange(rows.n_rows + 1)
+    costs = np.concatenate([[0], np.cumsum(per_rating * rows.counts + per_row)])
     work = float(costs[-1])
     n_blocks = math.ceil(work / min(max(work / BLOCKS, SMALL_BLOCK), LARGE_BLOCK))
     goals = np.linspace(0, work, n_blocks + 1)[1:-1]

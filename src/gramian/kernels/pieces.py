@@ -10,17 +10,10 @@ from typing import Any
 
 from gramian.kernels.compiled import compiled
 from gramian.kernels.csr import PIECE_RATINGS
-from gramian.kernels.rows import add_ratings, aligned, block_ratings
+from gramian.kernels.rows import add_ratings, aligned, block_ratings, padded_columns
 from gramian.kernels.tiles import padding
 
-__all__ = ["add_row_ratings", "padded_columns", "part_size", "sum_pieces"]
-
-
-@compiled
-def padded_columns(like: Any, factors: int) -> int:
-    """Columns of a row's matrix, padded to whole registers."""
-    unit = padding(like)
-    return max(1, -(-factors // unit)) * unit
+__all__ = ["add_row_ratings", "part_size", "sum_pieces"]
 
 
 @compiled

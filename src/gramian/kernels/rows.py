@@ -9,6 +9,7 @@ import numpy as np
 from gramian.kernels.compiled import compiled
 from gramian.kernels.gather import gather, prepare_roots
 from gramian.kernels.gram import add_gramian
+from gramian.kernels.tiles import padding
 
 PANEL_BYTES = 16 * 1024  # a gathered block, a tile of A and what comes next share L1
 
@@ -20,6 +21,13 @@ def aligned(count: int, like: Any) -> Any:
     room = np.zeros(count + 64 // size, like.dtype)
     skip = (-room.ctypes.data % 64) // size
     return room[skip : skip + count]
+
+
+@compiled
+def padded_columns(like: Any, factors: int) -> int:
+    """Columns of a row's matrix, padded to whole registers."""
+    unit = padding(like)
+    return max(1, -(-factors // unit)) * unit
 
 
 @compiled

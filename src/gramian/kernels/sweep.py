@@ -20,7 +20,8 @@ How it is done: :mod:`rows <gramian.kernels.rows>` (for heavy rows through
 (:mod:`gather <gramian.kernels.gather>`) by register tiles (:mod:`gram <gramian.kernels.gram>`,
 :mod:`tiles <gramian.kernels.tiles>`); small systems are solved side by side in the vector lanes
 (:mod:`lane_solve <gramian.kernels.lane_solve>`), large ones one by one
-(:mod:`system_solve <gramian.kernels.system_solve>`). A row's arithmetic does not depend on which rows are solved
+(:mod:`system_solve <gramian.kernels.system_solve>`), or by their duals where ratings are few
+(:mod:`dual <gramian.kernels.dual>`). A row's arithmetic does not depend on which rows are solved
 with it. The plain twin of it all is in :mod:`gramian.kernels.reference`.
 """
 
@@ -34,10 +35,11 @@ import numpy.typing as npt
 from gramian.kernels.compiled import compiled
 from gramian.kernels.csr import CSR, PIECE_RATINGS
 from gramian.kernels.draw import fill_normals
+from gramian.kernels.dual import dual_limit, dual_workspace, solve_dual
 from gramian.kernels.lane_solve import back_lanes, block, factor_lanes, interleave
 from gramian.kernels.lanes import lanes
-from gramian.kernels.pieces import add_row_ratings, padded_columns, part_size, sum_pieces
-from gramian.kernels.rows import aligned, begin_row, block_ratings, padded_prior
+from gramian.kernels.pieces import add_row_ratings, part_size, sum_pieces
+from gramian.kernels.rows import aligned, begin_row, block_ratings, padded_columns, padded_prior
 from gramian.kernels.system_solve import solve_system
 from gramian.kernels.tiles import tile_rows
 
@@ -115,39 +117,54 @@ def _half_sweep(
     inverse, bad = aligned(room * together, out), aligned(together, out)
     work, small = aligned(5 * columns + 1, out), aligned(height * height, out)
 
-    for first in range(start, stop, together):
-        group = min(together, stop - first)
-        for lane in range(group):
+    few = dual_limit(precision, shared, drawing)
+    dual = dual_workspace(max(few, 1), columns, size, out)
+    roots_of_prior = 1 / np.sqrt(np.diag(precision))
+    x, members, group = np.empty(size, out.dtype), np.empty(together, np.int64), 0
+
+    for row in range(start, stop):
+        lo, hi = indptr[row], indptr[row + 1]
+        if hi - lo <= few:
+            status[row] = not solve_dual(
+                x, dual, columns, biased, roots_of_prior, linear[row if linear.shape[0] > 1 else 0],
+                out.dtype.type(max(hi - lo, 1) if by_count else 1), tolerance,
+                other, indices, values, offset, weights, lo, hi,
+            )  # fmt: skip
+            if status[row] == 0:
+                out[row] = x
+        else:
             _build_row(
-                slots[lane * slot_size : (lane + 1) * slot_size], totals[2 * lane : 2 * lane + 2],
-                sums, two_parts, panel, roots, columns, factors, biased, prior, first + lane, indptr, indices,
+                slots[group * slot_size : (group + 1) * slot_size], totals[2 * group : 2 * group + 2],
+                sums, two_parts, panel, roots, columns, factors, biased, prior, row, indptr, indices,
                 values, offset, weights, other, precision, linear, shared, by_count,
             )  # fmt: skip
+            members[group] = row
+            group += 1
+        if group == 0 or (group < together and row < stop - 1):
+            continue
         if together == 1:
             if drawing:
-                fill_normals(normals, 1, size, seed, sweep, side, first_row + first)
+                fill_normals(normals, 1, size, seed, sweep, side, first_row + row)
                 for c in range(size):
                     normals[c] *= spread
-            wrong = solve_system(slots, totals, columns, factors, tolerance, biased, normals, work, small)
-            status[first] = wrong != 0 or indptr[first + 1] - indptr[first] < free
-            if status[first] == 0:
+            bad[0] = solve_system(slots, totals, columns, factors, tolerance, biased, normals, work, small)
+            x[:] = work[4 * columns : 4 * columns + size]
+        else:
+            interleave(mat, ncol, slots, totals, slot_size, columns, factors, size, group)
+            factor_lanes(mat, ncol, size, tolerance, inverse, bad)
+            if drawing:  # then no row took the dual path: the members follow one another
+                fill_normals(normals, together, size, seed, sweep, side, first_row + members[0])
                 for c in range(size):
-                    out[first, c] = work[4 * columns + c]
-            continue
-        interleave(mat, ncol, slots, totals, slot_size, columns, factors, size, group)
-        factor_lanes(mat, ncol, size, tolerance, inverse, bad)
-        if drawing:
-            fill_normals(normals, together, size, seed, sweep, side, first_row + first)
-            for c in range(size):
-                for lane in range(together):
-                    mat[(c * ncol + size) * together + lane] += spread * normals[c * together + lane]
-        back_lanes(mat, ncol, size, inverse)
+                    for lane in range(together):
+                        mat[(c * ncol + size) * together + lane] += spread * normals[c * together + lane]
+            back_lanes(mat, ncol, size, inverse)
         for lane in range(group):
-            row = first + lane
-            status[row] = bad[lane] != 0 or indptr[row + 1] - indptr[row] < free
-            if status[row] == 0:
+            member = members[lane]
+            status[member] = bad[lane] != 0 or indptr[member + 1] - indptr[member] < free
+            if status[member] == 0:
                 for c in range(size):
-                    out[row, c] = mat[(c * ncol + size) * together + lane]
+                    out[member, c] = x[c] if together == 1 else mat[(c * ncol + size) * together + lane]
+        group = 0
 
 
 def fixed(array: Array, dtype: Any = None) -> Array:

@@ -111,22 +111,22 @@ def _finish(
 
 
 @compiled
-def _subtract_above(slot: Any, columns: int, row: int) -> None:
-    """Rows row … row + TILE_ROWS less what the rows above explain of them."""
-    minus = slot.dtype.type(-1.0)
+def update_rows(slot: Any, columns: int, row: int, sign: float, panel: Any, count: int) -> None:
+    """The rows row … row + TILE_ROWS of the matrix gain sign · Σ_{e < count} p_e p_eᵀ, p_e = panel[e·columns :]."""
+    sign = slot.dtype.type(sign)
     width = lanes(slot)
     column = row // width * width
     left = (columns - column) // width
     while left > 0:
         at = row * columns + column
         if left == 1:
-            tile_1(slot, at, slot, at, columns, minus, minus, slot, row, column, columns, row)
+            tile_1(slot, at, slot, at, columns, sign, sign, panel, row, column, columns, count)
             taken = 1
         elif left == 2 or left == 4:
-            tile_2(slot, at, slot, at, columns, minus, minus, slot, row, column, columns, row)
+            tile_2(slot, at, slot, at, columns, sign, sign, panel, row, column, columns, count)
             taken = 2
         else:
-            tile_3(slot, at, slot, at, columns, minus, minus, slot, row, column, columns, row)
+            tile_3(slot, at, slot, at, columns, sign, sign, panel, row, column, columns, count)
             taken = 3
         left -= taken
         column += taken * width
@@ -177,7 +177,7 @@ def factor_system(
     wrong = 0
     width = lanes(slot)
     for row in range(0, columns, height):
-        _subtract_above(slot, columns, row)
+        update_rows(slot, columns, row, -1.0, slot, row)  # less what the rows above explain
         wrong += _triangle(slot, row * columns + row, columns, limits, row, small, inverse)
         for j in range(row // width * width, columns, width):
             _finish(slot, row * columns + j, columns, small, inverse, row)
