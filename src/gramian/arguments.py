@@ -18,6 +18,7 @@ from gramian.parameters import check_number
 if TYPE_CHECKING:
     from gramian.evaluate.calibration import Calibration
     from gramian.models.factor import FactorModel
+    from gramian.models.posterior import BayesianModel
     from gramian.ratings import Ratings
 
 __all__ = [
@@ -28,8 +29,9 @@ __all__ = [
     "item_id",
     "load_model",
     "measure_intervals",
+    "need_draws",
     "open_source",
-    "parse_rated",
+    "rated_items",
     "read_source",
     "typed_id",
     "with_recipe_fields",
@@ -154,6 +156,18 @@ def load_model(path: str) -> FactorModel:
     return cast("FactorModel", load(path))
 
 
+def need_draws(model: Any, what: str) -> BayesianModel:
+    """The model, if it is a posterior; else an error that says what it lacks."""
+    from gramian.models.posterior import BayesianModel
+
+    if not isinstance(model, BayesianModel):
+        name = getattr(model.recipe, "name", "")
+        raise ParameterError(
+            f"A model of {name!r} has no {what}: it keeps no posterior draws; fit one with --model bpmf."
+        )
+    return model
+
+
 def intervals(model: Any, users: Any, items: Any, level: float, unknown: str, clip: bool) -> Any:
     """The intervals of a model that has some."""
     from gramian.evaluate.calibration import check_intervals
@@ -202,7 +216,15 @@ def item_id(model: FactorModel, text: str) -> int | str:
     )
 
 
-def parse_rated(model: FactorModel, text: str) -> tuple[int | str, float]:
+def rated_items(model: Any, rated: list[str]) -> dict[Any, float]:
+    """The ratings that several ITEM=RATING of the command line give."""
+    ratings = dict(_parse_rated(model, text) for text in rated)
+    if len(ratings) < len(rated):
+        raise ParameterError("An item is rated twice: give each item once with --rated.")
+    return ratings
+
+
+def _parse_rated(model: FactorModel, text: str) -> tuple[int | str, float]:
     """An ITEM=RATING of the command line."""
     item, _, rating = text.rpartition("=")
     try:

@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
@@ -19,17 +19,15 @@ from gramian.arguments import (
     item_id,
     load_model,
     measure_intervals,
+    need_draws,
     open_source,
-    parse_rated,
+    rated_items,
     read_source,
     typed_id,
     with_recipe_fields,
 )
 from gramian.console import note, print_json, print_table, show_warnings_as_notes, write_table
 from gramian.errors import GramianError, ParameterError, TrainingWarning
-
-if TYPE_CHECKING:
-    pass
 
 app = typer.Typer(
     name="gramian",
@@ -316,6 +314,11 @@ def recommend(
     among: Annotated[list[str] | None, typer.Option(help="A candidate item; may be given several times.")] = None,
     n: Count = 10,
     seen: Annotated[bool, typer.Option("--seen", help="Items that the user rated, too.")] = False,
+    by: Annotated[
+        str | None, typer.Option(help="Models that know how sure they are: mean, lower (what is safe) or thompson.")
+    ] = None,
+    level: Annotated[float, typer.Option(help="The level of the interval, for --by lower.")] = 0.9,
+    seed: Annotated[int, typer.Option(help="Which draw, for --by thompson.")] = 0,
     unknown: Unknown = "raise",
     out: Out = None,
     json: Json = False,
@@ -324,16 +327,51 @@ def recommend(
     if (bool(user), everyone, bool(rated)).count(True) != 1:
         raise ParameterError("Say for whom to recommend: one of --user ID, --all, or --rated ITEM=RATING.")
     trained = load_model(model)
-    candidates = [item_id(trained, text) for text in among] if among else None
+    how: dict[str, Any] = {"exclude_seen": not seen, "unknown": unknown}
+    how["among"] = [item_id(trained, text) for text in among] if among else None
+    if by is not None:
+        need_draws(trained, "other order of recommendations")
+        how |= {"by": by, "level": level, "seed": seed}
     if rated:
-        ratings = dict(parse_rated(trained, text) for text in rated)
-        if len(ratings) < len(rated):
-            raise ParameterError("An item is rated twice: give each item once with --rated.")
-        table = trained.recommend_for(ratings, n, exclude_seen=not seen, among=candidates, unknown=unknown)
+        table = trained.recommend_for(rated_items(trained, rated), n, **how)
     else:
         ids = [typed_id(text, trained.user_ids) for text in user] if user else None
-        table = trained.recommend(ids, n, exclude_seen=not seen, among=candidates, unknown=unknown)
+        table = trained.recommend(ids, n, **how)
     _give(table, out, json)
+
+
+@app.command()
+def ask(
+    model: ModelPath,
+    user: Annotated[str | None, typer.Option(help="A user id.")] = None,
+    rated: Annotated[
+        list[str] | None, typer.Option("--rated", metavar="ITEM=RATING", help="Somebody new, who rated this.")
+    ] = None,
+    n: Count = 10,
+    out: Out = None,
+    json: Json = False,
+) -> None:
+    """Show which items' ratings would tell most about a user, or (by default) about somebody new."""
+    if user is not None and rated:
+        raise ParameterError("Say whom to ask: --user ID or --rated ITEM=RATING, not both.")
+    trained = need_draws(load_model(model), "items to ask for")
+    whom = typed_id(user, trained.user_ids) if user is not None else rated_items(trained, rated or [])
+    _give(trained.ask_next(whom, n), out, json)
+
+
+@app.command()
+def diagnose(
+    model: ModelPath,
+    plot: Annotated[str | None, typer.Option(help="Draw the traces to this PNG, SVG or PDF.")] = None,
+    out: Out = None,
+    json: Json = False,
+) -> None:
+    """Show whether the chains of a Bayesian model have converged: R-hat and effective sample sizes."""
+    trained = need_draws(load_model(model), "chains")
+    if plot is not None:
+        trained.plot_traces(plot)
+        note(f"{plot}: the traces")
+    _give(trained.diagnostics(), out, json)
 
 
 @app.command()

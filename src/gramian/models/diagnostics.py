@@ -45,6 +45,9 @@ def diagnostics(traces: Array, names: list[str]) -> pl.DataFrame:
         )
     where: dict[str, Any] = {"chain_axis": 0, "draw_axis": 1}
     chains = np.swapaxes(traces, 0, 1)
+    if len(chains) == 1:
+        half = len(traces) // 2
+        chains = np.stack([chains[0, -2 * half : -half], chains[0, -half:]])
     return pl.DataFrame(
         {
             "quantity": names,

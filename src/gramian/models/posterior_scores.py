@@ -1,0 +1,235 @@
+r"""A factor model that is a posterior: not one W and U, but S draws of them, each as probable as the next.
+
+Draw *s* predicts :math:`m_s = \mu + b_i + c_j + w_i^\top u_j` and says that a rating is :math:`N(m_s,
+\alpha_s^{-1})`. Averages over the draws are the posterior predictive distribution: its mean is the prediction, its
+spread says how sure that is. A prediction is the mean of the draws' predictions *clipped to the scale*
+(``clip=True``), or of the free ones; scores for recommending are free.
+
+Whoever is unknown has the prior of the side: mean row :math:`m`, covariance :math:`\Lambda^{-1}`, per draw.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+
+from gramian.ids import Codes
+from gramian.kernels.csr import CSR
+from gramian.mixture import NormalMixture
+from gramian.models import gibbs
+from gramian.models.base import Array
+from gramian.models.draws import Draw, packed, prior_variance, rows_of
+from gramian.models.folding import FoldingModel, one_row
+from gramian.models.uncertain import UncertainModel
+from gramian.parameters import check_choice, check_level, check_number
+from gramian.persist import Arrays
+
+__all__ = ["Posterior", "ordered"]
+
+ORDERS = ("mean", "lower", "thompson")
+FOLDING = 2**31  # draws of new rows have counters of their own: no sweep of a training has these numbers
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Posterior(FoldingModel, UncertainModel):
+    """Draws from the posterior of a Bayesian factor model, and the scores that they give.
+
+    Attributes:
+        draws: The kept draws, oldest first.
+        global_mean: μ, subtracted from every rating.
+        biased: Whether the last of the D columns of a row is a bias.
+        traces: (sweeps, chains, number of :attr:`trace_names`), what each sweep of each chain was at, burn-in
+            included.
+        burn_in: How many of these sweeps were burn-in.
+    """
+
+    draws: tuple[Draw, ...]
+    global_mean: float
+    biased: bool
+    traces: Array
+    burn_in: int
+
+    def arrays(self) -> Arrays:
+        """The parameters by name."""
+        made: Arrays = {"traces": self.traces, "offset": np.array([self.global_mean])}
+        for s, draw in enumerate(self.draws):
+            names = (f"draw{s:05d}.{part}" for part in ("user_rows", "item_rows", "rest"))
+            made |= dict(zip(names, packed(draw), strict=True))
+        return made
+
+    @property
+    def n_draws(self) -> int:
+        """S, how many draws are kept."""
+        return len(self.draws)
+
+    @property
+    def n_factors(self) -> int:
+        """K."""
+        return self.draws[0].item_rows.shape[1] - self.biased
+
+    @property
+    def noise_std(self) -> float:
+        """The posterior mean of σ = α^-½, the noise of one rating, in units of the rating."""
+        return float(np.mean([draw.noise_precision**-0.5 for draw in self.draws]))
+
+    # ---- scoring --------------------------------------------------------------------------------
+
+    def _each_draw(self, users: Codes, items: Codes) -> Iterator[Array]:
+        """What every draw predicts for pairs of codes, float32, pair by pair."""
+        for draw in self.draws:
+            u, v = rows_of(draw.user_rows, users, draw.users), rows_of(draw.item_rows, items, draw.items)
+            yield self._products(u, v)
+
+    def _products(self, users: Array, items: Array) -> Array:
+        """μ + b + c + wᵀu of pairs of rows: a sum over K whose rounding does not depend on the other pairs."""
+        K = self.n_factors
+        scores: Array = np.einsum("pk,pk->p", users[:, :K], items[:, :K])
+        if self.biased:
+            scores += users[:, K] + items[:, K]
+        return scores + np.float32(self.global_mean)
+
+    def _pairs(self, users: Codes, items: Codes, clip: bool) -> Array:
+        """Mean of the draws' predictions of pairs of codes, in pieces of bounded memory."""
+        out = np.zeros(len(users))
+        for low in range(0, len(users), 1 << 16):
+            piece = slice(low, low + (1 << 16))
+            for scores in self._each_draw(users[piece], items[piece]):
+                out[piece] += np.clip(scores, *self.scale) if clip else scores
+        return out / self.n_draws
+
+    def _predict_codes(self, users: Codes, items: Codes, unknown: str, clip: bool) -> Array:
+        predicted = self._pairs(users, items, clip)
+        if clip:  # the mean of numbers on the scale may leave it by a rounding error
+            np.clip(predicted, *self.scale, out=predicted)
+        if unknown == "nan":
+            predicted[(users < 0) | (items < 0)] = np.nan
+        return predicted
+
+    def score_pairs(self, users: Codes, items: Codes) -> Array:
+        """Posterior means of pairs of codes, free; an unknown side counts as the mean of its prior."""
+        return self._pairs(users, items, clip=False)
+
+    def score_block(self, users: Codes) -> Array:
+        """The same for all items of some users, by one matrix product per draw."""
+        total = np.zeros((len(users), self.ratings.n_items), np.float32)
+        for draw in self.draws:
+            total += self._block(draw, users)
+        return total / np.float32(self.n_draws)
+
+    def _block(self, draw: Draw, users: Codes) -> Array:
+        return self._all_items(draw, rows_of(draw.user_rows, users, draw.users))
+
+    def _all_items(self, draw: Draw, rows: Array) -> Array:
+        """(rows, M): what a draw predicts for every item."""
+        K, items = self.n_factors, draw.item_rows.astype(np.float32)
+        scores: Array = rows[:, :K] @ items[:, :K].T + np.float32(self.global_mean)
+        return scores + rows[:, K:] + items[:, K] if self.biased else scores
+
+    def predictive_codes(self, users: Codes, items: Codes) -> NormalMixture:
+        """One normal per draw; a pair with an unknown side has that side's prior covariance as well."""
+        means = np.stack(list(self._each_draw(users, items)))
+        noise = np.array([draw.noise_precision for draw in self.draws])[:, None] ** -1
+        strange = np.flatnonzero((users < 0) | (items < 0))
+        if len(strange) == 0:
+            return NormalMixture(means, np.sqrt(noise))
+        variance = np.broadcast_to(noise, means.shape).copy()
+        for s, draw in enumerate(self.draws):
+            variance[s, strange] += prior_variance(draw, users[strange], items[strange], self.biased)
+        return NormalMixture(means, np.sqrt(variance))
+
+    # ---- somebody new ---------------------------------------------------------------------------
+
+    def fold_in(self, ratings: Mapping[Any, float], *, unknown: str = "fallback") -> Array:
+        """(S, D): the row of a user with these ratings, drawn given each kept draw; without ratings, the prior's.
+
+        The same ratings give the same draws.
+        """
+        items, values = self._given(ratings, unknown)
+        return self._fold(one_row(np.arange(len(items), dtype=np.int32), values), items)
+
+    def _fold(self, row: CSR, items: Codes) -> Array:
+        out = np.empty((self.n_draws, self.draws[0].item_rows.shape[1]), np.float32)
+        for s, draw in enumerate(self.draws):
+            key = (self._setting("seed"), FOLDING + s, gibbs.USERS)
+            other = draw.item_rows[items].astype(np.float32)
+            how: dict[str, Any] = {"biased": self.biased, "offset": self.global_mean, "n_jobs": 1}
+            out[s] = gibbs.draw_rows(row, other, draw.users, draw.noise_precision, key, **how)[0][0]
+        return out
+
+    def _scores_of(self, row: Array) -> Array:
+        parts = [self._all_items(draw, row[s : s + 1])[0] for s, draw in enumerate(self.draws)]
+        return np.asarray(np.mean(parts, axis=0, dtype=np.float64))
+
+    def _setting(self, name: str) -> Any:
+        return getattr(self.recipe, name, 0 if name == "seed" else None)
+
+
+def ordered(model: Posterior, by: str, level: float, seed: int, owner: str) -> Posterior:
+    """The same draws with the scores that ``by`` asks for; ``owner`` is named in errors."""
+    check_choice("by", by, ORDERS, owner)
+    own = {field.name: getattr(model, field.name) for field in fields(Posterior)}
+    if by == "lower":
+        return _ByLowerBound(**own, level=check_level("level", level, owner))
+    if by == "thompson":
+        check_number("seed", seed, low=0, whole=True, owner=owner)
+        rng = np.random.default_rng(seed)
+        return _ByOneDraw(**own, which=rng.integers(model.n_draws, size=model.ratings.n_users + 1))
+    return Posterior(**own)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class _ByLowerBound(Posterior):
+    """Scores are lower ends of the interval of the mean, by its normal approximation."""
+
+    level: float
+
+    def score_pairs(self, users: Codes, items: Codes) -> Array:
+        return self._lower(self._each_draw(users, items))
+
+    def score_block(self, users: Codes) -> Array:
+        return self._lower(self._block(draw, users) for draw in self.draws)
+
+    def _scores_of(self, row: Array) -> Array:
+        return self._lower(self._all_items(draw, row[s : s + 1])[0] for s, draw in enumerate(self.draws))
+
+    def _lower(self, scores: Iterable[Array]) -> Array:
+        from scipy.special import ndtri
+
+        total: Any = 0.0
+        squares: Any = 0.0
+        for score in scores:  # about the mean rating, so that squares lose no digits
+            away = score.astype(np.float64) - self.global_mean
+            total, squares = total + away, squares + away * away
+        mean = total / self.n_draws
+        std = np.sqrt(np.maximum(squares / self.n_draws - mean * mean, 0))
+        return np.asarray(self.global_mean + mean - ndtri((1 + self.level) / 2) * std)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class _ByOneDraw(Posterior):
+    """Scores of each user are those of one draw; ``which`` has one for every user and, last, for anybody else."""
+
+    which: Array
+
+    def score_pairs(self, users: Codes, items: Codes) -> Array:
+        out = np.empty(len(users))
+        for s in np.unique(self.which[users]):
+            own, draw = self.which[users] == s, self.draws[s]
+            out[own] = self._products(
+                rows_of(draw.user_rows, users[own], draw.users), rows_of(draw.item_rows, items[own], draw.items)
+            )
+        return out
+
+    def score_block(self, users: Codes) -> Array:
+        out = np.empty((len(users), self.ratings.n_items), np.float32)
+        for s in np.unique(self.which[users]):
+            own = self.which[users] == s
+            out[own] = self._block(self.draws[s], users[own])
+        return out
+
+    def _scores_of(self, row: Array) -> Array:
+        s = self.which[-1]
+        return self._all_items(self.draws[s], row[s : s + 1])[0].astype(np.float64)
