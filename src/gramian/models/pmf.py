@@ -36,7 +36,7 @@ since a fit to one value of U knows nothing of U's own uncertainty. So α is the
 of noise σ, at random places (Candès & Plan 2010), and :math:`\lambda = \sigma^2\alpha` is what MAP takes off every
 singular value (:mod:`gramian.models.softimpute`).
 
-Against collapse, σ is never below a thousandth of the ratings' standard deviation (nor 10⁻⁶), and λ_b never above n.
+Against collapse, σ is never below a thousandth of the ratings' standard deviation, and λ_b never above n.
 Under ``"mle"`` σ² is the mean squared residual of the fitted rows, as maximum likelihood has it.
 
 Sources: Salakhutdinov & Mnih 2007; Candès & Plan 2010.
@@ -204,8 +204,8 @@ class PMF(AlternatingRecipe):
 
 
 def _noise_floor(ratings: Ratings, noise: float) -> float:
-    """σ, but at least a thousandth of the ratings' standard deviation, and 10⁻⁶."""
-    return max(noise, 1e-3 * float(np.std(ratings.values, dtype=np.float64)), 1e-6)
+    """σ, but at least a thousandth of the ratings' standard deviation; 10⁻⁶ where that is 0."""
+    return max(noise, 1e-3 * float(np.std(ratings.values, dtype=np.float64)) or 1e-6)
 
 
 def _noise_precision(ratings: Ratings, noise: float) -> float:
