@@ -22,6 +22,8 @@ class Variants(NamedTuple):
     closed_form: bool
     # Small settings under which every field can show an effect (it overfits, so that patience can end it early).
     restless: Recipe[Any]
+    # Whether a clipped prediction is the mean of many clipped ones, and not the free prediction clipped.
+    clips_each_draw: bool = False
 
 
 MODELS = {
@@ -81,6 +83,16 @@ MODELS = {
         closed_form=True,
         restless=gm.PMF(factors=8, noise_std=0.5, prior_precision=0.2, epochs=12),
     ),
+    "bpmf": Variants(
+        [
+            gm.BPMF(factors=3, draws=8, burn_in=3),
+            gm.BPMF(factors=2, draws=6, burn_in=2, chains=2, biases=False, keep_dtype="float32", init="cold"),
+            gm.BPMF(factors=4, draws=5, burn_in=0, dtype="float64", noise_precision=2.0, seed=7),
+        ],
+        closed_form=False,
+        restless=gm.BPMF(factors=2, draws=20, burn_in=2, memory=0.0),
+        clips_each_draw=True,
+    ),
 }  # fmt: skip
 
 
@@ -89,6 +101,12 @@ def label(recipe: Recipe[Any]) -> str:
     plain = {field.name: field.default for field in dataclasses.fields(recipe)}
     fields = {name: value for name, value in dataclasses.asdict(recipe).items() if value != plain[name]}
     return "-".join([recipe.name, *(f"{name}={value}" for name, value in fields.items())])
+
+
+def shorter(recipe: Recipe[Any], epochs: int) -> Recipe[Any]:
+    """The same training with so many epochs, and without burn-in, which may not be longer than they."""
+    fields = {recipe.length_field: epochs} | ({"burn_in": 0} if hasattr(recipe, "burn_in") else {})
+    return dataclasses.replace(recipe, **fields)
 
 
 EVERY = [recipe for variants in MODELS.values() for recipe in variants.recipes]

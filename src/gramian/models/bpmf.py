@@ -26,12 +26,21 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from gramian.errors import DivergenceError, FormatError, ParameterError
+from gramian.errors import DivergenceError, ParameterError
 from gramian.history import History
 from gramian.ids import Codes
 from gramian.models import gibbs
 from gramian.models.base import Array, Epoch, Recipe
-from gramian.models.draws import TRACED_PAIRS, Draw, check_arrays, packed, trace_names, trace_scalars, unpacked
+from gramian.models.draws import (
+    TRACED_PAIRS,
+    Draw,
+    check_arrays,
+    check_draws,
+    packed,
+    trace_names,
+    trace_scalars,
+    unpacked,
+)
 from gramian.models.posterior import BayesianModel
 from gramian.parameters import param
 from gramian.persist import Arrays
@@ -269,8 +278,7 @@ class BPMF(Recipe[BayesianModel]):
             wanted |= {f"draw{s:05d}.{part}": shape for part, shape in zip(PARTS, shapes, strict=True)}
         check_arrays(self.name, arrays, wanted)
         draws = [unpacked(*(arrays[f"draw{s:05d}.{part}"] for part in PARTS)) for s in range(count)]
-        if any(draw.noise_precision <= 0 for draw in draws):
-            raise FormatError("The noise precisions of bpmf are not all positive; use another copy of the file.")
+        check_draws(self.name, draws)
         mean = float(arrays["offset"][0])
         return BayesianModel(self, ratings, history, tuple(draws), mean, self.biases, arrays["traces"], self.dropped)
 

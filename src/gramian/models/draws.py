@@ -15,8 +15,8 @@ from gramian.models.base import Array
 from gramian.persist import Arrays
 
 __all__ = [
-    "TRACED_PAIRS", "Draw", "check_arrays", "contributions", "expected_drops", "mean_directions", "packed",
-    "prior_variance", "redrawn", "rows_of", "trace_names", "trace_scalars", "unpacked", "user_given",
+    "TRACED_PAIRS", "Draw", "check_arrays", "check_draws", "contributions", "expected_drops", "mean_directions",
+    "packed", "prior_variance", "redrawn", "rows_of", "trace_names", "trace_scalars", "unpacked", "user_given",
 ]  # fmt: skip
 
 TRACED_PAIRS = 10  # predictions that are followed through every sweep
@@ -84,6 +84,21 @@ def check_arrays(name: str, arrays: Arrays, shapes: dict[str, tuple[int, ...]]) 
                 f"The parameter {key!r} of {name} does not fit: found {array.dtype} of shape {array.shape} for finite "
                 f"numbers of shape {shape}; use another copy of the file."
             )
+
+
+def check_draws(name: str, draws: Sequence[Draw]) -> None:
+    """Raise FormatError unless there is a draw, all noise precisions are positive, and those of the rows definite."""
+    sound = len(draws) > 0 and all(draw.noise_precision > 0 for draw in draws)
+    try:  # a Cholesky factorization, unlike eigenvalues, does not mind columns of very different size
+        for draw in draws:
+            np.linalg.cholesky(np.array([draw.users.precision, draw.items.precision]))
+    except np.linalg.LinAlgError:
+        sound = False
+    if not sound:
+        raise FormatError(
+            f"The draws of {name} do not fit: there are none, or a noise precision or one of the rows is not "
+            "positive; use another copy of the file."
+        )
 
 
 def rows_of(rows: Array, codes: Codes, prior: gibbs.RowPrior) -> Array:
