@@ -75,19 +75,25 @@ def _interpreter(peer: Peer) -> Path:
         return Path(sys.executable)
     home = HOME / peer.packages[0]
     python, done = home / "bin" / "python", home / "done"
-    if not done.exists():
-        print(f"installing {' '.join(peer.packages)} …", file=sys.stderr, flush=True)
+    wanted = " ".join(peer.packages)
+    if not done.exists() or done.read_text() != wanted:
+        print(f"installing {wanted} …", file=sys.stderr, flush=True)
         quiet = {"capture_output": True, "text": True, "check": True}
         subprocess.run([sys.executable, "-m", "venv", str(home)], **quiet)  # type: ignore[call-overload]
         subprocess.run([str(python), "-m", "pip", "install", "--quiet", *peer.packages], **quiet)  # type: ignore[call-overload]
-        done.write_text(" ".join(peer.packages))
+        done.write_text(wanted)
     return python
 
 
-def write_ratings(folder: Path, ratings: gm.Ratings) -> None:
-    """The ratings as arrays that every peer can load (codes from 0, ordered by user), and as Parquet for Spark."""
+def write_columns(folder: Path, users: Any, items: Any, values: Any) -> None:
+    """Codes from 0 and ratings, as arrays that every peer can load, and as Parquet for Spark."""
     folder.mkdir(parents=True, exist_ok=True)
-    table = pl.DataFrame({"user": ratings.user_codes, "item": ratings.item_codes, "rating": ratings.values})
+    table = pl.DataFrame({"user": users, "item": items, "rating": values})
     for column in table:
         np.save(folder / f"{column.name}.npy", column.to_numpy())
     table.write_parquet(folder / "ratings.parquet")
+
+
+def write_ratings(folder: Path, ratings: gm.Ratings) -> None:
+    """All ratings, ordered by user."""
+    write_columns(folder, ratings.user_codes, ratings.item_codes, ratings.values)

@@ -29,6 +29,15 @@ def arguments(*flags: str) -> argparse.Namespace:
     return parser.parse_args()
 
 
+def sampling_arguments() -> argparse.Namespace:
+    """The folder with the parts ``train`` and ``test``, the number of factors, and the sweeps."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("folder", type=Path)
+    for name in ("factors", "burn_in", "draws"):
+        parser.add_argument(name, type=int)
+    return parser.parse_args()
+
+
 def load(folder: Path) -> Columns:
     """User codes, item codes and ratings, ordered by user."""
     users, items, values = (np.load(folder / f"{name}.npy") for name in ("user", "item", "rating"))
@@ -41,6 +50,18 @@ def load_csr(folder: Path) -> Any:
 
     users, items, values = load(folder)
     return csr_matrix((values, (users, items)))
+
+
+def load_parts(folder: Path) -> tuple[Columns, Columns, tuple[int, int]]:
+    """The training and the test ratings, whose codes belong together, and how many users and items there are."""
+    train, test = load(folder / "train"), load(folder / "test")
+    return train, test, (max(train[0].max(), test[0].max()) + 1, max(train[1].max(), test[1].max()) + 1)
+
+
+def clipped_rmse(train: Columns, test: Columns, predicted: Any) -> float:
+    """The error of predictions cut off at the ends of the scale."""
+    cut = np.clip(predicted, train[2].min(), train[2].max())
+    return float(np.sqrt(np.mean((cut - test[2]) ** 2)))
 
 
 def measured(iterate: Callable[[], float | None]) -> list[float]:
