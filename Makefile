@@ -19,9 +19,19 @@ check: $(VENV)/dev
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/codespell
 
+# Two variables that some machines set make OpenBLAS use the code of another processor.
+MEASURE := env -u OPENBLAS_CORETYPE -u OPENBLAS_L2_SIZE $(BIN)/python benchmarks
+SETS := $(if $(QUICK),--quick) $(if $(ML100K),--ml-100k $(ML100K)) $(if $(GOODBOOKS),--goodbooks $(GOODBOOKS)) \
+	$(if $(MOVIETWEETINGS),--movietweetings $(MOVIETWEETINGS))
+
 bench: $(VENV)/dev
-	$(BIN)/python benchmarks/run.py $(if $(ML100K),--ml-100k $(ML100K))
-	$(BIN)/python benchmarks/speed.py
+	$(MEASURE)/speed.py $(SETS)
+	$(MEASURE)/cycles.py $(SETS)
+	$(MEASURE)/compare.py $(SETS)
+	$(MEASURE)/growth.py $(SETS)
+	$(MEASURE)/checks.py $(SETS)
+	$(MEASURE)/bayes.py $(SETS)
+	$(MEASURE)/run.py $(SETS)
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or later is needed; say which with PYTHON=…") if sys.version_info < (3, 11) else None'

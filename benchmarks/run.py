@@ -1,19 +1,14 @@
-"""Measure everything that benchmarks/README.md states, and write it there.
+"""Measure the time of an epoch and the accuracy, and write them into benchmarks/README.md.
 
     python benchmarks/run.py                          # the bundled ratings
     python benchmarks/run.py --ml-100k FOLDER         # and MovieLens 100K with its folds u1 … u5
 
-`make bench` does the first; `make bench ML100K=FOLDER` the second.
+With ``--quick``, the time of an epoch alone.
 """
 
 from __future__ import annotations
 
-import argparse
-import os
-import platform
-import re
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 
@@ -21,24 +16,8 @@ import gramian as gm
 from accuracy import folds_of, measure, random_splits
 from calibration import bundled_splits, table, u1_split
 from epoch import epoch_times
-
-PAGE = Path(__file__).parent / "README.md"
-
-
-def machine() -> str:
-    """One line about the processor and the versions that matter."""
-    import numba
-
-    model = platform.processor() or platform.machine()
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        found = re.search(r"model name\s*:\s*(.+)", info.read_text())
-        flags = re.search(r"flags\s*:\s*(.+)", info.read_text())
-        model = (found[1] if found else model) + (", AVX-512" if flags and "avx512f" in flags[1] else "")
-    return (
-        f"{model}, {os.cpu_count()} cores, {platform.system()}; Python {platform.python_version()}, "
-        f"NumPy {np.__version__}, Numba {numba.__version__}, Gramian {gm.__version__}"
-    )
+from machine import description
+from page import options, write_section
 
 
 def epoch_table(sets: dict[str, gm.Ratings]) -> Iterator[str]:
@@ -68,29 +47,19 @@ def accuracy_table(splits: Iterator[tuple[str, gm.Ratings, gm.Ratings]]) -> Iter
     yield f"| **mean** | **{mean[0]:.4f}** | **{mean[1]:.4f}** | |"
 
 
-def write_section(name: str, lines: Iterator[str]) -> None:
-    """Replace what stands between the markers of a section of the page."""
-    text = "\n".join(lines)
-    print(f"\n{name}\n{text}", flush=True)
-    begin, end = f"<!-- {name} -->", f"<!-- end {name} -->"
-    page = PAGE.read_text()
-    before, rest = page.split(begin)
-    PAGE.write_text(f"{before}{begin}\n{text}\n{end}{rest.split(end)[1]}")
-
-
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--ml-100k", type=Path, help="a MovieLens 100K folder")
-    folder = parser.parse_args().ml_100k
+    asked = options(__doc__).parse_args()
+    folder, quick = asked.ml_100k, asked.quick
     bundled = gm.load_dataset("movielens-small")
     sets = {"movielens-small (bundled)": bundled}
     if folder:
         sets["movielens-100k"] = gm.load_dataset("movielens-100k", path=folder)
-    write_section("machine", iter([machine()]))
-    write_section("epoch", epoch_table(sets))
-    sure = [gm.Baseline(), gm.ALS()]
-    write_section("calibration bundled", table(sure, bundled_splits()))
-    write_section("accuracy bundled", accuracy_table(random_splits(bundled)))
-    if folder:
-        write_section("calibration u1", table(sure, u1_split(folder)))
-        write_section("accuracy folds", accuracy_table(folds_of(folder)))
+    write_section("machine", [description()], quick=quick)
+    write_section("epoch", epoch_table(sets), quick=quick)
+    if not quick:
+        sure = [gm.Baseline(), gm.ALS(), gm.BPMF()]
+        write_section("calibration bundled", table(sure, bundled_splits()))
+        write_section("accuracy bundled", accuracy_table(random_splits(bundled)))
+        if folder:
+            write_section("calibration u1", table(sure, u1_split(folder)))
+            write_section("accuracy folds", accuracy_table(folds_of(folder)))

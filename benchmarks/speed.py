@@ -8,8 +8,6 @@ speed of a large single-precision matrix product on as many threads. Everything 
 
 from __future__ import annotations
 
-import argparse
-import time
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -19,23 +17,10 @@ from epoch import medians
 from gramian.engine import local
 from gramian.kernels import sweep
 from gramian.kernels.csr import CSR
+from machine import THREADS, sgemm_speed
+from page import options, synthetic, write_section
 
 FACTORS = (10, 16, 32, 64, 128)
-THREADS = 2
-
-
-def sgemm_speed(threads: int, size: int = 3072, runs: int = 5) -> float:
-    """GFLOP/s of a square single-precision matrix product, the best of several."""
-    from threadpoolctl import threadpool_limits
-
-    a, b = np.random.default_rng(0).random((2, size, size), np.float32)
-    best = np.inf
-    with threadpool_limits(threads):
-        for _ in range(runs):
-            began = time.perf_counter()
-            a @ b
-            best = min(best, time.perf_counter() - began)
-    return 2 * size**3 / best / 1e9
 
 
 def iteration(ratings: gm.Ratings, factors: int, *, biases: bool) -> Callable[[], object]:
@@ -65,7 +50,7 @@ def speed_table(ratings: gm.Ratings) -> Iterator[str]:
     for factors in FACTORS:
         recipe = gm.ALS(factors=factors, n_jobs=THREADS)
         arrays = recipe.start(ratings)
-        before = sgemm_speed(THREADS)
+        before = sgemm_speed()
         seconds = medians(
             {
                 "plain": iteration(ratings, factors, biases=False),
@@ -74,7 +59,7 @@ def speed_table(ratings: gm.Ratings) -> Iterator[str]:
             },
             count=3,
         )
-        limit = max(before, sgemm_speed(THREADS))
+        limit = max(before, sgemm_speed())
         speed = operations(ratings, factors) / seconds["plain"] / 1e9
         yield (
             f"| {factors} | {seconds['plain']:.3f} | {seconds['biased']:.3f} | {seconds['epoch']:.3f} | "
@@ -102,22 +87,7 @@ def heavy_item_line(factors: int = 64, n_ratings: int = 8_000_000) -> str:
     )
 
 
-def synthetic(quick: bool) -> gm.Ratings:
-    """The set, as large as MovieLens 20M's training part; a tenth of it with ``quick``."""
-    if quick:
-        return gm.synthetic_ratings(n_users=40_000, n_items=8_000, n_ratings=1_740_000, seed=0, times=False).ratings
-    return gm.synthetic_ratings(n_users=138_493, n_items=26_744, n_ratings=17_400_000, seed=0, times=False).ratings
-
-
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="a tenth of the ratings; nothing is written")
-    asked = parser.parse_args()
+    asked = options(__doc__).parse_args()
     made = synthetic(asked.quick)
-    print(made)
-    lines = [*speed_table(made), "", heavy_item_line()]
-    print("\n".join(lines))
-    if not asked.quick:
-        from run import write_section
-
-        write_section("speed", iter(lines))
+    write_section("speed", [*speed_table(made), "", heavy_item_line()], quick=asked.quick)

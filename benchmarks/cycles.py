@@ -1,0 +1,146 @@
+"""Where the time of a half-sweep goes: gathering rows, adding up the Gramian, solving.
+
+    python benchmarks/cycles.py [--quick]
+
+Each part is timed alone with two threads, over the same rows and blocks as the whole: the gather as the kernel does
+it; the tiles of the Gramian on a block that stays in cache; and the solves as half-sweeps over rows of one rating.
+What the gather costs because the rows are far away in memory is the same half-sweep less one whose ratings are all
+of a few rows that stay in cache.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+from numba import njit
+
+import gramian as gm
+from gramian.engine import local
+from gramian.kernels.csr import CSR
+from gramian.kernels.gather import gather, prepare_roots
+from gramian.kernels.gram import add_gramian
+from gramian.kernels.rows import aligned, block_ratings
+from gramian.kernels.sweep import fixed
+from gramian.kernels.tiles import padding
+from machine import THREADS, sgemm_speed
+from page import options, synthetic, write_section
+
+FACTORS = (32, 64, 128)
+NEAR = 16  # rows of the other side that stay in cache
+RUNS = 3
+
+
+@njit(nogil=True)
+def gather_only(
+    other: Any, indptr: Any, indices: Any, values: Any, empty: Any, columns: int, start: int, stop: int
+) -> None:
+    """Every block of every row gathered, with the sums that the gather makes."""
+    piece, factors = block_ratings(columns, other.itemsize), other.shape[1]
+    panel, roots, sums, totals = (
+        aligned(piece * columns, other),
+        aligned(2 * piece, other),
+        aligned(2 * columns, other),
+        aligned(2, other),
+    )
+    for row in range(start, stop):
+        at = indptr[row]
+        while at < indptr[row + 1]:
+            count = min(piece, indptr[row + 1] - at)
+            prepare_roots(roots, totals, other, -1, indices, values, 0.0, empty, at, count)
+            gather(panel, columns, sums, roots, other, factors, indices, at, count)
+            at += count
+
+
+@njit(nogil=True)
+def gramian_only(other: Any, indptr: Any, indices: Any, columns: int, start: int, stop: int) -> None:
+    """The Gramian of as many blocks of the same lengths, each of them the same block in cache."""
+    piece = block_ratings(columns, other.itemsize)
+    panel, slot, near = aligned(piece * columns, other), aligned(columns * columns, other), indices[:0]
+    for row in range(start, stop):
+        left = indptr[row + 1] - indptr[row]
+        while left > 0:
+            count = min(piece, left)
+            add_gramian(slot, columns, slot, 1.0, panel, count, other, near, 0)
+            left -= count
+
+
+@njit(nogil=True)
+def columns_of(other: Any) -> int:
+    """K, rounded up to whole registers."""
+    unit = padding(other)
+    return -(-other.shape[1] // unit) * unit
+
+
+def shared_out(work: Callable[[int, int], None], rows: CSR) -> Callable[[], None]:
+    """``work`` over blocks of rows of about the same number of ratings, on two threads."""
+    goals = np.linspace(0, rows.indptr[-1], 65)[1:-1]
+    cuts = np.unique([0, *np.searchsorted(rows.indptr, goals), rows.n_rows]).tolist()
+
+    def run() -> None:
+        with ThreadPoolExecutor(THREADS) as pool:
+            list(pool.map(work, cuts[:-1], cuts[1:]))
+
+    return run
+
+
+def parts(rows: CSR, other: Any) -> dict[str, Callable[[], object]]:
+    """The whole half-sweep and its parts, ready to be timed."""
+    K, columns = other.shape[1], columns_of(other)
+    penalty = local.Penalty(np.eye(K) * 10.0)
+    empty = np.empty(0, other.dtype)
+
+    def sweep(some: CSR) -> Callable[[], object]:
+        return lambda: local.half_sweep(some, other, penalty, biased=False, offset=3.5, n_jobs=THREADS)
+
+    one = np.arange(rows.n_rows + 1, dtype=np.int64)
+    view, arrays = fixed(other), [fixed(array) for array in rows]
+    return {
+        "whole": sweep(rows),
+        "near": sweep(rows._replace(indices=rows.indices % NEAR)),
+        "solve": sweep(CSR(one, rows.indices[: rows.n_rows] % NEAR, rows.values[: rows.n_rows])),
+        "gather": shared_out(lambda first, last: gather_only(view, *arrays, empty, columns, first, last), rows),
+        "gramian": shared_out(lambda first, last: gramian_only(view, *arrays[:2], columns, first, last), rows),
+    }
+
+
+def least(runs: dict[str, Callable[[], object]]) -> dict[str, float]:
+    """The shortest seconds of each, run in turn, after one run to compile."""
+    seconds = dict.fromkeys(runs, np.inf)
+    for turn in range(RUNS + 1):
+        for name, run in runs.items():
+            began = time.perf_counter()
+            run()
+            if turn:
+                seconds[name] = min(seconds[name], time.perf_counter() - began)
+    return seconds
+
+
+def cycles_table(ratings: gm.Ratings) -> Iterator[str]:
+    """Both half-sweeps at each K."""
+    yield (
+        "| K | rows solved | whole, s | gather alone | Gramian alone | its GFLOP/s, share of sgemm | solve alone | "
+        "whole, other side in cache |"
+    )
+    yield "|---|---|---|---|---|---|---|---|"
+    rng = np.random.default_rng(0)
+    for K in FACTORS:
+        limit = sgemm_speed()
+        for name, rows, count in (
+            ("items", ratings.by_item, ratings.n_users),
+            ("users", ratings.by_user, ratings.n_items),
+        ):
+            t = least(parts(rows, rng.standard_normal((count, K), np.float32)))
+            speed = len(ratings) * K * (K + 1) / t["gramian"] / 1e9
+            yield (
+                f"| {K} | {name} | {t['whole']:.3f} | {t['gather']:.3f} | {t['gramian']:.3f} | {speed:.0f}, "
+                f"{speed / limit:.0%} | {t['solve']:.3f} | {t['near']:.3f} |"
+            )
+
+
+if __name__ == "__main__":
+    quick = options(__doc__).parse_args().quick
+    write_section("cycles", cycles_table(synthetic(quick)), quick=quick)

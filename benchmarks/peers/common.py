@@ -1,0 +1,113 @@
+"""What every measured process shares. It runs in each peer's environment: only NumPy is there for sure."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import sys
+import time
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+THREADS = 2
+MOST, ENOUGH = 3, 10.0  # an iteration is measured three times, or until ten seconds are used up
+Columns = tuple[Any, Any, Any]
+
+
+def arguments(*flags: str) -> argparse.Namespace:
+    """The folder of the ratings, the number of factors, and flags."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("factors", type=int)
+    for flag in flags:
+        parser.add_argument(flag, action="store_true")
+    return parser.parse_args()
+
+
+def sampling_arguments() -> argparse.Namespace:
+    """The folder with the parts ``train`` and ``test``, the number of factors, and the sweeps."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("folder", type=Path)
+    for name in ("factors", "burn_in", "draws"):
+        parser.add_argument(name, type=int)
+    return parser.parse_args()
+
+
+def load(folder: Path) -> Columns:
+    """User codes, item codes and ratings, ordered by user."""
+    users, items, values = (np.load(folder / f"{name}.npy") for name in ("user", "item", "rating"))
+    return users, items, values
+
+
+def load_csr(folder: Path) -> Any:
+    """The ratings as a SciPy matrix, users × items."""
+    from scipy.sparse import csr_matrix
+
+    users, items, values = load(folder)
+    return csr_matrix((values, (users, items)))
+
+
+def load_parts(folder: Path) -> tuple[Columns, Columns, tuple[int, int]]:
+    """The training and the test ratings, whose codes belong together, and how many users and items there are."""
+    train, test = load(folder / "train"), load(folder / "test")
+    return train, test, (max(train[0].max(), test[0].max()) + 1, max(train[1].max(), test[1].max()) + 1)
+
+
+def clipped_rmse(train: Columns, test: Columns, predicted: Any) -> float:
+    """The error of predictions cut off at the ends of the scale."""
+    cut = np.clip(predicted, train[2].min(), train[2].max())
+    return float(np.sqrt(np.mean((cut - test[2]) ** 2)))
+
+
+def measured(iterate: Callable[[], float | None]) -> list[float]:
+    """Seconds of one iteration, several times; ``iterate`` may say them itself."""
+    seconds: list[float] = []
+    while len(seconds) < MOST and sum(seconds) < ENOUGH:
+        began = time.perf_counter()
+        said = iterate()
+        seconds.append(time.perf_counter() - began if said is None else said)
+    return seconds
+
+
+def fit_difference(fit: Callable[[int], object]) -> list[float]:
+    """Seconds of one iteration: a fit of some iterations less a fit of none, which has all the preparation."""
+
+    def timed(iterations: int) -> float:
+        began = time.perf_counter()
+        fit(iterations)
+        return time.perf_counter() - began
+
+    none = timed(0)
+    one = timed(1) - none
+    return [one] if one > ENOUGH / MOST else [one, (timed(MOST) - none) / MOST]
+
+
+def peak_memory() -> int:
+    """Bytes: the largest resident memory that this process and its living children had, added up."""
+    own, peak = str(Path("/proc/self").resolve().name), 0
+    if not Path("/proc/self/status").exists():
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    parents = {}
+    for status in Path("/proc").glob("[0-9]*/status"):
+        try:
+            fields = dict(line.split(":", 1) for line in status.read_text().splitlines() if ":" in line)
+        except OSError:
+            continue
+        parents[status.parent.name] = (fields["PPid"].strip(), int(fields.get("VmHWM", "0 kB").split()[0]) * 1024)
+    for process, (_, memory) in parents.items():
+        ancestor = process
+        while ancestor in parents and ancestor != own:
+            ancestor = parents[ancestor][0]
+        peak += memory if ancestor == own else 0
+    return peak
+
+
+def report(package: str, seconds: list[float], **more: Any) -> None:
+    """One line of JSON: the last that a measured process prints."""
+    made = {"seconds": min(seconds), "iterations": len(seconds), "peak": peak_memory(), "version": version(package)}
+    print(json.dumps(made | more), flush=True)
