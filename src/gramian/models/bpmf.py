@@ -288,7 +288,8 @@ class BPMF(Recipe[BayesianModel]):
 def _divergence(what: str) -> Iterator[None]:
     """Say that a chain has left the finite numbers, wherever in a sweep that was seen."""
     try:
-        yield
+        with np.errstate(over="ignore", invalid="ignore"):
+            yield
     except (FloatingPointError, np.linalg.LinAlgError):  # the second is of a row whose system is not finite
         raise DivergenceError(
             f"{what}: its numbers are no longer finite; use dtype='float64', or check the ratings."
