@@ -16,7 +16,13 @@ def ratings(part: Columns) -> gm.Ratings:
 
 asked = sampling_arguments()
 train, test, _ = load_parts(asked.folder)
-fields = {"factors": asked.factors, "burn_in": asked.burn_in, "draws": asked.burn_in + asked.draws, "seed": 0, "n_jobs": THREADS}
+fields = {
+    "factors": asked.factors,
+    "burn_in": asked.burn_in,
+    "draws": asked.burn_in + asked.draws,
+    "seed": 0,
+    "n_jobs": THREADS,
+}
 model = gm.make_recipe("bpmf", **fields).fit(ratings(train))
 seconds = model.history.column("seconds")
 report("gramian", seconds, mean_seconds=float(np.mean(seconds[1:])), rmse=float(model.evaluate(ratings(test))["rmse"]))

@@ -74,6 +74,11 @@ class Recipe(ABC, Generic[ModelT]):
         """The same as JSON text."""
         return json.dumps(self.to_dict())
 
+    def to_resume(self) -> dict[str, Any]:
+        """What a checkpoint and the training that goes on from it must share; it may be longer, and elsewhere."""
+        free = (self.length_field, "n_jobs")
+        return {name: value for name, value in self.to_dict().items() if name not in free}
+
     def fit(
         self,
         ratings: Ratings,

@@ -21,6 +21,8 @@ its setting of the priors (ν₀ = D, β₀ = 2, centre 0), with biases as one m
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -36,6 +38,7 @@ from gramian.models.draws import (
     Draw,
     check_arrays,
     check_draws,
+    compact,
     packed,
     trace_names,
     trace_scalars,
@@ -50,10 +53,9 @@ __all__ = ["BPMF"]
 
 PARTS = ("user_rows", "item_rows", "rest")
 MAP_SWEEPS = 5  # of alternating least squares, before the first draw
-MAP_REGULARIZATION = 3.0  # λ in units of s²: a start of about the width that chains settle at, so burn-in is short
+MAP_REGULARIZATION = 3.0  # a start of about the width that chains settle at, so that burn-in is short
 WATCHED_PAIRS = 1000
 STRENGTH = 2.0  # β₀
-HALF_MAX = 6e4  # beyond, float16 overflows
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,6 +98,10 @@ class BPMF(Recipe[BayesianModel]):
                 f"The 'burn_in' parameter of BPMF must be less than draws, which is {self.draws}; got {self.burn_in}."
             )
 
+    def to_resume(self) -> dict[str, Any]:
+        """As of :class:`Recipe`; a burn-in that is a share of the draws may not change with them."""
+        return {**super().to_resume(), "burn_in": self.dropped}
+
     @property
     def dropped(self) -> int:
         """How many sweeps are burn-in."""
@@ -118,12 +124,14 @@ class BPMF(Recipe[BayesianModel]):
         width = variance**0.25 / np.sqrt(K)
         users[:, :K] = 0.1 * width * rng.standard_normal((ratings.n_users, K))
         items[:, :K] = width * rng.standard_normal((ratings.n_items, K))
-        prior = gibbs.RowPrior(np.zeros(D), MAP_REGULARIZATION * variance * np.eye(D))
+        # λ of the factors, whose square is a rating, goes with the scale; that of the biases does not
+        prior = gibbs.RowPrior(np.zeros(D), MAP_REGULARIZATION * np.diag([variance**0.5] * K + [1.0] * self.biases))
         if self.init == "map":
             how: dict[str, Any] = {"biased": self.biases, "offset": ratings.global_mean, "n_jobs": self.n_jobs}
-            for _ in range(MAP_SWEEPS):
-                users, _ = gibbs.draw_rows(ratings.by_user, items, prior, 1.0, None, **how)
-                items, _ = gibbs.draw_rows(ratings.by_item, users, prior, 1.0, None, **how)
+            with _divergence(f"Chain {chain} diverged before its first sweep"):
+                for _ in range(MAP_SWEEPS):
+                    users, _ = gibbs.draw_rows(ratings.by_user, items, prior, 1.0, None, **how)
+                    items, _ = gibbs.draw_rows(ratings.by_item, users, prior, 1.0, None, **how)
         else:
             items[:, :K] *= 0.1
         alpha = self.noise_precision or 1 / variance
@@ -145,22 +153,21 @@ class BPMF(Recipe[BayesianModel]):
         """One sweep of every chain."""
         made, records, traces = dict(arrays), [], []
         for c in range(self.chains):
-            chain, squared, singular = gibbs.sweep(
-                _chain(arrays, c), ratings.by_user, ratings.by_item, self._hyper(ratings),
-                gibbs.Key(self.seed, c, number), biased=self.biases, offset=ratings.global_mean, n_jobs=self.n_jobs,
-            )  # fmt: skip
-            if not (np.isfinite(squared) and 0 < chain.noise_precision < np.inf):
-                raise DivergenceError(
-                    f"chain {c} diverged in sweep {number}: its squared error is {squared:g}, its noise precision "
-                    f"{chain.noise_precision:g}; use dtype='float64' or check the ratings"
-                )
+            with _divergence(f"Chain {c} diverged in sweep {number}"):
+                chain, squared, singular = gibbs.sweep(
+                    _chain(arrays, c), ratings.by_user, ratings.by_item, self._hyper(ratings),
+                    gibbs.Key(self.seed, c, number), biased=self.biases, offset=ratings.global_mean,
+                    n_jobs=self.n_jobs,
+                )  # fmt: skip
+                if not (np.isfinite(squared) and 0 < chain.noise_precision < np.inf):
+                    raise FloatingPointError
             made |= _named(f"chain{c}", chain)
             traces.append(self._trace(ratings, chain))
             records.append((squared, singular))
             if number > self.dropped:
                 made |= self._kept(chain, number, c)
         made["traces"] = np.concatenate([arrays["traces"], np.array(traces)[None]])
-        self._thin(ratings, made, number)
+        self._thin(made, number)
         if self.stop_when is not None and number > self.dropped:
             made |= self._watched(ratings, made, number - self.dropped)
         return Epoch(made, self._record(ratings, made, records))
@@ -174,20 +181,15 @@ class BPMF(Recipe[BayesianModel]):
     # ---- what is kept ---------------------------------------------------------------------------
 
     def _kept(self, chain: gibbs.Chain, number: int, c: int) -> Arrays:
-        small = [rows.astype(self._kept_dtype(rows)) for rows in (chain.user_rows, chain.item_rows)]
+        small = [compact(rows, self.keep_dtype) for rows in (chain.user_rows, chain.item_rows)]
         kept = packed(Draw(small[0], small[1], chain.users, chain.items, chain.noise_precision))
         return {f"draw{number:06d}.{c}.{part}": array for part, array in zip(PARTS, kept, strict=True)}
 
-    def _kept_dtype(self, rows: Array) -> str:
-        """float16 only while nothing overflows."""
-        return "float32" if max(rows.max(initial=0), -rows.min(initial=0)) > HALF_MAX else self.keep_dtype
-
-    def _thin(self, ratings: Ratings, arrays: Arrays, number: int) -> None:
-        """Drop kept draws until they fit into memory, every second one each time."""
-        each = self.chains * (ratings.n_users + ratings.n_items) * (self.factors + self.biases)
-        most = max(1, int(self.memory * 2**30 / (each * np.dtype(self.keep_dtype).itemsize)))
+    def _thin(self, arrays: Arrays, number: int) -> None:
+        """Drop kept draws until they fit into memory, every second one each time; one stays in any case."""
+        each = sum(array.nbytes for name, array in arrays.items() if name.startswith(f"draw{number:06d}."))
         after, step = number - self.dropped, 1
-        while after // step > most:
+        while after // step > max(1, self.memory * 2**30 // max(each, 1)):
             step *= 2
         for name in [name for name in arrays if name.startswith("draw")]:
             if (int(name[4:10]) - self.dropped) % step:
@@ -281,6 +283,18 @@ class BPMF(Recipe[BayesianModel]):
         check_draws(self.name, draws)
         mean = float(arrays["offset"][0])
         return BayesianModel(self, ratings, history, tuple(draws), mean, self.biases, arrays["traces"], self.dropped)
+
+
+@contextmanager
+def _divergence(what: str) -> Iterator[None]:
+    """Say that a chain has left the finite numbers, wherever in a sweep that was seen."""
+    try:
+        with np.errstate(over="ignore", invalid="ignore"):
+            yield
+    except (FloatingPointError, np.linalg.LinAlgError):  # the second is of a row whose system is not finite
+        raise DivergenceError(
+            f"{what}: its numbers are no longer finite; use dtype='float64', or check the ratings."
+        ) from None
 
 
 def _draw(chain: gibbs.Chain) -> Draw:

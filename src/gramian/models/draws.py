@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from gramian.errors import FormatError
 from gramian.ids import Codes
@@ -15,11 +16,13 @@ from gramian.models.base import Array
 from gramian.persist import Arrays
 
 __all__ = [
-    "TRACED_PAIRS", "Draw", "check_arrays", "check_draws", "contributions", "expected_drops", "mean_directions",
-    "packed", "prior_variance", "redrawn", "rows_of", "trace_names", "trace_scalars", "unpacked", "user_given",
+    "TRACED_PAIRS", "Draw", "check_arrays", "check_draws", "compact", "contributions", "expected_drops",
+    "mean_directions", "packed", "prior_variance", "redrawn", "rows_of", "trace_names", "trace_scalars", "unpacked",
+    "user_given",
 ]  # fmt: skip
 
 TRACED_PAIRS = 10  # predictions that are followed through every sweep
+HALF_RANGE = (1e-2, 6e4)  # of the largest number of an array: below, float16 loses digits; beyond, it overflows
 POINT_DRAWS = 50  # so many draws are enough to find the leading directions of their mean
 
 
@@ -31,6 +34,13 @@ class Draw(NamedTuple):
     users: gibbs.RowPrior
     items: gibbs.RowPrior
     noise_precision: float
+
+
+def compact(rows: Array, dtype: npt.DTypeLike) -> Array:
+    """Rows in ``dtype``, but in float32 where they do not suit float16."""
+    low, high = HALF_RANGE
+    suits = np.dtype(dtype) != np.float16 or low <= float(np.abs(rows).max(initial=0)) <= high
+    return rows.astype(dtype if suits else np.float32)
 
 
 def packed(draw: Draw) -> tuple[Array, Array, Array]:
@@ -161,10 +171,13 @@ def expected_drops(
         first += expected
         second += expected**2
     cross[about, np.arange(len(about))] = 0.0  # what it tells about its own item is not about the user
+    others = np.full(size, len(about))
+    others[about] -= 1
     S = len(draws)
     variance = own / S + second / S - (first / S) ** 2
     noise = float(np.mean([1 / draw.noise_precision for draw in draws]))
-    return np.asarray(np.square(cross / S, dtype=np.float64).mean(axis=1) / (noise + variance))
+    told = np.square(cross / S, dtype=np.float64).sum(axis=1) / np.maximum(others, 1)
+    return np.asarray(told / (noise + variance))
 
 
 def contributions(draw: Draw, rated: Codes, values: Array, item: int, biased: bool, offset: float) -> Array:
@@ -181,7 +194,7 @@ def contributions(draw: Draw, rated: Codes, values: Array, item: int, biased: bo
 
 def mean_directions(draws: Sequence[Draw], factors: int) -> tuple[Array, Array]:
     """W and U of the best rank-K approximation to the mean of WUᵀ over up to 50 of the draws, by subspace iteration."""
-    some = draws[:: max(1, len(draws) // POINT_DRAWS)]
+    some = draws[:: -(-len(draws) // POINT_DRAWS)]
     W = [draw.user_rows[:, :factors].astype(np.float32) for draw in some]
     U = [draw.item_rows[:, :factors].astype(np.float32) for draw in some]
     Q = np.linalg.qr(U[-1])[0]
@@ -211,5 +224,6 @@ def redrawn(
             ratings[which].take(changed[which]), sides[1 - which], prior, draw.noise_precision,
             (key[0], key[1] + turn, which), biased=biased, offset=offset, n_jobs=n_jobs,
         )[0]  # fmt: skip
-    kind = draw.user_rows.dtype
-    return draw._replace(user_rows=sides[0].astype(kind), item_rows=sides[1].astype(kind))
+    kept = (draw.user_rows, draw.item_rows)
+    users, items = (compact(rows, old.dtype) for rows, old in zip(sides, kept, strict=True))
+    return draw._replace(user_rows=users, item_rows=items)

@@ -127,9 +127,9 @@ def train(
                 raise
             if path is not None:
                 _write(path, recipe, data, state)
-            why = "was interrupted" if isinstance(stop, KeyboardInterrupt) else f"was stopped: {stop}"
-            text = f"The training {why}: the model is that of epoch {len(state.history)}, its last full one."
-            warnings.warn(text, TrainingWarning, stacklevel=3)
+            why = "interrupted" if isinstance(stop, KeyboardInterrupt) else "stopped"
+            text = f"The training was {why}: the model is that of epoch {len(state.history)}, its last full one."
+            warnings.warn(f"{text} {stop}".strip(), TrainingWarning, stacklevel=3)
             return recipe.finished(ratings, state.arrays, state.history)
     assert state is not None  # a recipe has at least one epoch
     if path is not None and not keep_checkpoint:
@@ -166,7 +166,7 @@ def _write(path: Path, recipe: Recipe[Any], data: str, state: State) -> None:
         arrays |= {f"best.{name}": array for name, array in state.best_arrays.items()}
     about = {
         "kind": "checkpoint",
-        "recipe": recipe.to_dict(),
+        "recipe": recipe.to_resume(),
         "data": data,
         "history": list(state.history),
         "best_epoch": state.best_epoch,
@@ -178,9 +178,8 @@ def _read(path: Path, recipe: Recipe[Any], data: str) -> State:
     arrays, about = read_file(path)
     if about.get("kind") != "checkpoint":
         raise DataError(f"The file {str(path)!r} is not a checkpoint: it holds a {about.get('kind')}; name another.")
-    asked, found = recipe.to_dict(), about["recipe"]
-    free = (recipe.length_field, "n_jobs")  # one may train longer, and on another machine
-    other = [name for name in {**asked, **found} if name not in free and asked.get(name) != found.get(name)]
+    asked, found = recipe.to_resume(), about["recipe"]
+    other = [name for name in {**asked, **found} if asked.get(name) != found.get(name)]
     if other:
         settings = "; ".join(f"{name} {found.get(name)!r}, not {asked.get(name)!r}" for name in other)
         raise DataError(
