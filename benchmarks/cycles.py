@@ -138,10 +138,9 @@ def cycles_table(ratings: gm.Ratings) -> Iterator[str]:
         ):
             t = least(parts(rows, rng.standard_normal((count, K), np.float32)))
             speed = len(ratings) * K * (K + 1) / t["gramian"] / 1e9
-            yield (
-                f"| {K} | {name} | {t['whole']:.3f} | {t['directly']:.3f} | {t['gather']:.3f} | {t['gramian']:.3f} | {speed:.0f}, "
-                f"{speed / limit:.0%} | {t['solve']:.3f} | {t['near']:.3f} |"
-            )
+            cells = [f"{t[part]:.3f}" for part in ("whole", "directly", "gather", "gramian", "solve", "near")]
+            cells[4:4] = [f"{speed:.0f}, {speed / limit:.0%}"]
+            yield f"| {K} | {name} | {' | '.join(cells)} |"
 
 
 if __name__ == "__main__":

@@ -16,8 +16,13 @@ def ratings(part: Columns) -> gm.Ratings:
 
 asked = sampling_arguments()
 train, test, _ = load_parts(asked.folder)
-sweeps = asked.burn_in + asked.draws  # what the recipe calls draws
-recipe = gm.make_recipe("bpmf", factors=asked.factors, burn_in=asked.burn_in, draws=sweeps, seed=0, n_jobs=THREADS)
-model = recipe.fit(ratings(train))
+fields = {
+    "factors": asked.factors,
+    "burn_in": asked.burn_in,
+    "draws": asked.burn_in + asked.draws,
+    "seed": 0,
+    "n_jobs": THREADS,
+}
+model = gm.make_recipe("bpmf", **fields).fit(ratings(train))
 seconds = model.history.column("seconds")
 report("gramian", seconds, mean_seconds=float(np.mean(seconds[1:])), rmse=float(model.evaluate(ratings(test))["rmse"]))
