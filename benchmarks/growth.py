@@ -95,7 +95,7 @@ def draw(sizes: Results, factors: Results, path: Path) -> None:
     for solver in FITS:
         ks = [K for K, name in factors if name == solver]
         right.loglog(ks, [factors[K, solver]["seconds"] for K in ks], "o-", label=solver, base=2)
-    right.set(xlabel=f"K, at {FIXED_SIZE:,} ratings", yscale="log")
+    right.set(xlabel=f"K, at {FIXED_SIZE:,} ratings", ylabel="seconds per epoch", yscale="log")
     for axes in (left, right):
         axes.grid(alpha=0.3)
         axes.legend()

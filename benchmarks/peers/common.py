@@ -64,13 +64,13 @@ def clipped_rmse(train: Columns, test: Columns, predicted: Any) -> float:
     return float(np.sqrt(np.mean((cut - test[2]) ** 2)))
 
 
-def measured(iterate: Callable[[], float | None]) -> list[float]:
-    """Seconds of one iteration, several times; ``iterate`` may say them itself."""
+def measured(iterate: Callable[[], object]) -> list[float]:
+    """Seconds of one iteration, several times; ``iterate`` may return them itself."""
     seconds: list[float] = []
     while len(seconds) < MOST and sum(seconds) < ENOUGH:
         began = time.perf_counter()
         said = iterate()
-        seconds.append(time.perf_counter() - began if said is None else said)
+        seconds.append(said if isinstance(said, float) else time.perf_counter() - began)
     return seconds
 
 
