@@ -14,11 +14,9 @@ from gramian.kernels.csr import CSR
 from gramian.kernels.dual import dual_limit
 from test_sweep import assert_close, solve
 
-NOTHING = np.empty((0, 0), np.float32)
 
-
-def limit_of(precision, shared=NOTHING, drawing=False):
-    return dual_limit(precision.astype(np.float32), shared, drawing)
+def limit_of(precision, shared=None, drawing=False):
+    return dual_limit(precision, shared, drawing)
 
 
 def problem(seed, factors, dtype, biased):
@@ -82,7 +80,7 @@ def test_there_is_a_dual_only_for_a_diagonal_positive_prior():
     assert limit_of(np.eye(97)) == 48
     assert limit_of(np.eye(96)) == -1
     assert limit_of(plain, drawing=True) == -1
-    assert limit_of(plain, shared=np.eye(128, dtype=np.float32)) == -1
+    assert limit_of(plain, shared=np.eye(128)) == -1
     for place in ((0, 1), (127, 3)):
         full = plain.copy()
         full[place] = 0.1

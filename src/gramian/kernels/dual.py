@@ -24,26 +24,22 @@ from gramian.kernels.rows import aligned, padded_columns
 from gramian.kernels.system_solve import solve_system, update_rows
 from gramian.kernels.tiles import tile_rows
 
-__all__ = ["dual_limit", "dual_workspace", "solve_dual"]
+__all__ = ["SMALLEST", "dual_limit", "dual_rows"]
 
 SMALLEST = 97  # unknowns; smaller systems are solved side by side in the lanes, as fast as by their duals
 
 
-@compiled
 def dual_limit(precision: Any, shared: Any, drawing: bool) -> int:
     """Up to how many ratings a row's dual system is solved; −1 where there is none, or it is not faster."""
-    size = precision.shape[0]
-    if drawing or shared.shape[0] > 0 or size < SMALLEST:
+    size = len(precision)
+    if drawing or shared is not None or size < SMALLEST:
         return -1
-    for c in range(size):
-        for j in range(size):
-            if (precision[c, j] != 0) if c != j else not precision[c, c] > 0:
-                return -1
-    return size // 2
+    diagonal = np.diag(precision)
+    return size // 2 if (diagonal > 0).all() and np.count_nonzero(precision) == size else -1
 
 
 @compiled
-def dual_workspace(limit: int, columns: int, size: int, like: Any) -> Any:
+def _workspace(limit: int, columns: int, size: int, like: Any) -> Any:
     """(slot, panel, turned, scales, roots, work, small, sums, zeros) for rows of up to ``limit`` ratings."""
     height, room = tile_rows(like), padded_columns(like, limit)
     return (
@@ -94,7 +90,7 @@ def _combine(out: Any, beta: Any, panel: Any, columns: int, count: int) -> None:
 
 
 @compiled
-def solve_dual(
+def _solve_row(
     x: Any, workspace: Any, columns: int, biased: bool, roots_of_prior: Any, linear: Any, scale: float,
     tolerance: float, other: Any, indices: Any, values: Any, offset: float, weights: Any, start: int, stop: int,
 ) -> bool:  # fmt: skip
@@ -122,7 +118,8 @@ def solve_dual(
     for row in range(0, room, tile_rows(slot)):
         update_rows(slot, room, row, 1.0, turned, size)
     work[2 * room : 3 * room] = 0.0  # the bias column of a system without one
-    wrong = solve_system(slot, sums, room, count, tolerance, False, zeros, work, small)
+    bordered = stop < start  # no; but a literal would compile the solver a second time
+    wrong = solve_system(slot, sums, room, count, tolerance, bordered, zeros, work, small)
     beta = work[4 * room : 5 * room]
     _combine(sums, beta, panel, columns, count)
     for k in range(factors):
@@ -133,3 +130,31 @@ def solve_dual(
             total += beta[e] * roots[2 * e]
         x[factors] = scales[factors] ** 2 * total
     return wrong == 0
+
+
+@compiled
+def dual_rows(
+    out: Any, status: Any, limit: int, indptr: Any, indices: Any, values: Any, offset: float, weights: Any,
+    other: Any, biased: bool, precision: Any, linear: Any, by_count: bool, start: int, stop: int,
+) -> None:  # fmt: skip
+    """Those of the rows ``start`` … ``stop`` that have at most ``limit`` ratings.
+
+    The arguments are those of :func:`gramian.kernels.sweep.half_sweep`.
+    """
+    size = other.shape[1]
+    columns = padded_columns(out, size - 1 if biased else size)
+    tolerance = out.dtype.type(2 * np.finfo(out.dtype).eps * (size + 8))
+    workspace = _workspace(limit, columns, size, out)
+    roots_of_prior = 1 / np.sqrt(np.diag(precision))
+    x = np.empty(size, out.dtype)
+    for row in range(start, stop):
+        lo, hi = indptr[row], indptr[row + 1]
+        if hi - lo > limit:
+            continue
+        status[row] = not _solve_row(
+            x, workspace, columns, biased, roots_of_prior, linear[row if linear.shape[0] > 1 else 0],
+            out.dtype.type(max(hi - lo, 1) if by_count else 1), tolerance,
+            other, indices, values, offset, weights, lo, hi,
+        )  # fmt: skip
+        if status[row] == 0:
+            out[row] = x

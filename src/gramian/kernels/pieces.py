@@ -23,20 +23,6 @@ def part_size(columns: int, like: Any) -> int:
 
 
 @compiled
-def _sum_piece(
-    part: Any, panel: Any, roots: Any, columns: int, factors: int, bias: int,
-    other: Any, indices: Any, values: Any, offset: float, weights: Any, start: int, stop: int,
-) -> None:  # fmt: skip
-    """Part = the sums over the ratings ``start`` … ``stop``."""
-    part[:] = 0
-    totals = part[columns * columns + 2 * columns :]
-    add_ratings(
-        part, totals, panel, roots, columns, factors, bias, part, part.dtype.type(1.0),
-        other, indices, values, offset, weights, start, stop,
-    )  # fmt: skip
-
-
-@compiled
 def sum_pieces(
     parts: Any, biased: bool, other: Any, indices: Any, values: Any, offset: float, weights: Any,
     start: int, stop: int,
@@ -47,10 +33,12 @@ def sum_pieces(
     panel = aligned(block_ratings(columns, other.itemsize) * columns, other)
     roots = aligned(2 * block_ratings(columns, other.itemsize), other)
     for p in range(len(parts)):
-        first = start + p * PIECE_RATINGS
-        _sum_piece(
-            parts[p], panel, roots, columns, factors, factors if biased else -1,
-            other, indices, values, offset, weights, first, min(stop, first + PIECE_RATINGS),
+        first, part = start + p * PIECE_RATINGS, parts[p]
+        part[:] = 0
+        add_ratings(
+            part, part[columns * columns + 2 * columns :], panel, roots, columns, factors, factors if biased else -1,
+            part, part.dtype.type(1.0), other, indices, values, offset, weights,
+            first, min(stop, first + PIECE_RATINGS),
         )  # fmt: skip
 
 
@@ -75,22 +63,29 @@ def add_row_ratings(
 
     ``sums`` is the sum of all parts where that is known already, else empty; ``two_parts`` holds two parts.
     """
-    if stop - start <= PIECE_RATINGS:
-        add_ratings(
-            slot, totals, panel, roots, columns, factors, bias, src, scale,
-            other, indices, values, offset, weights, start, stop,
-        )  # fmt: skip
-        return
-    if sums.shape[0] > 0:
+    heavy = stop - start > PIECE_RATINGS
+    if heavy and sums.shape[0] > 0:
         _add_sums(slot, totals, columns, src, scale, sums)
         return
     half = two_parts.shape[0] // 2
     total, part = two_parts[:half], two_parts[half:]
-    total[:] = 0
-    for first in range(start, stop, PIECE_RATINGS):
-        _sum_piece(
-            part, panel, roots, columns, factors, bias,
-            other, indices, values, offset, weights, first, min(stop, first + PIECE_RATINGS),
+    into, into_totals, begin, factor = slot, totals, src, scale
+    if heavy:
+        total[:] = 0
+        into, into_totals = part, part[columns * columns + 2 * columns :]
+        begin, factor = part, part.dtype.type(1.0)
+    while True:  # one call for light rows and for pieces: each would be compiled anew
+        last = min(stop, start + PIECE_RATINGS)
+        if heavy:
+            part[:] = 0
+        add_ratings(
+            into, into_totals, panel, roots, columns, factors, bias, begin, factor,
+            other, indices, values, offset, weights, start, last,
         )  # fmt: skip
-        total += part
-    _add_sums(slot, totals, columns, src, scale, total)
+        if heavy:
+            total += part
+        start = last
+        if start == stop:
+            break
+    if heavy:
+        _add_sums(slot, totals, columns, src, scale, total)

@@ -35,7 +35,7 @@ import numpy.typing as npt
 from gramian.kernels.compiled import compiled
 from gramian.kernels.csr import CSR, PIECE_RATINGS
 from gramian.kernels.draw import fill_normals
-from gramian.kernels.dual import dual_limit, dual_workspace, solve_dual
+from gramian.kernels.dual import dual_limit, dual_rows
 from gramian.kernels.lane_solve import back_lanes, block, factor_lanes, interleave
 from gramian.kernels.lanes import lanes
 from gramian.kernels.pieces import add_row_ratings, part_size, sum_pieces
@@ -88,9 +88,9 @@ def _half_sweep(
     weights: Any, other: Any, biased: bool,
     precision: Any, linear: Any, shared: Any, by_count: bool,
     drawing: bool, seed: int, sweep: int, side: int, spread: float, first_row: int,
-    sums: Any, start: int, stop: int,
+    few: int, sums: Any, start: int, stop: int,
 ) -> None:  # fmt: skip
-    """Rows ``start`` … ``stop``; see :func:`half_sweep` for the arguments."""
+    """Rows ``start`` … ``stop`` of more than ``few`` ratings; see :func:`half_sweep` for the arguments."""
     height = tile_rows(out)
     size = precision.shape[0]
     factors = size - 1 if biased else size
@@ -117,22 +117,10 @@ def _half_sweep(
     inverse, bad = aligned(room * together, out), aligned(together, out)
     work, small = aligned(5 * columns + 1, out), aligned(height * height, out)
 
-    few = dual_limit(precision, shared, drawing)
-    dual = dual_workspace(max(few, 1), columns, size, out)
-    roots_of_prior = 1 / np.sqrt(np.diag(precision))
     x, members, group = np.empty(size, out.dtype), np.empty(together, np.int64), 0
 
     for row in range(start, stop):
-        lo, hi = indptr[row], indptr[row + 1]
-        if hi - lo <= few:
-            status[row] = not solve_dual(
-                x, dual, columns, biased, roots_of_prior, linear[row if linear.shape[0] > 1 else 0],
-                out.dtype.type(max(hi - lo, 1) if by_count else 1), tolerance,
-                other, indices, values, offset, weights, lo, hi,
-            )  # fmt: skip
-            if status[row] == 0:
-                out[row] = x
-        else:
+        if indptr[row + 1] - indptr[row] > few:
             _build_row(
                 slots[group * slot_size : (group + 1) * slot_size], totals[2 * group : 2 * group + 2],
                 sums, two_parts, panel, roots, columns, factors, biased, prior, row, indptr, indices,
@@ -227,14 +215,20 @@ def half_sweep(
     """
     dtype = other.dtype
     seed, sweep, side = draw if draw is not None else (0, 0, 0)
+    fixed_rows = [fixed(array) for array in rows]
+    offset, other, precision = dtype.type(offset), fixed(other), fixed(precision, dtype)
+    weights = fixed(np.empty(0, dtype) if weights is None else weights, dtype)
+    linear = fixed(np.atleast_2d(np.zeros(len(precision)) if linear is None else linear), dtype)
+    few = dual_limit(precision, shared, draw is not None)
+    if few >= 0:
+        dual_rows(
+            out, status, few, *fixed_rows, offset, weights, other, biased, precision, linear, by_count, start, stop
+        )
     _half_sweep(
-        out, status, fixed(rows.indptr), fixed(rows.indices), fixed(rows.values), dtype.type(offset),
-        fixed(np.empty(0, dtype) if weights is None else weights, dtype), fixed(other),
-        biased, fixed(precision, dtype),
-        fixed(np.atleast_2d(np.zeros(len(precision)) if linear is None else linear), dtype),
+        out, status, *fixed_rows, offset, weights, other, biased, precision, linear,
         fixed(np.empty((0, 0), dtype) if shared is None else shared, dtype),
         by_count, draw is not None, np.uint64(seed), sweep, side, dtype.type(spread), 0,
-        fixed(np.empty(0, dtype) if sums is None else sums), start, stop,
+        few, fixed(np.empty(0, dtype) if sums is None else sums), start, stop,
     )  # fmt: skip
 
 
