@@ -137,12 +137,12 @@ def test_nan_is_flagged_and_not_spread():
 def test_read_only_inputs_need_no_second_compilation():
     rows, other, precision = problem(np.random.default_rng(4), 7, np.float32)
     expected, _ = solve(rows, other, precision)
-    variants = len(sweep._half_sweep.signatures)
+    variants = len(sweep._lane_sweep.signatures)
     for array in (*rows, other, precision):
         array.flags.writeable = False
     found, _ = solve(rows, other, precision)
     np.testing.assert_array_equal(found, expected)
-    assert len(sweep._half_sweep.signatures) == variants
+    assert len(sweep._lane_sweep.signatures) == variants
 
 
 def test_rows_begin_on_cache_lines():

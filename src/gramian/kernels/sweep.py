@@ -82,7 +82,66 @@ def _build_row(
 
 
 @compiled
-def _half_sweep(
+def _free_unknowns(precision: Any, shared: Any) -> int:
+    """Unknowns without a prior: a row with fewer ratings than these is singular."""
+    free = 0
+    for c in range(precision.shape[0]):
+        free += precision[c, c] == 0 and (shared.shape[0] == 0 or shared[c, c] == 0)
+    return free
+
+
+@compiled
+def _lane_sweep(
+    out: Any, status: Any,
+    indptr: Any, indices: Any, values: Any, offset: float,
+    weights: Any, other: Any, biased: bool,
+    precision: Any, linear: Any, shared: Any, by_count: bool,
+    drawing: bool, seed: int, sweep: int, side: int, spread: float, first_row: int,
+    sums: Any, start: int, stop: int,
+) -> None:  # fmt: skip
+    """Rows ``start`` … ``stop``, as many side by side as a register has lanes; :func:`half_sweep` has the arguments."""
+    size, together = precision.shape[0], lanes(out)
+    factors = size - 1 if biased else size
+    columns = padded_columns(out, factors)
+    slot_size, piece = columns * columns + 2 * columns, block_ratings(columns, out.itemsize)
+    tolerance = out.dtype.type(2 * np.finfo(out.dtype).eps * (size + 8))
+    free = _free_unknowns(precision, shared)
+    prior = padded_prior(precision, shared, by_count, factors, columns)
+    slots, totals = aligned(together * slot_size, out), aligned(2 * together, out)
+    two_parts = aligned(2 * part_size(columns, out), out)
+    panel, roots = aligned(piece * columns, out), aligned(2 * piece, out)
+    normals = aligned((size + 4) * together, out)
+    tall = -(-size // block(out)) * block(out)
+    ncol, room = max(tall, size + 1), max(columns, tall) + 1
+    mat = aligned((room * ncol + columns) * together, out)
+    inverse, bad = aligned(room * together, out), aligned(together, out)
+
+    for first in range(start, stop, together):
+        group = min(together, stop - first)
+        for lane in range(group):
+            _build_row(
+                slots[lane * slot_size : (lane + 1) * slot_size], totals[2 * lane : 2 * lane + 2],
+                sums, two_parts, panel, roots, columns, factors, biased, prior, first + lane, indptr, indices,
+                values, offset, weights, other, precision, linear, shared, by_count,
+            )  # fmt: skip
+        interleave(mat, ncol, slots, totals, slot_size, columns, factors, size, group)
+        factor_lanes(mat, ncol, size, tolerance, inverse, bad)
+        if drawing:
+            fill_normals(normals, together, size, seed, sweep, side, first_row + first)
+            for c in range(size):
+                for lane in range(together):
+                    mat[(c * ncol + size) * together + lane] += spread * normals[c * together + lane]
+        back_lanes(mat, ncol, size, inverse)
+        for lane in range(group):
+            row = first + lane
+            status[row] = bad[lane] != 0 or indptr[row + 1] - indptr[row] < free
+            if status[row] == 0:
+                for c in range(size):
+                    out[row, c] = mat[(c * ncol + size) * together + lane]
+
+
+@compiled
+def _system_sweep(
     out: Any, status: Any,
     indptr: Any, indices: Any, values: Any, offset: float,
     weights: Any, other: Any, biased: bool,
@@ -90,69 +149,37 @@ def _half_sweep(
     drawing: bool, seed: int, sweep: int, side: int, spread: float, first_row: int,
     few: int, sums: Any, start: int, stop: int,
 ) -> None:  # fmt: skip
-    """Rows ``start`` … ``stop`` of more than ``few`` ratings; see :func:`half_sweep` for the arguments."""
-    height = tile_rows(out)
-    size = precision.shape[0]
+    """Rows ``start`` … ``stop`` of more than ``few`` ratings, one system at a time."""
+    size, height = precision.shape[0], tile_rows(out)
     factors = size - 1 if biased else size
     columns = padded_columns(out, factors)
-    slot_size = columns * columns + 2 * columns
     piece = block_ratings(columns, out.itemsize)
     tolerance = out.dtype.type(2 * np.finfo(out.dtype).eps * (size + 8))
-    free = 0  # unknowns without a prior; with fewer ratings than these, A is singular
-    for c in range(size):
-        free += precision[c, c] == 0 and (shared.shape[0] == 0 or shared[c, c] == 0)
-    together = lanes(out) if size <= LANE_LIMIT else 1
-
+    free = _free_unknowns(precision, shared)
     prior = padded_prior(precision, shared, by_count, factors, columns)
-    slots = aligned(together * slot_size, out)
+    slot, totals = aligned(columns * columns + 2 * columns, out), aligned(2, out)
     two_parts = aligned(2 * part_size(columns, out), out)
-    panel = aligned(piece * columns, out)
-    roots = aligned(2 * piece, out)
-    totals = aligned(2 * together, out)
-    normals = aligned((size + 4) * together, out)
-    side_tile = block(out)
-    tall = -(-size // side_tile) * side_tile
-    ncol, room = max(tall, size + 1), max(columns, tall) + 1
-    mat = aligned((room * ncol + columns) * together if together > 1 else 1, out)
-    inverse, bad = aligned(room * together, out), aligned(together, out)
+    panel, roots = aligned(piece * columns, out), aligned(2 * piece, out)
+    normals = aligned(size + 4, out)
     work, small = aligned(5 * columns + 1, out), aligned(height * height, out)
 
-    x, members, group = np.empty(size, out.dtype), np.empty(together, np.int64), 0
-
     for row in range(start, stop):
-        if indptr[row + 1] - indptr[row] > few:
-            _build_row(
-                slots[group * slot_size : (group + 1) * slot_size], totals[2 * group : 2 * group + 2],
-                sums, two_parts, panel, roots, columns, factors, biased, prior, row, indptr, indices,
-                values, offset, weights, other, precision, linear, shared, by_count,
-            )  # fmt: skip
-            members[group] = row
-            group += 1
-        if group == 0 or (group < together and row < stop - 1):
+        count = indptr[row + 1] - indptr[row]
+        if count <= few:
             continue
-        if together == 1:
-            if drawing:
-                fill_normals(normals, 1, size, seed, sweep, side, first_row + row)
-                for c in range(size):
-                    normals[c] *= spread
-            bad[0] = solve_system(slots, totals, columns, factors, tolerance, biased, normals, work, small)
-            x[:] = work[4 * columns : 4 * columns + size]
-        else:
-            interleave(mat, ncol, slots, totals, slot_size, columns, factors, size, group)
-            factor_lanes(mat, ncol, size, tolerance, inverse, bad)
-            if drawing:  # then no row took the dual path: the members follow one another
-                fill_normals(normals, together, size, seed, sweep, side, first_row + members[0])
-                for c in range(size):
-                    for lane in range(together):
-                        mat[(c * ncol + size) * together + lane] += spread * normals[c * together + lane]
-            back_lanes(mat, ncol, size, inverse)
-        for lane in range(group):
-            member = members[lane]
-            status[member] = bad[lane] != 0 or indptr[member + 1] - indptr[member] < free
-            if status[member] == 0:
-                for c in range(size):
-                    out[member, c] = x[c] if together == 1 else mat[(c * ncol + size) * together + lane]
-        group = 0
+        _build_row(
+            slot, totals, sums, two_parts, panel, roots, columns, factors, biased, prior, row, indptr, indices,
+            values, offset, weights, other, precision, linear, shared, by_count,
+        )  # fmt: skip
+        if drawing:
+            fill_normals(normals, 1, size, seed, sweep, side, first_row + row)
+            for c in range(size):
+                normals[c] *= spread
+        wrong = solve_system(slot, totals, columns, factors, tolerance, biased, normals, work, small)
+        status[row] = wrong != 0 or count < free
+        if status[row] == 0:
+            for c in range(size):
+                out[row, c] = work[4 * columns + c]
 
 
 def fixed(array: Array, dtype: Any = None) -> Array:
@@ -219,17 +246,21 @@ def half_sweep(
     offset, other, precision = dtype.type(offset), fixed(other), fixed(precision, dtype)
     weights = fixed(np.empty(0, dtype) if weights is None else weights, dtype)
     linear = fixed(np.atleast_2d(np.zeros(len(precision)) if linear is None else linear), dtype)
+    common = (
+        out, status, *fixed_rows, offset, weights, other, biased, precision, linear,
+        fixed(np.empty((0, 0), dtype) if shared is None else shared, dtype),
+        by_count, draw is not None, np.uint64(seed), sweep, side, dtype.type(spread), 0,
+    )  # fmt: skip
+    sums = fixed(np.empty(0, dtype) if sums is None else sums)
+    if len(precision) <= LANE_LIMIT:
+        _lane_sweep(*common, sums, start, stop)
+        return
     few = dual_limit(precision, shared, draw is not None)
     if few >= 0:
         dual_rows(
             out, status, few, *fixed_rows, offset, weights, other, biased, precision, linear, by_count, start, stop
         )
-    _half_sweep(
-        out, status, *fixed_rows, offset, weights, other, biased, precision, linear,
-        fixed(np.empty((0, 0), dtype) if shared is None else shared, dtype),
-        by_count, draw is not None, np.uint64(seed), sweep, side, dtype.type(spread), 0,
-        few, fixed(np.empty(0, dtype) if sums is None else sums), start, stop,
-    )  # fmt: skip
+    _system_sweep(*common, few, sums, start, stop)
 
 
 def part_length(other: Array, biased: bool) -> int:
