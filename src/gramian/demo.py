@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import polars as pl
 
 from gramian.console import note, print_table
 from gramian.data.datasets import load_dataset
 from gramian.errors import DataError, ParameterError
+from gramian.evaluate.calibration import coverage
+from gramian.models.base import Model, Recipe
 from gramian.models.factor import FactorModel
+from gramian.models.posterior import BayesianModel
 from gramian.ratings import Ratings
-from gramian.zoo import ALS, Baseline
+from gramian.zoo import ALS, BPMF, Baseline
 
 __all__ = ["DEMO_RECIPES", "run_demo"]
 
 # Chosen on validation parts of the training ratings (see benchmarks/README.md), never on the test ratings.
-DEMO_RECIPES = {
+DEMO_RECIPES: dict[str, Recipe[Any]] = {
     "global mean": Baseline(biases=False),
     "baseline (biases)": Baseline(regularization=4.0),
     "ALS, K = 32": ALS(factors=32, regularization=12.0, bias_regularization=3.0, epochs=15),
+    "BPMF, K = 16": BPMF(factors=16, draws=150),
 }
 
 
@@ -39,18 +45,21 @@ def run_demo(folder: Path, user: int) -> None:
         raise ParameterError(f"There is no user {user} in the bundled ratings; give one from 1 to {ratings.n_users}.")
     print(f"\nA random fifth is the test: {len(train):,} ratings to learn from, {len(test):,} to be measured on.\n")
     compile_kernels(train)
-    models = {name: recipe.fit(train, test, progress=True) for name, recipe in DEMO_RECIPES.items()}
+    models: dict[str, Any] = {name: recipe.fit(train, test, progress=True) for name, recipe in DEMO_RECIPES.items()}
     print_table(error_table(models, train, test), "Errors in stars (predictions clipped to the scale)")
-    model = models["ALS, K = 32"]
+    model, sure = models["ALS, K = 32"], models["BPMF, K = 16"]
     print()
+    show_intervals(sure, test, user)
     show_features(model)
     show_recommendations(model, user)
     model.plot_history(folder / "learning-curve.png", validation_label="test")
     model.plot_item_map(folder / "item-map.png")
     model.save(folder / "als.gramian")
-    print(f"Written to {folder}/: learning-curve.png, item-map.png, and the model als.gramian. Try next:")
+    sure.save(folder / "bpmf.gramian")
+    print(f"Written to {folder}/: learning-curve.png, item-map.png, als.gramian and bpmf.gramian. Try next:")
     print(f"  gramian similar {folder}/als.gramian --item 'Toy Story (1995)'")
     print(f"  gramian recommend {folder}/als.gramian --rated 'Toy Story (1995)=5' --rated 'Shrek (2001)=4'")
+    print(f"  gramian ask {folder}/bpmf.gramian --rated 'Toy Story (1995)=5'")
 
 
 def compile_kernels(ratings: Ratings) -> None:
@@ -59,7 +68,7 @@ def compile_kernels(ratings: Ratings) -> None:
     ALS(factors=2, epochs=1).fit(ratings.take(ratings.user_codes < 5))
 
 
-def error_table(models: dict[str, FactorModel], train: Ratings, test: Ratings) -> pl.DataFrame:
+def error_table(models: dict[str, Model], train: Ratings, test: Ratings) -> pl.DataFrame:
     """Train and test errors and seconds of each model."""
     rows = []
     for name, model in models.items():
@@ -75,6 +84,19 @@ def error_table(models: dict[str, FactorModel], train: Ratings, test: Ratings) -
             }
         )
     return pl.DataFrame(rows)
+
+
+def show_intervals(model: BayesianModel, test: Ratings, user: int) -> None:
+    """Print intervals for some test ratings of a user, and how many of all test ratings theirs hold."""
+    lower, upper = model.predict_interval(test.users, test.items, level=0.9, unknown="nan").T
+    known = ~np.isnan(lower)
+    share = coverage(test.values[known], lower[known], upper[known])
+    rows = np.flatnonzero(known & (test.users == user))[::30]
+    predicted = model.predict(user, test.items[rows])
+    columns = {"predicted": predicted, "90 % lower": lower[rows], "90 % upper": upper[rows], "gave": test.values[rows]}
+    table = pl.DataFrame({"title": test.titles.gather(test.item_codes[rows]), **columns})
+    print_table(table, f"How sure is BPMF of user {user}? Its 90 % intervals hold {share:.1%} of the test ratings")
+    print()
 
 
 def show_features(model: FactorModel, features: int = 3) -> None:

@@ -39,7 +39,7 @@ class Draw(NamedTuple):
 def compact(rows: Array, dtype: npt.DTypeLike) -> Array:
     """Rows in ``dtype``, but in float32 where they do not suit float16."""
     low, high = HALF_RANGE
-    suits = np.dtype(dtype) != np.float16 or low <= float(np.abs(rows).max(initial=0)) <= high
+    suits = np.dtype(dtype) != np.float16 or low <= float(max(rows.max(initial=0), -rows.min(initial=0))) <= high
     return rows.astype(dtype if suits else np.float32)
 
 
