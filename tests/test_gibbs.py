@@ -374,3 +374,7 @@ def test_a_chain_is_the_same_alone_and_beside_another(ratings):
     for mine, theirs in zip(one.draws, two.draws[::2], strict=True):
         assert [part.tobytes() for part in flat(mine)] == [part.tobytes() for part in flat(theirs)]
     assert (two.traces[:, 0] != two.traces[:, 1]).all()
+    third = gm.BPMF(factors=4, draws=3, burn_in=2, chains=3, keep_dtype="float32").fit(ratings)
+    for c, draw in enumerate(third.draws):  # each with random numbers of its own, not just a start of its own
+        for kept, known in zip(flat(draw), states(ratings, 1, chain=c), strict=False):
+            assert kept.tobytes() == known.tobytes()

@@ -67,7 +67,7 @@ def as_dictionary(model, items, values):
 
 def test_predictions_are_averages_over_the_draws_clipped_or_free(model):
     seen, pairs, (low, high) = tables(model), every_pair(model), model.scale
-    np.testing.assert_allclose(model.predict(*pairs, clip=False), seen.mean(axis=0).ravel(), rtol=1e-5)
+    np.testing.assert_allclose(model.predict(*pairs, clip=False), seen.mean(axis=0).ravel(), atol=1e-5)
     clipped = np.clip(seen, low, high).mean(axis=0).ravel()
     np.testing.assert_allclose(model.predict(*pairs), clipped, rtol=1e-5)
     assert np.abs(clipped - np.clip(seen.mean(axis=0).ravel(), low, high)).max() > 0.05  # which is something else
@@ -75,7 +75,7 @@ def test_predictions_are_averages_over_the_draws_clipped_or_free(model):
     error = clipped.reshape(seen.shape[1:])[table.user_codes, table.item_codes] - table.values
     assert model.evaluate(table)["rmse"] == pytest.approx(np.sqrt(np.mean(error**2)), rel=1e-5)
     mixture = model.predictive(*pairs)
-    np.testing.assert_allclose(mixture.means, seen.reshape(len(seen), -1), rtol=1e-5)
+    np.testing.assert_allclose(mixture.means, seen.reshape(len(seen), -1), atol=1e-5)
     np.testing.assert_allclose(mixture.stds, [[draw.noise_precision**-0.5] for draw in model.draws])
 
 
@@ -92,7 +92,7 @@ def test_pieces_of_pairs_change_nothing(wide_ratings):
     made = gm.BPMF(factors=2, draws=5, burn_in=2).fit(wide_ratings)
     users, items = every_pair(made)
     assert len(users) > 1 << 16
-    np.testing.assert_allclose(made.predict(users, items, clip=False), tables(made).mean(axis=0).ravel(), rtol=1e-5)
+    np.testing.assert_allclose(made.predict(users, items, clip=False), tables(made).mean(axis=0).ravel(), atol=1e-5)
 
 
 # ---- strangers -----------------------------------------------------------------------------------------
@@ -234,6 +234,32 @@ def test_recommending_by_one_draw_for_each_user(model):
     assert stats.kstest(np.array(chosen) / model.n_draws, "uniform").pvalue > 1e-3
 
 
+def test_orders_for_somebody_new(model):
+    """The folded row of each draw takes the place of a known user's."""
+    own = {11: 4.5, 39: 1.0, 74: 3.0}
+    K, rows = model.n_factors, model.fold_in(own)
+    seen = np.array([model.global_mean + d.item_rows[:, :K] @ r[:K] for d, r in zip(model.draws, rows, strict=True)])
+    if model.biased:
+        seen += rows[:, K:] + np.array([draw.item_rows[:, K] for draw in model.draws])
+    unseen = np.setdiff1d(np.arange(40), model.item_ids.codes(list(own)))
+
+    def best(scores):
+        return model.item_ids.take(unseen[np.argsort(-scores[unseen], kind="stable")]).to_list()
+
+    told = model.recommend_for(own, n=40, by="lower", level=0.8)
+    lower = seen.mean(axis=0) - stats.norm.ppf(0.9) * seen.std(axis=0)
+    assert told["item"].to_list() == best(lower)
+    np.testing.assert_allclose(told["score"], np.sort(lower[unseen])[::-1], atol=2e-5)
+    chosen = set()
+    for seed in range(20):
+        told = model.recommend_for(own, n=40, by="thompson", seed=seed)
+        away = np.abs(seen[:, model.item_ids.codes(told["item"])] - told["score"].to_numpy()).max(axis=1)
+        chosen.add(int(np.argmin(away)))
+        assert away.min() < 1e-5
+        assert told["item"].to_list() == best(seen[np.argmin(away)])
+    assert len(chosen) > 15
+
+
 def test_orders_for_strangers_and_wrong_words(model):
     for by in ("lower", "thompson"):
         with pytest.warns(gm.UnknownIdWarning):
@@ -302,10 +328,11 @@ def test_ask_next_of_somebody_new_of_candidates_and_of_many_items(model, monkeyp
     some = model.ask_next(user, among=items[:20])
     assert set(some["item"]) <= set(items[:20])
     assert not set(some["item"]) & set(model.rated_by(user)["item"])
-    monkeypatch.setattr(posterior, "ABOUT_ITEMS", 15)
-    fewer, whole = model.ask_next({}, n=40), first
-    gains = [dict(told.select("item", "gain").iter_rows()) for told in (fewer, whole)]
-    assert np.corrcoef([[g[item] for item in items] for g in gains])[0, 1] > 0.9
+    monkeypatch.setattr(posterior, "ABOUT_ITEMS", 30)  # a sample of the items stands for all of them
+    fewer = model.ask_next({}, n=40)
+    gains = [told.sort("item")["gain"].to_numpy() for told in (fewer, first)]
+    assert not np.allclose(*gains, rtol=1e-3)
+    np.testing.assert_allclose(*gains, rtol=0.35)
     for wrong in (0, -1, 2.5, True):
         with pytest.raises(gm.ParameterError, match="'n' parameter of ask_next"):
             model.ask_next(user, n=wrong)
@@ -347,7 +374,7 @@ def test_contributions_are_the_twins_averaged_over_the_draws(model):
     told = model.explain(model.user_ids.ids[code], model.item_ids.ids[item]).contributions
     mine = dict(told.select("item", "contribution").iter_rows())
     found = [mine[key] for key in model.item_ids.take(rated)]
-    np.testing.assert_allclose(found, terms / model.n_draws, rtol=1e-8, atol=1e-10)
+    np.testing.assert_allclose(found, terms / model.n_draws, rtol=1e-5, atol=1e-7)
 
 
 def test_the_rest_is_the_mean_of_the_prior_and_what_a_draw_leaves(single):
