@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import time
+import tracemalloc
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -102,6 +103,20 @@ def heavy_item_line(factors: int = 64, n_ratings: int = 8_000_000) -> str:
     )
 
 
+def memory_line(ratings: gm.Ratings, factors: int = 64) -> str:
+    """Bytes per rating of the two orientations, and of all arrays at the peak of a training."""
+    both = sum(array.nbytes for rows in (ratings.by_user, ratings.by_item) for array in rows)
+    tracemalloc.start()
+    gm.ALS(factors=factors, epochs=1, n_jobs=THREADS).fit(ratings)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    rows = (ratings.n_users + ratings.n_items) * (factors + 1) * 4
+    return (
+        f"Memory: {both / len(ratings):.1f} bytes per rating for both orientations; a training with K = {factors} adds "
+        f"{peak / 1e6:.0f} MB at its peak, where the factors are {rows / 1e6:.0f} MB."
+    )
+
+
 def synthetic(quick: bool) -> gm.Ratings:
     """The set, as large as MovieLens 20M's training part; a tenth of it with ``quick``."""
     if quick:
@@ -115,7 +130,7 @@ if __name__ == "__main__":
     asked = parser.parse_args()
     made = synthetic(asked.quick)
     print(made)
-    lines = [*speed_table(made), "", heavy_item_line()]
+    lines = [*speed_table(made), "", heavy_item_line(), "", memory_line(made)]
     print("\n".join(lines))
     if not asked.quick:
         from run import write_section
