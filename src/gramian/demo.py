@@ -94,7 +94,8 @@ def show_intervals(model: BayesianModel, test: Ratings, user: int) -> None:
     rows = np.flatnonzero(known & (test.users == user))[::30]
     predicted = model.predict(user, test.items[rows])
     columns = {"predicted": predicted, "90 % lower": lower[rows], "90 % upper": upper[rows], "gave": test.values[rows]}
-    table = pl.DataFrame({"title": test.titles.gather(test.item_codes[rows]), **columns})
+    titles = test.titles if test.titles is not None else test.item_ids.ids
+    table = pl.DataFrame({"title": titles.gather(test.item_codes[rows]), **columns})
     print_table(table, f"How sure is BPMF of user {user}? Its 90 % intervals hold {share:.1%} of the test ratings")
     print()
 

@@ -1,7 +1,8 @@
 """The engine of one machine: blocks of rows on a pool of threads.
 
 Every row is solved by itself, and a heavy row is summed in pieces that depend on the row alone, so the answer has
-the same bits for any number of threads and any cut into blocks.
+the same bits for any number of threads and any cut into blocks. The threads run compiled code that calls no BLAS;
+what does (the minimum-norm rescue) comes when they have ended, so BLAS's own threads never multiply with these.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -35,6 +37,7 @@ __all__ = [
 
 Array = npt.NDArray[Any]
 THREADS_VARIABLE = "GRAMIAN_NUM_THREADS"
+CONTROL_GROUP = Path("/sys/fs/cgroup")
 # Work is counted in multiplications; what a rating and a row cost beside their own is measured in them too.
 RATING_WORK, ROW_WORK = 250, 5_000
 # Blocks are about BLOCKS, so that threads end together; none so small that starting it costs more than it gains,
@@ -54,7 +57,10 @@ class Penalty(NamedTuple):
 
 
 def thread_count(n_jobs: int | None) -> int:
-    """How many threads to use: ``n_jobs``, else the variable GRAMIAN_NUM_THREADS, else this process's cores."""
+    """How many threads to use: ``n_jobs``, else the variable GRAMIAN_NUM_THREADS, else what this process may use.
+
+    That is the cores it may run on, or fewer where its container has a limit of processor time.
+    """
     if n_jobs is not None:
         return n_jobs
     given = os.environ.get(THREADS_VARIABLE)
@@ -62,7 +68,20 @@ def thread_count(n_jobs: int | None) -> int:
         if not given.isdecimal() or int(given) < 1:
             raise ParameterError(f"{THREADS_VARIABLE} must be a whole number from 1; got {given!r}.")
         return int(given)
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(cores, _container_cores() or cores)
+
+
+def _container_cores() -> int | None:
+    """The processor time that the container's control group allows, in cores, rounded up; None without a limit."""
+    for names in (("cpu.max",), ("cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us")):  # version 2, version 1
+        try:
+            quota, period = " ".join((CONTROL_GROUP / name).read_text() for name in names).split()
+        except (OSError, ValueError):
+            continue
+        if quota.isdecimal() and period.isdecimal() and int(period) > 0:  # else "max", or -1
+            return max(1, math.ceil(int(quota) / int(period)))
+    return None
 
 
 def half_sweep(

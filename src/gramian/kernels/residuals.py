@@ -9,11 +9,12 @@ from numba import njit
 
 from gramian.kernels.compiled import compiled
 
-__all__ = ["squared_errors"]
+__all__ = ["dot", "squared_errors"]
 
 
 @njit(nogil=True, fastmath={"contract", "reassoc"})
-def _dot(a: Any, b: Any, count: int) -> float:
+def dot(a: Any, b: Any, count: int) -> float:
+    """Σ a_k b_k for k < ``count``, in whatever order is fastest; the same for the same arguments."""
     total = a.dtype.type(0)
     for k in range(count):
         total += a[k] * b[k]
@@ -33,7 +34,7 @@ def squared_errors(
         bias = np.float64(rows[i, factors]) if biased else 0.0
         for e in range(indptr[i], indptr[i + 1]):
             j = indices[e]
-            predicted = offset + bias + _dot(rows[i], other[j], factors)
+            predicted = offset + bias + dot(rows[i], other[j], factors)
             if biased:
                 predicted += other[j, factors]
             total += (values[e] - predicted) ** 2

@@ -13,21 +13,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from numba import njit
-
 from gramian.kernels.compiled import compiled
+from gramian.kernels.residuals import dot
 
 __all__ = ["BLOCK_COLUMNS", "add_products"]
 
 BLOCK_COLUMNS = 64
-
-
-@njit(nogil=True, fastmath={"contract", "reassoc"})
-def _dot(a: Any, b: Any, count: int) -> float:
-    total = a.dtype.type(0)
-    for k in range(count):
-        total += a[k] * b[k]
-    return total
 
 
 @compiled
@@ -40,4 +31,4 @@ def add_products(
     for i in range(start, stop):
         bias = here[i, factors] if biased else here.dtype.type(0)
         for e in range(indptr[i], indptr[i + 1]):
-            values[e] += sign * (bias + _dot(here[i], other[indices[e]], factors))
+            values[e] += sign * (bias + dot(here[i], other[indices[e]], factors))
