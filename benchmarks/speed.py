@@ -8,12 +8,7 @@ speed of a large single-precision matrix product on as many threads. Everything 
 
 from __future__ import annotations
 
-<<<<<<< HEAD
-=======
-import argparse
-import time
 import tracemalloc
->>>>>>> kernel
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -93,8 +88,6 @@ def heavy_item_line(factors: int = 64, n_ratings: int = 8_000_000) -> str:
     )
 
 
-<<<<<<< HEAD
-=======
 def memory_line(ratings: gm.Ratings, factors: int = 64) -> str:
     """Bytes per rating of the two orientations, and of all arrays at the peak of a training."""
     both = sum(array.nbytes for rows in (ratings.by_user, ratings.by_item) for array in rows)
@@ -109,25 +102,8 @@ def memory_line(ratings: gm.Ratings, factors: int = 64) -> str:
     )
 
 
-def synthetic(quick: bool) -> gm.Ratings:
-    """The set, as large as MovieLens 20M's training part; a tenth of it with ``quick``."""
-    if quick:
-        return gm.synthetic_ratings(n_users=40_000, n_items=8_000, n_ratings=1_740_000, seed=0, times=False).ratings
-    return gm.synthetic_ratings(n_users=138_493, n_items=26_744, n_ratings=17_400_000, seed=0, times=False).ratings
-
-
->>>>>>> kernel
 if __name__ == "__main__":
     asked = options(__doc__).parse_args()
     made = synthetic(asked.quick)
-<<<<<<< HEAD
-    write_section("speed", [*speed_table(made), "", heavy_item_line()], quick=asked.quick)
-=======
-    print(made)
     lines = [*speed_table(made), "", heavy_item_line(), "", memory_line(made)]
-    print("\n".join(lines))
-    if not asked.quick:
-        from run import write_section
-
-        write_section("speed", iter(lines))
->>>>>>> kernel
+    write_section("speed", lines, quick=asked.quick)
