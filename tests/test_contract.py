@@ -446,7 +446,7 @@ def test_predictions_are_clipped_to_the_scale_only_if_asked(recipe, ratings):
     if not MODELS[recipe.name].clips_each_draw:
         np.testing.assert_array_equal(np.clip(free, *ratings.scale), clipped)
     low, high = ratings.scale
-    assert low <= clipped.min() < clipped.max() <= high
+    assert low <= clipped.min() <= clipped.max() <= high
     error = np.sqrt(np.mean((model.predict(ratings.users, ratings.items).astype(float) - ratings.values) ** 2))
     assert model.evaluate(ratings)["rmse"] == pytest.approx(error, rel=1e-12)
     assert model.evaluate(ratings)["mse"] == pytest.approx(error**2, rel=1e-12)

@@ -63,7 +63,9 @@ def test_compiled_kernels_call_no_blas():
             nodes = list(ast.walk(ast.parse(path.read_text())))
             assert not any(isinstance(node, ast.MatMult) for node in nodes), path.name
             names = {node.attr for node in nodes if isinstance(node, ast.Attribute)}
-            assert not names & {"dot", "vdot", "inner", "matmul", "einsum", "tensordot", "linalg"}, path.name
+            assert not names & {"dot", "vdot", "inner", "matmul", "tensordot", "linalg"}, path.name
+            # einsum has loops of its own, unless it is told to optimize
+            assert not any(isinstance(node, ast.keyword) and node.arg == "optimize" for node in nodes), path.name
 
 
 def test_the_rescue_by_lapack_runs_when_our_threads_have_ended(pools, monkeypatch):
