@@ -181,7 +181,7 @@ class BPMF(Recipe[BayesianModel]):
     # ---- what is kept ---------------------------------------------------------------------------
 
     def _kept(self, chain: gibbs.Chain, number: int, c: int) -> Arrays:
-        small = [compact(rows, self.keep_dtype) for rows in (chain.user_rows, chain.item_rows)]
+        small = [compact(rows, self.keep_dtype, self.n_jobs) for rows in (chain.user_rows, chain.item_rows)]
         kept = packed(Draw(small[0], small[1], chain.users, chain.items, chain.noise_precision))
         return {f"draw{number:06d}.{c}.{part}": array for part, array in zip(PARTS, kept, strict=True)}
 
