@@ -12,7 +12,7 @@ import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from functools import partial
+from functools import cache, partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -74,14 +74,15 @@ def thread_count(n_jobs: int | None) -> int:
             raise ParameterError(f"{THREADS_VARIABLE} must be a whole number from 1; got {given!r}.")
         return int(given)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(cores, _container_cores() or cores)
+    return min(cores, _container_cores(CONTROL_GROUP) or cores)
 
 
-def _container_cores() -> int | None:
+@cache  # asked several times in every sweep
+def _container_cores(folder: Path) -> int | None:
     """The processor time that the container's control group allows, in cores, rounded up; None without a limit."""
     for names in (("cpu.max",), ("cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us")):  # version 2, version 1
         try:
-            quota, period = " ".join((CONTROL_GROUP / name).read_text() for name in names).split()
+            quota, period = " ".join((folder / name).read_text() for name in names).split()
         except (OSError, ValueError):
             continue
         if quota.isdecimal() and period.isdecimal() and int(period) > 0:  # else "max", or -1
