@@ -88,12 +88,16 @@ MODELS = {
             gm.BPMF(factors=3, draws=8, burn_in=3),
             gm.BPMF(factors=2, draws=6, burn_in=2, chains=2, biases=False, keep_dtype="float32", init="cold"),
             gm.BPMF(factors=4, draws=5, burn_in=0, dtype="float64", noise_precision=2.0, seed=7),
+            gm.BPMF(factors=2, draws=6, burn_in=2, implicit="both"),
         ],
         closed_form=False,
         restless=gm.BPMF(factors=2, draws=20, burn_in=2, memory=0.0),
         clips_each_draw=True,
     ),
 }  # fmt: skip
+
+
+TABLE = pl.DataFrame({"user": range(2000), "item": range(2000), "size": [n % 7 for n in range(2000)]})
 
 
 def label(recipe: Recipe[Any]) -> str:
@@ -161,6 +165,8 @@ def rebuilt(frame: pl.DataFrame, **columns: Any) -> gm.Ratings:
 def other_value(field: dataclasses.Field[Any], value: Any) -> Any:
     """Another allowed value of a recipe's field."""
     about = field.metadata
+    if about["table"]:
+        return TABLE
     if about["choices"] is not None:
         return next(choice for choice in about["choices"] if choice != value)
     if isinstance(value, bool):

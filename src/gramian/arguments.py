@@ -46,6 +46,8 @@ def with_recipe_fields(command: Callable[..., None]) -> Callable[..., None]:
     worded = set()
     for name, recipe in sorted(RECIPES.items()):
         for field in dataclasses.fields(recipe):
+            if field.metadata["table"]:  # a command reads the file and gives the table
+                continue
             kind = {"int": int, "float": float, "bool": bool}.get(str(field.type).split(" ")[0], str)
             if field.metadata["word"] is not None:
                 worded.add(field.name)

@@ -21,6 +21,7 @@ def param(
     choices: tuple[str, ...] | None = None,
     optional: bool = False,
     word: str | None = None,
+    table: bool = False,
 ) -> Any:
     """A dataclass field with its help text and range, checked by :func:`check_fields`.
 
@@ -32,8 +33,10 @@ def param(
         choices: The words allowed, for text.
         optional: Whether ``None`` is allowed.
         word: A word allowed in place of a number, such as ``"estimate"``.
+        table: Whether it is a table, which the recipe checks by itself.
     """
     about = {"help": help, "low": low, "high": high, "choices": choices, "optional": optional, "word": word}
+    about["table"] = table
     return dataclasses.field(default=default, metadata=about)
 
 
@@ -44,6 +47,8 @@ def check_fields(recipe: Any) -> None:
         value = getattr(recipe, field.name)
         about = field.metadata
         if (value is None and about["optional"]) or (isinstance(value, str) and value == about["word"]):
+            continue
+        if about["table"]:
             continue
         if about["choices"] is not None:
             check_choice(field.name, value, about["choices"], owner)

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,6 +28,7 @@ __all__ = [
     "Penalty",
     "block_update",
     "cg_update",
+    "dense_product",
     "half_sweep",
     "separate_update",
     "sparse_product",
@@ -44,6 +46,7 @@ RATING_WORK, ROW_WORK = 250, 5_000
 # none so large that an interrupt waits long (0.1 s).
 BLOCKS, SMALL_BLOCK, LARGE_BLOCK = 64, 2e7, 1e9
 SMALL_WORK = 5e7  # below this, starting threads costs more than it gains
+DENSE_ROWS = 8192  # of a dense product in one task
 PARTS_BYTES = 64 * 2**20  # sums of pieces of heavy rows that are held at a time
 
 Task = Callable[[], None]
@@ -337,6 +340,21 @@ def sparse_product(rows: CSR, other: Array, *, n_jobs: int | None = None) -> Arr
         multiply(*fixed, other, first, last, out)
 
     _over_blocks(block, rows, max(1, int(np.prod(other.shape[1:]))), thread_count(n_jobs))
+    return out
+
+
+def dense_product(rows: Array, matrix: Array, *, n_jobs: int | None = None) -> Array:
+    """Many rows times a small square matrix, of the dtype of the rows; row by row, with no BLAS to round by threads."""
+    from gramian.kernels import dense, sweep
+
+    out = np.empty((len(rows), matrix.shape[1]), rows.dtype)
+    rows, matrix = sweep.fixed(rows), sweep.fixed(matrix, rows.dtype)
+    edges = [*range(0, len(rows), DENSE_ROWS), len(rows)]
+    tasks: list[Task] = [
+        partial(dense.rows_times, rows, matrix, first, last, out) for first, last in pairwise(edges) if last > first
+    ]
+    with _runner(thread_count(n_jobs), len(tasks), rows.size * matrix.shape[1]) as run:
+        run(tasks)
     return out
 
 

@@ -17,6 +17,7 @@ from gramian.models.base import check_ratings_given
 from gramian.models.diagnostics import as_datatree, diagnostics
 from gramian.models.draws import TRACED_PAIRS, contributions, expected_drops, mean_directions, redrawn, trace_names
 from gramian.models.factor import Explanation, FactorModel, SideSettings
+from gramian.models.features import side_features
 from gramian.models.posterior_scores import FOLDING, Posterior, ordered
 from gramian.models.tables import item_table
 from gramian.parameters import check_number
@@ -124,11 +125,14 @@ class BayesianModel(Posterior):
         check_number("n", n, low=1, whole=True, owner="ask_next")
         if isinstance(user, Mapping):
             items, values = self._given(user, "fallback")
+            draws = self._draws_knowing(items)
         else:
-            items, values = self.ratings.by_user.row(self._one_code(self.user_ids, user, "user"))
+            code = self._one_code(self.user_ids, user, "user")
+            items, values = self.ratings.by_user.row(code)
+            draws = self._draws_knowing(items, code)
         unrated = np.setdiff1d(np.arange(self.ratings.n_items), items)
         about = np.random.default_rng(self._setting("seed")).permutation(unrated)[:ABOUT_ITEMS]
-        gain = expected_drops(self.draws, items, values, about, self.biased, self.global_mean)
+        gain = expected_drops(draws, items, values, about, self.biased, self.global_mean)
         table = self._best_of(gain, n, self.item_ids.take(items).to_list(), among, "fallback")
         return table.rename({"score": "gain"})
 
@@ -229,6 +233,8 @@ class BayesianModel(Posterior):
         items = np.unique(ratings.item_ids.codes(new.item_ids.ids, "item"))
         how: dict[str, Any] = {"biased": self.biased, "offset": self.global_mean, "n_jobs": self._setting("n_jobs")}
         sides, changed, seed = (ratings.by_user, ratings.by_item), (users, items), self._setting("seed")
+        if hasattr(self.recipe, "implicit"):
+            how["features"] = side_features(self.recipe, ratings)
         draws = tuple(
             redrawn(draw, sides, changed, (seed, UPDATING + 3 * s), **how) for s, draw in enumerate(self.draws)
         )
