@@ -40,7 +40,7 @@ from gramian.engine import local
 from gramian.errors import DivergenceError
 from gramian.kernels.csr import CSR
 
-__all__ = ["Features", "Link", "Strangers", "draw_link", "no_link", "row_means"]
+__all__ = ["Features", "Link", "Strangers", "draw_link", "explained", "no_link", "row_means"]
 
 Array = npt.NDArray[Any]
 EXACT_LIMIT = 512  # features whose H is factored: 0.05 GFLOP a sweep
@@ -131,9 +131,9 @@ def draw_link(
     """β, then λ, given the rows less their common mean (``away``, n × D) and L."""
     dtype, size = away.dtype, away.shape[1]
     ridge = before.ridge[features.groups]
-    noisy = local.dense_product(away, root, n_jobs=n_jobs) + rng.standard_normal(away.shape, dtype)
+    noisy = local.dense_product(away, root, n_jobs=n_jobs) + _noise(rng, away.shape, dtype)
     target = local.sparse_product(features.turned, noisy, n_jobs=n_jobs)
-    target += np.sqrt(ridge)[:, None].astype(dtype) * rng.standard_normal(target.shape, dtype)
+    target += np.sqrt(ridge)[:, None].astype(dtype) * _noise(rng, target.shape, dtype)
     if features.count <= EXACT_LIMIT:
         white = _factored(features, ridge, target)
     else:
@@ -143,6 +143,24 @@ def draw_link(
     counts = np.bincount(features.groups)
     drawn = rng.gamma(1 + counts * size / 2) / (1 + lengths / 2)
     return Link(local.dense_product(white, np.linalg.inv(root), n_jobs=n_jobs), drawn)
+
+
+def _noise(rng: np.random.Generator, shape: tuple[int, ...], dtype: npt.DTypeLike) -> Array:
+    """The normals that are injected."""
+    return rng.standard_normal(shape, np.float32 if dtype == np.float32 else np.float64)
+
+
+def explained(features: Features, link: Link, precision: Array, columns: slice) -> float:
+    r"""The share of the variance of some columns of a side's rows that its features explain.
+
+    .. math:: \operatorname{tr} \operatorname{Cov}(F\beta) \big/
+        \big(\operatorname{tr} \operatorname{Cov}(F\beta) + \operatorname{tr} \Lambda^{-1}\big),
+
+    the same however the factors are rotated.
+    """
+    moved = row_means(features, Link(link.coefficients.astype(np.float32), link.ridge))[:, columns]
+    by_features = float(moved.var(axis=0, dtype=np.float64).sum())
+    return by_features / (by_features + float(np.diag(np.linalg.inv(precision))[columns].sum()))
 
 
 def _factored(features: Features, ridge: Array, target: Array) -> Array:

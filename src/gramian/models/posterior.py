@@ -18,6 +18,7 @@ from gramian.models.diagnostics import as_datatree, diagnostics
 from gramian.models.draws import TRACED_PAIRS, contributions, expected_drops, mean_directions, redrawn, trace_names
 from gramian.models.factor import Explanation, FactorModel, SideSettings
 from gramian.models.features import side_features
+from gramian.models.links import explained
 from gramian.models.posterior_scores import FOLDING, Posterior, ordered
 from gramian.models.tables import item_table
 from gramian.parameters import check_number
@@ -153,6 +154,23 @@ class BayesianModel(Posterior):
             users, items = np.column_stack([users, b]), np.column_stack([items, c])
         settings = SideSettings(self.biased, local.Penalty(self.draws[-1].users.precision), centred=True)
         return FactorModel(self.recipe, self.ratings, self.history, users, items, self.global_mean, settings)
+
+    def feature_shares(self) -> pl.DataFrame:
+        """How much of the variance of factors and biases the features explain, averaged over the draws.
+
+        Returns:
+            A table: ``side`` (user, item), ``of`` (factors, biases), ``share`` in [0, 1]; a row for each side that
+            has features. Features that say nothing, permuted ones say, explain about none.
+        """
+        rows = []
+        for place, (side, known) in enumerate(zip(("user", "item"), self._features, strict=True)):
+            for of, columns in (("factors", slice(self.n_factors)), ("biases", slice(self.n_factors, None))):
+                if known is None or (of == "biases" and not self.biased):
+                    continue
+                priors = [(draw.users, draw.items)[place] for draw in self.draws]
+                shares = [explained(known, p.link, p.precision, columns) for p in priors if p.link is not None]
+                rows.append((side, of, float(np.mean(shares))))
+        return pl.DataFrame(rows, schema={"side": pl.String, "of": pl.String, "share": pl.Float64}, orient="row")
 
     @property
     def trace_names(self) -> list[str]:
