@@ -89,6 +89,7 @@ MODELS = {
             gm.BPMF(factors=2, draws=6, burn_in=2, chains=2, biases=False, keep_dtype="float32", init="cold"),
             gm.BPMF(factors=4, draws=5, burn_in=0, dtype="float64", noise_precision=2.0, seed=7),
             gm.BPMF(factors=2, draws=6, burn_in=2, implicit="both"),
+            gm.BPMF(factors=2, draws=6, burn_in=2, noise="by_user"),
         ],
         closed_form=False,
         restless=gm.BPMF(factors=2, draws=20, burn_in=2, memory=0.0),

@@ -33,6 +33,7 @@ __all__ = [
     "separate_update",
     "sparse_product",
     "squared_errors",
+    "squared_errors_by_row",
     "thread_count",
     "update",
 ]
@@ -316,6 +317,13 @@ def squared_errors(
     rows: CSR, here: Array, other: Array, *, biased: bool, offset: float, n_jobs: int | None = None
 ) -> float:
     """The sum of squared residuals over all ratings, accumulated in float64 in a fixed order."""
+    return float(squared_errors_by_row(rows, here, other, biased=biased, offset=offset, n_jobs=n_jobs).sum())
+
+
+def squared_errors_by_row(
+    rows: CSR, here: Array, other: Array, *, biased: bool, offset: float, n_jobs: int | None = None
+) -> Array:
+    """The same of each row, (rows,)."""
     from gramian.kernels import residuals, sweep
 
     out = np.empty(rows.n_rows)
@@ -325,7 +333,7 @@ def squared_errors(
         residuals.squared_errors(*fixed, here, other, biased, offset, first, last, out)
 
     _over_blocks(block, rows, other.shape[1], thread_count(n_jobs))
-    return float(out.sum())
+    return out
 
 
 def sparse_product(rows: CSR, other: Array, *, n_jobs: int | None = None) -> Array:

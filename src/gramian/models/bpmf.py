@@ -47,6 +47,7 @@ from gramian.models.draws import (
 )
 from gramian.models.features import FeatureTable, side_features, table_of
 from gramian.models.links import no_link
+from gramian.models.noise import no_difference
 from gramian.models.posterior import BayesianModel
 from gramian.parameters import param
 from gramian.persist import Arrays
@@ -84,6 +85,8 @@ class BPMF(Recipe[BayesianModel]):
                                           low=1e-6, optional=True)  # fmt: skip
     prior_scale: float = param(0.3, "how wide the factors are expected to be; matters little with many ratings",
                                low=1e-6)  # fmt: skip
+    noise: str = param("common", "common: one noise precision; by_user: one for each user, around a common one",
+                       choices=("common", "by_user"))  # fmt: skip
     implicit: str = param("none", "sets of ratings as features of the prior means: the items that a user rated "
                           "(users), who rated an item (items), or both",
                           choices=("none", "users", "items", "both"))  # fmt: skip
@@ -153,8 +156,9 @@ class BPMF(Recipe[BayesianModel]):
         else:
             items[:, :K] *= 0.1
         alpha = self.noise_precision or 1 / variance
+        noise = no_difference(ratings.n_users) if self.noise == "by_user" else None
         links = [None if f is None else no_link(f, D, self.dtype) for f in side_features(self, ratings)]
-        return gibbs.Chain(users, items, prior._replace(link=links[0]), prior._replace(link=links[1]), alpha)
+        return gibbs.Chain(users, items, prior._replace(link=links[0]), prior._replace(link=links[1]), alpha, noise)
 
     def start(self, ratings: Ratings) -> Arrays:
         """Every chain before its first sweep."""
@@ -295,7 +299,7 @@ class BPMF(Recipe[BayesianModel]):
         names = trace_names(self.biases)
         wanted: dict[str, tuple[int, ...]] = {"traces": (len(history), self.chains, len(names)), "offset": (1,)}
         sizes, known = (ratings.n_users, ratings.n_items), side_features(recipe, ratings)
-        shapes = draw_shapes(sizes, self.factors + self.biases, known)
+        shapes = draw_shapes(sizes, self.factors + self.biases, known, self.noise == "by_user")
         wanted |= {f"draw{s:05d}.{part}": shape for s in range(count) for part, shape in shapes.items()}
         check_arrays(self.name, arrays, wanted)
         draws = [unpacked(_parts(arrays, f"draw{s:05d}")) for s in range(count)]
@@ -331,7 +335,7 @@ def _divergence(what: str) -> Iterator[None]:
 
 
 def _draw(chain: gibbs.Chain) -> Draw:
-    return Draw(chain.user_rows, chain.item_rows, chain.users, chain.items, chain.noise_precision)
+    return Draw(*chain)
 
 
 def _named(stem: str, chain: gibbs.Chain) -> Arrays:

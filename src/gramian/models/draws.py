@@ -14,6 +14,7 @@ from gramian.kernels.csr import CSR
 from gramian.models import gibbs
 from gramian.models.base import Array
 from gramian.models.links import Features, Link, Strangers
+from gramian.models.noise import UserNoise, of_items, of_users
 from gramian.persist import Arrays
 
 __all__ = [
@@ -35,6 +36,7 @@ class Draw(NamedTuple):
     users: gibbs.RowPrior
     items: gibbs.RowPrior
     noise_precision: float
+    user_noise: UserNoise | None = None
 
 
 def compact(rows: Array, dtype: npt.DTypeLike) -> Array:
@@ -47,7 +49,8 @@ def compact(rows: Array, dtype: npt.DTypeLike) -> Array:
 def compacted(draw: Draw, dtype: npt.DTypeLike) -> Draw:
     """The draw with rows and β in ``dtype`` where they suit it."""
     rows = [compact(rows, dtype) for rows in (draw.user_rows, draw.item_rows)]
-    return Draw(rows[0], rows[1], _compacted(draw.users, dtype), _compacted(draw.items, dtype), draw.noise_precision)
+    return Draw(rows[0], rows[1], _compacted(draw.users, dtype), _compacted(draw.items, dtype), draw.noise_precision,
+                draw.user_noise)  # fmt: skip
 
 
 def _compacted(prior: gibbs.RowPrior, dtype: npt.DTypeLike) -> gibbs.RowPrior:
@@ -64,6 +67,8 @@ def packed(draw: Draw) -> Arrays:
         rest += [prior.mean, prior.precision.ravel()]
         if prior.link is not None:
             made |= {f"{side}_link": prior.link.coefficients, f"{side}_ridge": prior.link.ridge}
+    if draw.user_noise is not None:
+        made["user_noise"] = draw.user_noise.packed()
     return {**made, "rest": np.concatenate(rest)}
 
 
@@ -76,12 +81,16 @@ def unpacked(arrays: Arrays) -> Draw:
         has = f"{side}_link" in arrays
         link = Link(arrays[f"{side}_link"], arrays[f"{side}_ridge"]) if has else None
         priors.append(gibbs.RowPrior(parts[k], parts[k + 1].reshape(D, D), link))
-    return Draw(arrays["user_rows"], arrays["item_rows"], priors[0], priors[1], float(noise[0]))
+    by_user = UserNoise.unpacked(arrays["user_noise"]) if "user_noise" in arrays else None
+    return Draw(arrays["user_rows"], arrays["item_rows"], priors[0], priors[1], float(noise[0]), by_user)
 
 
-def draw_shapes(sides: tuple[int, int], D: int, features: Sequence[Features | None]) -> dict[str, tuple[int, ...]]:
+def draw_shapes(
+    sides: tuple[int, int], D: int, features: Sequence[Features | None], by_user: bool
+) -> dict[str, tuple[int, ...]]:
     """The shapes of the arrays of a draw of so many users and items."""
     made: dict[str, tuple[int, ...]] = {"rest": (1 + 2 * D + 2 * D * D,)}
+    made |= {"user_noise": (sides[0] + 2,)} if by_user else {}
     for name, count, known in zip(("user", "item"), sides, features, strict=True):
         made[f"{name}_rows"] = (count, D)
         if known is not None:
@@ -128,6 +137,7 @@ def check_arrays(name: str, arrays: Arrays, shapes: dict[str, tuple[int, ...]]) 
 def check_draws(name: str, draws: Sequence[Draw]) -> None:
     """Raise FormatError unless there is a draw, all noise precisions are positive, and those of the rows definite."""
     sound = len(draws) > 0 and all(draw.noise_precision > 0 for draw in draws)
+    sound &= all(draw.user_noise is None or draw.user_noise.packed().min() > 0 for draw in draws)
     try:  # a Cholesky factorization, unlike eigenvalues, does not mind columns of very different size
         for draw in draws:
             np.linalg.cholesky(np.array([draw.users.precision, draw.items.precision]))
@@ -165,14 +175,14 @@ def prior_variance(draw: Draw, users: Codes, items: Codes, biased: bool, rows: t
     With v = (u, 1): :math:`v^\top\Sigma_u v` for an unknown user, the mirror image for an unknown item, and for
     both also the trace of the product of the factors' covariances. ``rows`` are those of :func:`rows_of`.
     """
-    of_users, of_items = np.linalg.inv(draw.users.precision), np.linalg.inv(draw.items.precision)
+    user_wide, item_wide = np.linalg.inv(draw.users.precision), np.linalg.inv(draw.items.precision)
     user_rows, item_rows = (part.copy() for part in rows)
-    K = len(of_users) - biased
+    K = len(user_wide) - biased
     if biased:
         user_rows[:, K] = item_rows[:, K] = 1.0
-    total: Array = np.einsum("pc,cd,pd->p", item_rows, of_users, item_rows, optimize=True) * (users < 0)
-    total += np.einsum("pc,cd,pd->p", user_rows, of_items, user_rows, optimize=True) * (items < 0)
-    return total + float(np.sum(of_users[:K, :K] * of_items[:K, :K])) * ((users < 0) & (items < 0))
+    total: Array = np.einsum("pc,cd,pd->p", item_rows, user_wide, item_rows, optimize=True) * (users < 0)
+    total += np.einsum("pc,cd,pd->p", user_rows, item_wide, user_rows, optimize=True) * (items < 0)
+    return total + float(np.sum(user_wide[:K, :K] * item_wide[:K, :K])) * ((users < 0) & (items < 0))
 
 
 def _design(rows: Array, biased: bool) -> Array:
@@ -263,20 +273,23 @@ def redrawn(
     for which, prior in enumerate(priors):
         new = np.tile(prior.mean.astype(np.float32), (ratings[which].n_rows - len(sides[which]), 1))
         sides[which] = np.concatenate([sides[which], new])
+    noise = None if draw.user_noise is None else draw.user_noise.grown(ratings[0].n_rows)
+    mine = None if noise is None else noise._replace(factors=noise.factors[changed[0]])
     for turn, which in enumerate((gibbs.USERS, gibbs.ITEMS, gibbs.USERS)):
-        known = features[which]
+        known, part = features[which], ratings[which].take(changed[which])
         sides[which][changed[which]] = gibbs.draw_rows(
-            ratings[which].take(changed[which]), sides[1 - which], priors[which], draw.noise_precision,
+            part, sides[1 - which], priors[which], draw.noise_precision,
             (key[0], key[1] + turn, which), biased=biased, offset=offset, n_jobs=n_jobs,
             features=None if known is None else known.take(changed[which]),
+            weights=of_users(mine, part) if which == gibbs.USERS else of_items(noise, part),
         )[0]  # fmt: skip
     kept = (draw.user_rows, draw.item_rows)
     users, items = (compact(rows, old.dtype) for rows, old in zip(sides, kept, strict=True))
-    of_users, of_items = (
+    compacted_priors = [
         prior if old.link is None else _compacted(prior, old.link.coefficients.dtype)
         for prior, old in zip(priors, (draw.users, draw.items), strict=True)
-    )
-    return Draw(users, items, of_users, of_items, draw.noise_precision)
+    ]
+    return Draw(users, items, compacted_priors[0], compacted_priors[1], draw.noise_precision, noise)
 
 
 def _grown(prior: gibbs.RowPrior, known: Features | None, others: int) -> gibbs.RowPrior:

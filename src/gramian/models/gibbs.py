@@ -26,6 +26,7 @@ import numpy.typing as npt
 from gramian.engine import local
 from gramian.kernels.csr import CSR
 from gramian.models.links import Features, Link, draw_link, no_link, row_means
+from gramian.models.noise import UserNoise, draw_user_noise, of_items, of_users
 
 __all__ = ["ITEMS", "USERS", "Chain", "Hyperprior", "Key", "RowPrior", "draw_prior", "draw_rows", "sweep"]
 
@@ -59,6 +60,7 @@ class Chain(NamedTuple):
     users: RowPrior
     items: RowPrior
     noise_precision: float
+    user_noise: UserNoise | None = None
 
 
 class Key(NamedTuple):
@@ -106,7 +108,7 @@ def draw_prior(
 def draw_rows(
     ratings: CSR, other: Rows, prior: RowPrior, noise_precision: float,
     draw: tuple[int, int, int] | None, *, biased: bool, offset: float, n_jobs: int | None = None,
-    features: Features | None = None,
+    features: Features | None = None, weights: Rows | None = None,
 ) -> tuple[Rows, int]:  # fmt: skip
     """Rows of one side given the other, or their means where ``draw`` is None; and how many were singular."""
     precision = prior.precision / noise_precision
@@ -116,7 +118,7 @@ def draw_rows(
         linear = row_means(features, turned, n_jobs) + linear
     return local.half_sweep(
         ratings, other, local.Penalty(precision), biased=biased, offset=offset, n_jobs=n_jobs, linear=linear,
-        draw=draw, spread=noise_precision**-0.5,
+        draw=draw, spread=noise_precision**-0.5, weights=weights,
     )  # fmt: skip
 
 
@@ -130,15 +132,29 @@ def sweep(
     """
     rng = np.random.default_rng([*key])
     how: dict[str, Any] = {"biased": biased, "offset": offset, "n_jobs": n_jobs}
-    alpha = chain.noise_precision
+    alpha, noise = chain.noise_precision, chain.user_noise
     of_user, of_item = features
     items_prior = draw_prior(chain.item_rows, hyper, rng, of_item, chain.items.link, n_jobs)
     items, singular_items = draw_rows(
-        by_item, chain.user_rows, items_prior, alpha, key.side(ITEMS), features=of_item, **how
+        by_item,
+        chain.user_rows,
+        items_prior,
+        alpha,
+        key.side(ITEMS),
+        features=of_item,
+        weights=of_items(noise, by_item),
+        **how,
     )
     users_prior = draw_prior(chain.user_rows, hyper, rng, of_user, chain.users.link, n_jobs)
-    users, singular_users = draw_rows(by_user, items, users_prior, alpha, key.side(USERS), features=of_user, **how)
-    squared = local.squared_errors(by_user, users, items, **how)
+    users, singular_users = draw_rows(
+        by_user, items, users_prior, alpha, key.side(USERS), features=of_user, weights=of_users(noise, by_user), **how
+    )
+    if noise is None:
+        squared = weighted = local.squared_errors(by_user, users, items, **how)
+    else:
+        errors = local.squared_errors_by_row(by_user, users, items, **how)
+        noise = draw_user_noise(noise, by_user.counts, errors, alpha, rng)
+        squared, weighted = float(errors.sum()), float(errors @ noise.factors)
     if hyper.noise_precision is None:
-        alpha = rng.gamma(hyper.shape + len(by_user.indices) / 2) / (hyper.rate + squared / 2)
-    return Chain(users, items, users_prior, items_prior, float(alpha)), squared, singular_items + singular_users
+        alpha = rng.gamma(hyper.shape + len(by_user.indices) / 2) / (hyper.rate + weighted / 2)
+    return Chain(users, items, users_prior, items_prior, float(alpha), noise), squared, singular_items + singular_users

@@ -223,7 +223,8 @@ class BayesianModel(Posterior):
         """
         i, j = self._one_code(self.user_ids, user, "user"), self._one_code(self.item_ids, item, "item")
         rated, values = self.ratings.by_user.row(i)
-        terms = np.mean([contributions(d, rated, values, j, self.biased, self.global_mean) for d in self.draws], axis=0)
+        draws = self._draws_knowing(rated, i)
+        terms = np.mean([contributions(d, rated, values, j, self.biased, self.global_mean) for d in draws], axis=0)
         order = np.argsort(-np.abs(terms), kind="stable")
         table = item_table(
             self.item_ids, rated[order], self.ratings.titles, rating=values[order], contribution=terms[order]

@@ -179,7 +179,7 @@ class Posterior(FoldingModel, UncertainModel):
     def predictive_codes(self, users: Codes, items: Codes) -> NormalMixture:
         """One normal per draw; a pair with an unknown side has that side's prior covariance as well."""
         means = np.stack(list(self._each_draw(users, items)))
-        noise = np.array([draw.noise_precision for draw in self.draws])[:, None] ** -1
+        noise = np.stack([_noise(draw, users) for draw in self.draws])
         strange = np.flatnonzero((users < 0) | (items < 0))
         if len(strange) == 0:
             return NormalMixture(means, np.sqrt(noise))
@@ -211,11 +211,16 @@ class Posterior(FoldingModel, UncertainModel):
     def _draws_knowing(self, items: Codes, user: int | None = None) -> tuple[Draw, ...]:
         """The draws, each with the prior of a known user, or of a new one who rated these items."""
         known = self._features[0]
-        if known is None:
+        if known is None and user is None:
             return self.draws
         if user is not None:
+            draws = tuple(draw._replace(noise_precision=_precision(draw, user)) for draw in self.draws)
+            if known is None:
+                return draws
             row = known.matrix.take(np.array([user]))
-        elif getattr(self.recipe, "implicit", "none") in ("users", "both") and len(items):
+            return tuple(knowing(draw, row) for draw in draws)
+        assert known is not None
+        if getattr(self.recipe, "implicit", "none") in ("users", "both") and len(items):
             row = implicit_sets(one_row(items, np.ones(len(items), np.float32)), self.ratings.n_items)
         else:
             sets = self._strangers[0].first if self._strangers[0] is not None else 0
@@ -229,6 +234,17 @@ class Posterior(FoldingModel, UncertainModel):
 
     def _setting(self, name: str) -> Any:
         return getattr(self.recipe, name, 0 if name == "seed" else None)
+
+
+def _noise(draw: Draw, users: Codes) -> Array:
+    """The variance of a rating by each user, or the one of all, (1,)."""
+    if draw.user_noise is None:
+        return np.array([1 / draw.noise_precision])
+    return np.asarray(1 / (draw.noise_precision * draw.user_noise.of(users)))
+
+
+def _precision(draw: Draw, user: int) -> float:
+    return float(1 / _noise(draw, np.array([user], np.int32))[0])
 
 
 def ordered(model: Posterior, by: str, level: float, seed: int, owner: str) -> Posterior:
