@@ -336,13 +336,14 @@ def squared_errors_by_row(
     return out
 
 
-def sparse_product(rows: CSR, other: Array, *, n_jobs: int | None = None) -> Array:
-    """The sparse matrix times ``other``, (columns, K) or (columns,), of the dtype of ``other``."""
-    from gramian.kernels import lanczos, sweep
+def sparse_product(rows: CSR, other: Array, *, n_jobs: int | None = None, wide: bool = True) -> Array:
+    """The sparse matrix times ``other``, (columns, K) or (columns,), in its dtype; ``wide``: by float64."""
+    from gramian.kernels import lanczos, links, sweep
 
     out = np.empty((rows.n_rows, *other.shape[1:]), other.dtype)
     fixed, other = [sweep.fixed(array) for array in rows], sweep.fixed(other)
-    multiply = lanczos.sparse_times if other.ndim == 2 else lanczos.sparse_times_vector
+    by_rows = lanczos.sparse_times if wide else links.sparse_times
+    multiply = by_rows if other.ndim == 2 else lanczos.sparse_times_vector
 
     def block(first: int, last: int) -> None:
         multiply(*fixed, other, first, last, out)

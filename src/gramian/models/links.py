@@ -122,7 +122,7 @@ def no_link(features: Features, size: int, dtype: npt.DTypeLike) -> Link:
 
 def row_means(features: Features, link: Link, n_jobs: int | None = None) -> Array:
     """Fβ, (rows, D): by how much the features move the mean of each row."""
-    return local.sparse_product(features.matrix, link.coefficients, n_jobs=n_jobs)
+    return local.sparse_product(features.matrix, link.coefficients, n_jobs=n_jobs, wide=False)
 
 
 def draw_link(
@@ -132,7 +132,7 @@ def draw_link(
     dtype, size = away.dtype, away.shape[1]
     ridge = before.ridge[features.groups]
     noisy = local.dense_product(away, root, n_jobs=n_jobs) + _noise(rng, away.shape, dtype)
-    target = local.sparse_product(features.turned, noisy, n_jobs=n_jobs)
+    target = local.sparse_product(features.turned, noisy, n_jobs=n_jobs, wide=False)
     target += np.sqrt(ridge)[:, None].astype(dtype) * _noise(rng, target.shape, dtype)
     if features.count <= EXACT_LIMIT:
         white = _factored(features, ridge, target)
@@ -177,8 +177,8 @@ def _conjugate_gradient(features: Features, ridge: Array, target: Array, x: Arra
     column, inverse = ridge[:, None].astype(dtype), (1 / (features.diagonal + ridge))[:, None].astype(dtype)
 
     def times(p: Array) -> Array:
-        there = local.sparse_product(features.matrix, p, n_jobs=n_jobs)
-        back = local.sparse_product(features.turned, there, n_jobs=n_jobs)
+        there = local.sparse_product(features.matrix, p, n_jobs=n_jobs, wide=False)
+        back = local.sparse_product(features.turned, there, n_jobs=n_jobs, wide=False)
         back += column * p
         return back
 
