@@ -175,6 +175,7 @@ class BPMF(Recipe[BayesianModel]):
     def epoch(self, ratings: Ratings, arrays: Arrays, number: int) -> Epoch:
         """One sweep of every chain."""
         made, records, traces = dict(arrays), [], []
+        kept: Arrays = {}
         for c in range(self.chains):
             with _divergence(f"Chain {c} diverged in sweep {number}"):
                 chain, squared, singular = gibbs.sweep(
@@ -188,9 +189,9 @@ class BPMF(Recipe[BayesianModel]):
             traces.append(self._trace(ratings, chain))
             records.append((squared, singular))
             if number > self.dropped:
-                made |= self._kept(chain, number, c)
+                kept |= self._kept(chain, number, c)
         made["traces"] = np.concatenate([arrays["traces"], np.array(traces)[None]])
-        self._thin(made, number)
+        self._keep(made, kept, number)
         if self.stop_when is not None and number > self.dropped:
             made |= self._watched(ratings, made, number - self.dropped)
         return Epoch(made, self._record(ratings, made, records))
@@ -204,16 +205,18 @@ class BPMF(Recipe[BayesianModel]):
     # ---- what is kept ---------------------------------------------------------------------------
 
     def _kept(self, chain: gibbs.Chain, number: int, c: int) -> Arrays:
-        draw = compacted(_draw(chain), self.keep_dtype)
+        draw = compacted(_draw(chain), self.keep_dtype, self.n_jobs)
         return {f"draw{number:06d}.{c}.{part}": array for part, array in packed(draw).items()}
 
-    def _thin(self, arrays: Arrays, number: int) -> None:
-        """Drop kept draws until they fit into memory, every second one each time; one stays in any case."""
-        each = sum(array.nbytes for name, array in arrays.items() if name.startswith(f"draw{number:06d}."))
-        after, step = number - self.dropped, 1
-        while after // step > max(1, self.memory * 2**30 // max(each, 1)):
-            step *= 2
-        for name in [name for name in arrays if name.startswith("draw")]:
+    def _keep(self, arrays: Arrays, kept: Arrays, number: int) -> None:
+        """Add what is kept of a sweep; drop draws until they fit into memory, every second one each time."""
+        arrays |= kept
+        after, room = number - self.dropped, self.memory * 2**30 // max(1, sum(a.nbytes for a in kept.values()))
+        step, before = (_spacing(count, max(1, room)) for count in (after, after - 1))
+        if step == 1:
+            return
+        every = [name for name in arrays if name.startswith("draw")] if step > before or after % step == 0 else kept
+        for name in list(every):
             if (int(name[4:10]) - self.dropped) % step:
                 del arrays[name]
 
@@ -332,6 +335,14 @@ def _divergence(what: str) -> Iterator[None]:
         raise DivergenceError(
             f"{what}: its numbers are no longer finite; use dtype='float64', or check the ratings."
         ) from None
+
+
+def _spacing(count: int, room: float) -> int:
+    """The least power of two so that not more than ``room`` of ``count`` sweeps are its multiples."""
+    step = 1
+    while count // step > room:
+        step *= 2
+    return step
 
 
 def _draw(chain: gibbs.Chain) -> Draw:

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from gramian.engine import local
 from gramian.errors import FormatError
 from gramian.ids import Codes
 from gramian.kernels.csr import CSR
@@ -39,16 +40,16 @@ class Draw(NamedTuple):
     user_noise: UserNoise | None = None
 
 
-def compact(rows: Array, dtype: npt.DTypeLike) -> Array:
+def compact(rows: Array, dtype: npt.DTypeLike, n_jobs: int | None = None) -> Array:
     """Rows in ``dtype``, but in float32 where they do not suit float16."""
     low, high = HALF_RANGE
     suits = np.dtype(dtype) != np.float16 or low <= float(max(rows.max(initial=0), -rows.min(initial=0))) <= high
-    return rows.astype(dtype if suits else np.float32)
+    return local.converted(rows, dtype if suits else np.float32, n_jobs=n_jobs)
 
 
-def compacted(draw: Draw, dtype: npt.DTypeLike) -> Draw:
+def compacted(draw: Draw, dtype: npt.DTypeLike, n_jobs: int | None = None) -> Draw:
     """The draw with rows and β in ``dtype`` where they suit it."""
-    rows = [compact(rows, dtype) for rows in (draw.user_rows, draw.item_rows)]
+    rows = [compact(rows, dtype, n_jobs) for rows in (draw.user_rows, draw.item_rows)]
     return Draw(rows[0], rows[1], _compacted(draw.users, dtype), _compacted(draw.items, dtype), draw.noise_precision,
                 draw.user_noise)  # fmt: skip
 
@@ -284,7 +285,7 @@ def redrawn(
             weights=of_users(mine, part) if which == gibbs.USERS else of_items(noise, part),
         )[0]  # fmt: skip
     kept = (draw.user_rows, draw.item_rows)
-    users, items = (compact(rows, old.dtype) for rows, old in zip(sides, kept, strict=True))
+    users, items = (compact(rows, old.dtype, n_jobs) for rows, old in zip(sides, kept, strict=True))
     compacted_priors = [
         prior if old.link is None else _compacted(prior, old.link.coefficients.dtype)
         for prior, old in zip(priors, (draw.users, draw.items), strict=True)

@@ -83,15 +83,15 @@ def draw_prior(
     from gramian.kernels import wishart
 
     n, size = rows.shape
-    total, cross, known = np.zeros(size), np.zeros((size, size)), 0
+    known = 0
     if features is not None:
         link = no_link(features, size, rows.dtype) if link is None else link
         known = features.count
         # β, each feature at its precision, is as many rows more about the mean 0
-        wishart.moments(link.coefficients * np.sqrt(link.ridge)[features.groups, None], np.zeros(size), cross)
-        wishart.moments(rows - row_means(features, link, n_jobs), total, cross)
+        total, cross = local.moments(rows - row_means(features, link, n_jobs), n_jobs=n_jobs)
+        cross += local.moments(link.coefficients * np.sqrt(link.ridge)[features.groups, None], n_jobs=n_jobs)[1]
     else:
-        wishart.moments(rows, total, cross)
+        total, cross = local.moments(rows, n_jobs=n_jobs)
     bartlett = np.tril(rng.standard_normal((size, size)), -1)
     np.fill_diagonal(bartlett, np.sqrt(rng.chisquare(size + n + known - np.arange(size))))
     mean, precision = np.empty(size), np.empty((size, size))
