@@ -28,6 +28,12 @@ if TYPE_CHECKING:
     from gramian.evaluate.calibration import calibration as calibration
     from gramian.evaluate.conformal import Conformal as Conformal
     from gramian.evaluate.conformal import conformal as conformal
+    from gramian.evaluate.protocols import breakdown as breakdown
+    from gramian.evaluate.protocols import cross_validate as cross_validate
+    from gramian.evaluate.protocols import evaluate_fold_in as evaluate_fold_in
+    from gramian.evaluate.protocols import hold_out as hold_out
+    from gramian.evaluate.ranking import Popularity as Popularity
+    from gramian.evaluate.ranking import evaluate_ranking as evaluate_ranking
     from gramian.history import History as History
     from gramian.models.base import Model as Model
     from gramian.models.base import Recipe as Recipe
@@ -45,6 +51,12 @@ _HOMES = {
     "calibration": "gramian.evaluate.calibration",
     "Conformal": "gramian.evaluate.conformal",
     "conformal": "gramian.evaluate.conformal",
+    "breakdown": "gramian.evaluate.protocols",
+    "cross_validate": "gramian.evaluate.protocols",
+    "evaluate_fold_in": "gramian.evaluate.protocols",
+    "hold_out": "gramian.evaluate.protocols",
+    "Popularity": "gramian.evaluate.ranking",
+    "evaluate_ranking": "gramian.evaluate.ranking",
     "History": "gramian.history",
     "Model": "gramian.models.base",
     "Recipe": "gramian.models.base",

@@ -37,12 +37,14 @@ Array = npt.NDArray[Any]
 
 def precision(hits: npt.ArrayLike, k: int) -> Array:
     r"""The share of the list that is relevant, :math:`\frac1k\sum_{r\le k} h_r`."""
-    return _first(hits, k).sum(axis=1) / k
+    shares: Array = _first(hits, k).mean(axis=1)
+    return shares
 
 
 def recall(hits: npt.ArrayLike, relevant: npt.ArrayLike, k: int) -> Array:
     r"""The share of what is relevant that the list holds, :math:`\frac1R\sum_{r\le k} h_r`."""
-    return _first(hits, k).sum(axis=1) / _counts(relevant)
+    shares: Array = _first(hits, k).sum(axis=1) / _counts(relevant)
+    return shares
 
 
 def hit_rate(hits: npt.ArrayLike, k: int) -> Array:
