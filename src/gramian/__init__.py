@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, Any
 __version__ = version("gramian")
 
 if TYPE_CHECKING:
+    from gramian.comparing import Comparison as Comparison
+    from gramian.comparing import compare as compare
     from gramian.data.datasets import load_dataset as load_dataset
     from gramian.data.doctor import check_ratings as check_ratings
     from gramian.data.readers import read_items as read_items
@@ -58,6 +60,8 @@ _HOMES = {
     "Popularity": "gramian.evaluate.ranking",
     "evaluate_ranking": "gramian.evaluate.ranking",
     "History": "gramian.history",
+    "Comparison": "gramian.comparing",
+    "compare": "gramian.comparing",
     "Model": "gramian.models.base",
     "Recipe": "gramian.models.base",
     "load": "gramian.zoo",

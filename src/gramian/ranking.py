@@ -49,7 +49,8 @@ def recall(hits: npt.ArrayLike, relevant: npt.ArrayLike, k: int) -> Array:
 
 def hit_rate(hits: npt.ArrayLike, k: int) -> Array:
     r"""Is there any relevant item in the list? :math:`\max_{r\le k} h_r`."""
-    return _first(hits, k).any(axis=1).astype(np.float64)
+    found: Array = _first(hits, k).max(axis=1)
+    return found
 
 
 def reciprocal_rank(hits: npt.ArrayLike, k: int) -> Array:

@@ -23,7 +23,7 @@ from gramian.parameters import check_choice, check_number
 from gramian.ratings import Ratings
 from gramian.significance import rmse_error, standard_error
 
-__all__ = ["CrossValidation", "HeldOut", "breakdown", "cross_validate", "evaluate_fold_in", "hold_out"]
+__all__ = ["CrossValidation", "HeldOut", "breakdown", "cross_validate", "cut_off", "evaluate_fold_in", "hold_out"]
 
 PROTOCOLS = ("random", "time", "last", "cold_users")
 
@@ -94,12 +94,13 @@ def hold_out(
     chosen = protocol or ("random" if ratings.times is None else "time")
     check_choice("protocol", chosen, PROTOCOLS, "hold_out")
     check_number("validation", validation, low=0, high=1, owner="hold_out")
-    development, held = _cut(ratings, chosen, test, seed)
-    train, part = (development, None) if validation == 0 else _cut(development, chosen, validation, seed + 1)
+    development, held = cut_off(ratings, chosen, test, seed)
+    train, part = (development, None) if validation == 0 else cut_off(development, chosen, validation, seed + 1)
     return HeldOut(train, part, development, chosen, held, seed)
 
 
-def _cut(ratings: Ratings, protocol: str, share: float, seed: int) -> tuple[Ratings, Ratings]:
+def cut_off(ratings: Ratings, protocol: str, share: float, seed: int) -> tuple[Ratings, Ratings]:
+    """``(rest, held out)`` by one of the protocols of :func:`hold_out`."""
     if protocol == "time":
         return ratings.split_by_time(share)
     if protocol == "last":

@@ -1,0 +1,110 @@
+"""The commands that judge models: compare, tune, report. They read arguments, call the library, and print."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from gramian.arguments import column_choices, read_source
+from gramian.console import note, print_json, print_table, write_table
+from gramian.errors import ParameterError
+from gramian.options import Duplicates, Item, Json, Out, Rating, RatingsPath, Separator, Time, User
+
+if TYPE_CHECKING:
+    from gramian.comparing import Comparison
+    from gramian.ratings import Ratings
+
+__all__ = ["compare"]
+
+Test = Annotated[str, typer.Option(help="The test: a share (0.2) or a file.")]
+Protocol = Annotated[
+    str | None,
+    typer.Option(help="How a share is held out: time (the default where there are times), random, last or cold_users."),
+]
+Models = Annotated[str | None, typer.Option(help="Names, separated by commas; the whole family if not given.")]
+Seed = Annotated[int, typer.Option(help="Of a random split.")]
+Length = Annotated[int, typer.Option("-k", "--k", help="The length of the lists that are ranked.")]
+AtLeast = Annotated[float | None, typer.Option(help="The rating from which a test item is relevant.")]
+Log = Annotated[str | None, typer.Option(help="Append a JSON line to this file after each model.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on: take what is in the log from there.")]
+
+
+def compare(
+    ratings: RatingsPath,
+    models: Models = None,
+    test: Test = "0.2",
+    protocol: Protocol = None,
+    seed: Seed = 0,
+    k: Length = 10,
+    at_least: AtLeast = None,
+    log: Log = None,
+    resume: Resume = False,
+    report: Annotated[str | None, typer.Option(help="Write the whole report to this HTML file, too.")] = None,
+    out: Out = None,
+    user: User = None,
+    item: Item = None,
+    rating: Rating = None,
+    time: Time = None,
+    separator: Separator = None,
+    duplicates: Duplicates = "last",
+    json: Json = False,
+) -> None:
+    """Fit several models to the same ratings: errors, rankings, seconds and memory in one table."""
+    from gramian.comparing import compare as compare_recipes
+
+    train, held = parts(
+        ratings, test, protocol, seed, column_choices(user, item, rating, time), separator, duplicates
+    )  # fmt: skip
+    log = log if log is not None or not resume else "compare.jsonl"
+    made = compare_recipes(
+        chosen(models), train, held, k=k, at_least=at_least, log=log, resume=resume, keep_models=report is not None,
+        say=note,
+    )  # fmt: skip
+    _show(made, out, json, k)
+    if report is not None and made.records and not made.interrupted:
+        from gramian.report import write_report
+
+        write_report(report, made, train, held)
+        note(f"{report}: the report")
+    if made.interrupted:
+        note("Interrupted: the rows are those that were finished." + (" Go on with --resume." if log else ""))
+        sys.exit(130)
+
+
+def chosen(models: str | None) -> list[str] | None:
+    """The names of a list with commas."""
+    return None if models is None else [name.strip() for name in models.split(",") if name.strip()]
+
+
+def parts(
+    ratings: str, test: str, protocol: str | None, seed: int, names: dict[str, Any], separator: str | None,
+    duplicates: str,
+) -> tuple[Ratings, Ratings]:  # fmt: skip
+    """The training and the test ratings: a share of one file by a protocol, or two files."""
+    from gramian.evaluate.protocols import PROTOCOLS, cut_off
+    from gramian.parameters import check_choice
+
+    if protocol is not None:
+        check_choice("--protocol", protocol, PROTOCOLS, "compare")
+    table = read_source(ratings, names, separator, duplicates)
+    try:
+        share = float(test)
+    except ValueError:
+        if protocol is not None:
+            raise ParameterError(
+                "A --protocol cuts the test from the ratings; leave it out where --test is a file."
+            ) from None
+        return table, read_source(test, names, separator, duplicates)
+    return cut_off(table, protocol or ("random" if table.times is None else "time"), share, seed)
+
+
+def _show(made: Comparison, out: str | None, json: bool, k: int) -> None:
+    if json:
+        print_json(made.records)
+    elif out:
+        write_table(made.table, out)
+        note(f"{out}: {made.table.height:,} rows")
+    elif made.records:
+        print_table(made.table, f"Errors ± standard error, ndcg and recall at {k}, µs per pair, p against the best")
