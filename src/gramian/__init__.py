@@ -40,6 +40,8 @@ if TYPE_CHECKING:
     from gramian.models.base import Model as Model
     from gramian.models.base import Recipe as Recipe
     from gramian.ratings import Ratings as Ratings
+    from gramian.tuning import Tuned as Tuned
+    from gramian.tuning import tune as tune
     from gramian.zoo import *  # noqa: F403
 
 _HOMES = {
@@ -62,6 +64,8 @@ _HOMES = {
     "History": "gramian.history",
     "Comparison": "gramian.comparing",
     "compare": "gramian.comparing",
+    "Tuned": "gramian.tuning",
+    "tune": "gramian.tuning",
     "Model": "gramian.models.base",
     "Recipe": "gramian.models.base",
     "load": "gramian.zoo",

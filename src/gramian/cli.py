@@ -28,7 +28,7 @@ from gramian.arguments import (
 )
 from gramian.console import note, print_json, print_table, show_warnings_as_notes, write_table
 from gramian.errors import GramianError, ParameterError, TrainingWarning
-from gramian.judging import compare
+from gramian.judging import compare, tune
 from gramian.options import (
     Count,
     Duplicates,
@@ -56,6 +56,7 @@ app = typer.Typer(
 
 
 app.command()(compare)
+app.command()(tune)
 
 
 def main() -> None:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from gramian.comparing import Comparison
     from gramian.ratings import Ratings
 
-__all__ = ["compare"]
+__all__ = ["compare", "tune"]
 
 Test = Annotated[str, typer.Option(help="The test: a share (0.2) or a file.")]
 Protocol = Annotated[
@@ -108,3 +108,47 @@ def _show(made: Comparison, out: str | None, json: bool, k: int) -> None:
         note(f"{out}: {made.table.height:,} rows")
     elif made.records:
         print_table(made.table, f"Errors ± standard error, ndcg and recall at {k}, µs per pair, p against the best")
+
+
+def tune(
+    ratings: RatingsPath,
+    model: Annotated[str, typer.Option("--model", "-m", help="Which model.")] = "als",
+    trials: Annotated[int, typer.Option(help="How many settings are tried.")] = 50,
+    seconds: Annotated[float | None, typer.Option(help="Begin no trial after so long.")] = None,
+    validation: Annotated[float, typer.Option(help="The share to validate on, cut from RATINGS.")] = 0.1,
+    protocol: Annotated[str, typer.Option(help="How it is cut: random, time or last.")] = "random",
+    seed: Seed = 0,
+    storage: Annotated[str | None, typer.Option(help="An SQLite file to keep the trials in.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the search of --storage.")] = False,
+    jobs: Annotated[int, typer.Option(help="Trials at a time.")] = 1,
+    plot: Annotated[str | None, typer.Option(help="Draw the validation curve to this PNG, SVG or PDF.")] = None,
+    user: User = None,
+    item: Item = None,
+    rating: Rating = None,
+    time: Time = None,
+    separator: Separator = None,
+    duplicates: Duplicates = "last",
+    json: Json = False,
+) -> None:
+    """Search for the best settings of a model, on validation ratings; print them as Python and as a command."""
+    from gramian.tuning import tune as search
+
+    train = read_source(ratings, column_choices(user, item, rating, time), separator, duplicates)
+    found = search(
+        model, train, trials=trials, seconds=seconds, validation=validation, protocol=protocol, seed=seed,
+        storage=storage, resume=resume, jobs=jobs, progress=not json and sys.stderr.isatty(),
+    )  # fmt: skip
+    if plot is not None:
+        from gramian.history import History
+        from gramian.plots import learning_curve
+
+        epochs = [{"epoch": epoch, "validation_rmse": error} for epoch, error in enumerate(found.curve, 1)]
+        learning_curve(History(epochs), plot, title=found.python)
+        note(f"{plot}: the validation curve")
+    if json:
+        print_json(found.to_dict())
+    else:
+        print(str(found).replace("fit RATINGS", f"fit {ratings}"))
+    if found.interrupted:
+        note("Interrupted: this is the best so far." + (" Go on with --resume." if storage else ""))
+        sys.exit(130)
