@@ -28,7 +28,7 @@ from gramian.arguments import (
 )
 from gramian.console import note, print_json, print_table, show_warnings_as_notes, write_table
 from gramian.errors import GramianError, ParameterError, TrainingWarning
-from gramian.judging import compare, tune
+from gramian.judging import compare, report, tune
 from gramian.options import (
     Count,
     Duplicates,
@@ -55,8 +55,8 @@ app = typer.Typer(
 )
 
 
-app.command()(compare)
-app.command()(tune)
+for command in (compare, tune, report):
+    app.command()(command)
 
 
 def main() -> None:

@@ -10,13 +10,13 @@ import typer
 from gramian.arguments import column_choices, read_source
 from gramian.console import note, print_json, print_table, write_table
 from gramian.errors import ParameterError
-from gramian.options import Duplicates, Item, Json, Out, Rating, RatingsPath, Separator, Time, User
+from gramian.options import Duplicates, Item, Items, Json, Out, Rating, RatingsPath, Separator, Time, User
 
 if TYPE_CHECKING:
     from gramian.comparing import Comparison
     from gramian.ratings import Ratings
 
-__all__ = ["compare", "tune"]
+__all__ = ["compare", "report", "tune"]
 
 Test = Annotated[str, typer.Option(help="The test: a share (0.2) or a file.")]
 Protocol = Annotated[
@@ -152,3 +152,47 @@ def tune(
     if found.interrupted:
         note("Interrupted: this is the best so far." + (" Go on with --resume." if storage else ""))
         sys.exit(130)
+
+
+def report(
+    ratings: RatingsPath,
+    out: Annotated[str, typer.Option("--out", "-o", help="The HTML file to write.")] = "report.html",
+    title: Annotated[str | None, typer.Option(help="The heading; the name of the ratings if not given.")] = None,
+    items: Items = None,
+    models: Models = None,
+    test: Test = "0.2",
+    protocol: Protocol = None,
+    seed: Seed = 0,
+    k: Length = 10,
+    at_least: AtLeast = None,
+    log: Log = None,
+    resume: Resume = False,
+    user: User = None,
+    item: Item = None,
+    rating: Rating = None,
+    time: Time = None,
+    separator: Separator = None,
+    duplicates: Duplicates = "last",
+) -> None:
+    """Compare several models, and write one HTML file that shows what came out: data, errors, features, lists."""
+    from pathlib import Path
+
+    from gramian.comparing import compare as compare_recipes
+    from gramian.report import write_report
+
+    if not Path(out).resolve().parent.is_dir():
+        raise ParameterError(f"The report cannot be written: there is no folder {str(Path(out).parent)!r}; make it.")
+    train, held = parts(ratings, test, protocol, seed, column_choices(user, item, rating, time), separator, duplicates)
+    if items is not None:
+        from gramian.data.readers import read_items
+
+        train = train.with_items(read_items(items))
+    log = log if log is not None or not resume else "compare.jsonl"
+    made = compare_recipes(
+        chosen(models), train, held, k=k, at_least=at_least, log=log, resume=resume, keep_models=True, say=note
+    )
+    if made.interrupted:
+        note("Interrupted: no report was written." + (" Go on with --resume." if log else ""))
+        sys.exit(130)
+    write_report(out, made, train, held, title=title or f"Which model for {Path(ratings).name}?")
+    note(f"{out}: the report")
