@@ -179,7 +179,7 @@ def _labelled(recipes: Recipes | None) -> dict[str, Recipe[Any]]:
     if isinstance(recipes, Mapping):
         made = dict(recipes)
     else:
-        each = [make_recipe(recipe) if isinstance(recipe, str) else recipe for recipe in recipes]
+        each = [_named(recipe) if isinstance(recipe, str) else recipe for recipe in recipes]
         for recipe in each:
             if not isinstance(recipe, Recipe):
                 raise ParameterError(f"Recipes or their names are needed to compare; got {recipe!r}.")
@@ -187,6 +187,10 @@ def _labelled(recipes: Recipes | None) -> dict[str, Recipe[Any]]:
     if not made:
         raise ParameterError("There is nothing to compare: the list of recipes is empty.")
     return made
+
+
+def _named(name: str) -> Recipe[Any]:
+    return Popularity() if name == Popularity.name else make_recipe(name)
 
 
 def _one(

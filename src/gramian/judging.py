@@ -26,7 +26,7 @@ Protocol = Annotated[
 Models = Annotated[str | None, typer.Option(help="Names, separated by commas; the whole family if not given.")]
 Seed = Annotated[int, typer.Option(help="Of a random split.")]
 Length = Annotated[int, typer.Option("-k", "--k", help="The length of the lists that are ranked.")]
-AtLeast = Annotated[float | None, typer.Option(help="The rating from which a test item is relevant.")]
+Threshold = Annotated[float | None, typer.Option(help="The rating from which a test item is relevant.")]
 Log = Annotated[str | None, typer.Option(help="Append a JSON line to this file after each model.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on: take what is in the log from there.")]
 
@@ -38,7 +38,7 @@ def compare(
     protocol: Protocol = None,
     seed: Seed = 0,
     k: Length = 10,
-    at_least: AtLeast = None,
+    at_least: Threshold = None,
     log: Log = None,
     resume: Resume = False,
     report: Annotated[str | None, typer.Option(help="Write the whole report to this HTML file, too.")] = None,
@@ -164,7 +164,7 @@ def report(
     protocol: Protocol = None,
     seed: Seed = 0,
     k: Length = 10,
-    at_least: AtLeast = None,
+    at_least: Threshold = None,
     log: Log = None,
     resume: Resume = False,
     user: User = None,
