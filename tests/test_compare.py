@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import signal
+import sys
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import ClassVar
 
 import numpy as np
 import pytest
 
 import gramian as gm
-from gramian.evaluate.records import append_record, peak_memory, read_records
+from gramian.evaluate.records import append_record, mlflow_callback, peak_memory, read_records
 from gramian.models.baseline import Baseline
 from test_cli import Run, run  # noqa: F401
 
@@ -95,6 +97,19 @@ def test_peak_memory_sees_what_was_taken_and_given_back():
     with peak_memory() as peak:
         np.ones(4_000_000).sum()
     assert peak.bytes is None or 30e6 < peak.bytes < 60e6
+
+
+def test_mlflow_hears_the_recipe_once_and_every_epoch(parts, monkeypatch):
+    heard = []
+    fake = SimpleNamespace(log_params=heard.append, log_metrics=lambda figures, step: heard.append((step, figures)))
+    monkeypatch.setitem(sys.modules, "mlflow", fake)
+    model = gm.ALS(factors=2, epochs=2).fit(*parts, callback=mlflow_callback())
+    assert heard[0] == model.recipe.to_dict()
+    assert [step for step, _ in heard[1:]] == [1, 2]
+    assert heard[2][1]["validation_rmse"] == model.history[-1]["validation_rmse"]
+    monkeypatch.setitem(sys.modules, "mlflow", None)
+    with pytest.raises(gm.GramianError, match="not installed"):
+        mlflow_callback()
 
 
 def test_compare_on_the_command_line(run: Run, tmp_path, parts) -> None:  # noqa: F811

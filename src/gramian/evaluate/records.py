@@ -10,16 +10,16 @@ import hashlib
 import json
 import os
 import platform
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from gramian.errors import DataError
-from gramian.models.base import Recipe
+from gramian.errors import DataError, GramianError
+from gramian.models.base import Model, Recipe
 from gramian.ratings import Ratings
 
-__all__ = ["PeakMemory", "append_record", "peak_memory", "read_records", "run_key", "versions"]
+__all__ = ["PeakMemory", "append_record", "mlflow_callback", "peak_memory", "read_records", "run_key", "versions"]
 
 
 def run_key(recipe: Recipe[Any], train: Ratings, test: Ratings, *settings: Any) -> str:
@@ -71,6 +71,27 @@ def read_records(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
             if isinstance(record, dict):
                 made.append(record)
     return made
+
+
+def mlflow_callback() -> Callable[[Model], None]:
+    """A ``callback`` for :meth:`Recipe.fit` that tells the active MLflow run the recipe, and each epoch's figures.
+
+    Raises:
+        GramianError: MLflow is not installed.
+    """
+    try:
+        import mlflow
+    except ImportError:
+        raise GramianError("The MLflow callback needs MLflow, which is not installed: pip install mlflow.") from None
+
+    def tell(model: Model) -> None:
+        last = dict(model.history[-1])
+        epoch = int(last.pop("epoch"))
+        if epoch == 1:
+            mlflow.log_params(model.recipe.to_dict())
+        mlflow.log_metrics({name: float(value) for name, value in last.items() if value is not None}, step=epoch)
+
+    return tell
 
 
 class PeakMemory:

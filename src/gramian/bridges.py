@@ -1,0 +1,89 @@
+"""To and from other libraries: models trained elsewhere, and factors for a vector database.
+
+A model that came over a bridge predicts what the other library predicts. For fold-in it solves a new user's row with
+the regularization given, since the other library's own fold-in, if there is one, is another computation.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from gramian.errors import DataError
+from gramian.history import History
+from gramian.models.als import ALS
+from gramian.models.base import Array
+from gramian.models.factor import FactorModel
+from gramian.persist import written_whole
+from gramian.ratings import Ratings
+
+__all__ = ["export_factors", "from_surprise"]
+
+
+def from_surprise(algorithm: Any, *, regularization: float = 10.0) -> FactorModel:
+    r"""The Gramian model of a fitted ``surprise.SVD``: :math:`\mu + b_u + b_i + q_i^\top p_u`.
+
+    Args:
+        algorithm: A ``surprise.SVD`` after ``fit``; its training set is taken over, with the original ids.
+        regularization: λ for folding in somebody new.
+
+    Raises:
+        DataError: It is not a fitted SVD.
+    """
+    rows = getattr(algorithm, "trainset", None)
+    if rows is None or any(not hasattr(algorithm, name) for name in ("pu", "qi", "bu", "bi")):
+        raise DataError(f"A fitted surprise.SVD is needed: got {type(algorithm).__name__}; fit it first.")
+    triples = [(rows.to_raw_uid(user), rows.to_raw_iid(item), value) for user, item, value in rows.all_ratings()]
+    table = pl.DataFrame(triples, schema=["user", "item", "rating"], orient="row", infer_schema_length=None)
+    ratings = Ratings.from_frame(table)
+    users = [rows.to_inner_uid(user) for user in ratings.user_ids.ids.to_list()]
+    items = [rows.to_inner_iid(item) for item in ratings.item_ids.ids.to_list()]
+    recipe = ALS(factors=algorithm.pu.shape[1], regularization=regularization, dtype="float64")
+    parameters = {
+        "user_rows": _with_bias(algorithm.pu[users], algorithm.bu[users]),
+        "item_rows": _with_bias(algorithm.qi[items], algorithm.bi[items]),
+    }
+    return recipe.model(ratings, parameters, History())
+
+
+def _with_bias(factors: Any, biases: Any) -> Array:
+    return np.column_stack([factors, biases]).astype(np.float64)
+
+
+def export_factors(model: FactorModel, folder: str | os.PathLike[str]) -> dict[str, Path]:
+    """Write ``users.parquet`` and ``items.parquet`` with ``id``, ``vector`` and, of items, ``title``.
+
+    The inner product of a user's and an item's vector orders items as :meth:`FactorModel.recommend` does: an item's
+    bias is the last number of its vector, beside a 1 of the user's. What is the same for all items of a user, μ and
+    the user's bias, is left out. A vector database needs the inner product, not the cosine, for its metric.
+
+    Raises:
+        DataError: The folder cannot be made or written.
+    """
+    if not isinstance(model, FactorModel):
+        raise DataError(f"A model with factors is needed: got {type(model).__name__}.")
+    home = Path(folder)
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(f"The folder {str(home)!r} cannot be made: {error.strerror or error}.") from None
+    ones = np.ones((len(model.user_rows), 1), model.user_rows.dtype)
+    users = np.hstack([model.user_factors, ones]).astype(np.float32)
+    items = np.hstack([model.item_factors, model.item_biases[:, None]]).astype(np.float32)
+    tables = {"users": _vectors(model.user_ids.ids, users), "items": _vectors(model.item_ids.ids, items)}
+    if model.ratings.titles is not None:
+        tables["items"] = tables["items"].with_columns(model.ratings.titles.alias("title"))
+    made = {}
+    for name, table in tables.items():
+        made[name] = home / f"{name}.parquet"
+        with written_whole(made[name]) as temporary:
+            table.write_parquet(temporary)
+    return made
+
+
+def _vectors(ids: pl.Series, vectors: Array) -> pl.DataFrame:
+    return pl.DataFrame({"id": ids, "vector": pl.Series(vectors, dtype=pl.Array(pl.Float32, vectors.shape[1]))})
