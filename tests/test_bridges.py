@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 
 import gramian as gm
-from gramian.bridges import export_factors, from_surprise
+from gramian.bridges import export_factors, from_spark, from_surprise
 
 
 def surprise_like(frame: pl.DataFrame, factors: int = 3) -> SimpleNamespace:
@@ -51,3 +51,23 @@ def test_exported_vectors_order_items_as_recommend_does(ratings, tmp_path):
     assert best.tolist() == wanted["item"].to_list()
     with pytest.raises(gm.DataError, match="factors"):
         export_factors(gm.Popularity().fit(ratings), tmp_path)
+
+
+def test_spark_folders_become_a_model(ratings, tmp_path):
+    rng = np.random.default_rng(0)
+    made = {}
+    for name, ids in (("userFactors", ratings.user_ids.ids), ("itemFactors", ratings.item_ids.ids)):
+        made[name] = rng.normal(1, 0.3, (len(ids), 4)).astype(np.float32)
+        (tmp_path / name).mkdir()
+        for part, rows in enumerate(np.array_split(rng.permutation(len(ids)), 3)):  # in any order, in several files
+            table = {"id": ids.gather(rows).cast(pl.Int32), "features": made[name][rows].tolist()}
+            pl.DataFrame(table).write_parquet(tmp_path / name / f"part-{part}.snappy.parquet")
+        (tmp_path / name / "_SUCCESS").touch()
+    model = from_spark(tmp_path, ratings)
+    expected = np.sum(made["userFactors"][ratings.user_codes] * made["itemFactors"][ratings.item_codes], axis=1)
+    assert model.predict(ratings.users, ratings.items, clip=False) == pytest.approx(expected, rel=1e-5)
+    with pytest.raises(gm.DataError, match="no Parquet"):
+        from_spark(tmp_path / "elsewhere", ratings)
+    other = gm.Ratings.from_frame(pl.DataFrame({"user": [1], "item": [11], "rating": [3.0]}))
+    with pytest.raises(gm.DataError, match="lacks 1 of 1 users"):
+        from_spark(tmp_path, other)

@@ -21,7 +21,7 @@ from gramian.models.factor import FactorModel
 from gramian.persist import written_whole
 from gramian.ratings import Ratings
 
-__all__ = ["export_factors", "from_surprise"]
+__all__ = ["export_factors", "from_spark", "from_surprise"]
 
 
 def from_surprise(algorithm: Any, *, regularization: float = 10.0) -> FactorModel:
@@ -48,6 +48,45 @@ def from_surprise(algorithm: Any, *, regularization: float = 10.0) -> FactorMode
         "item_rows": _with_bias(algorithm.qi[items], algorithm.bi[items]),
     }
     return recipe.model(ratings, parameters, History())
+
+
+def from_spark(folder: str | os.PathLike[str], ratings: Ratings, *, regularization: float = 0.1) -> FactorModel:
+    """The Gramian model of a saved Spark ``ALSModel``: the inner product of its factors.
+
+    Args:
+        folder: What ``model.write().save`` made: ``userFactors`` and ``itemFactors`` are Parquet folders inside.
+        ratings: The ratings it was trained on, which Spark does not keep; ids are the integers that Spark had.
+        regularization: Spark's ``regParam``, for folding in somebody new; weighted by counts, as there.
+
+    Raises:
+        DataError: The folders cannot be read, or users or items of the ratings are not in them.
+    """
+    users = _spark_rows(Path(folder) / "userFactors", ratings.user_ids.ids, "user")
+    items = _spark_rows(Path(folder) / "itemFactors", ratings.item_ids.ids, "item")
+    if users.shape[1] != items.shape[1]:
+        raise DataError(
+            f"The factors do not fit together: found {users.shape[1]} of users and {items.shape[1]} of items."
+        )
+    recipe = ALS(factors=users.shape[1], biases=False, weighting="count", regularization=regularization)
+    return recipe.model(ratings, {"user_rows": users, "item_rows": items}, History())
+
+
+def _spark_rows(folder: Path, ids: pl.Series, what: str) -> Array:
+    """The factors of these ids, in their order."""
+    if not any(folder.glob("*.parquet")):
+        raise DataError(f"There are no Parquet files in {str(folder)!r}: name the folder of a saved ALSModel.")
+    try:
+        table = pl.read_parquet(folder / "*.parquet").select(pl.col("id").cast(ids.dtype), "features")
+    except pl.exceptions.PolarsError as error:
+        raise DataError(f"The factors in {str(folder)!r} cannot be read: {str(error).splitlines()[0]}.") from error
+    found = pl.DataFrame({"id": ids}).join(table, on="id", how="left", maintain_order="left")
+    lost = found.filter(pl.col("features").is_null())
+    if lost.height:
+        raise DataError(
+            f"The Spark model lacks {lost.height} of {len(ids)} {what}s, for example {lost['id'][0]!r}: give the "
+            "ratings that it was trained on."
+        )
+    return np.array(found["features"].to_list(), np.float32)
 
 
 def _with_bias(factors: Any, biases: Any) -> Array:
