@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 
 import gramian as gm
-from gramian.bridges import export_factors, from_spark, from_surprise
+from gramian.bridges import approximate_recall, export_factors, from_spark, from_surprise
 
 
 def surprise_like(frame: pl.DataFrame, factors: int = 3) -> SimpleNamespace:
@@ -71,3 +71,11 @@ def test_spark_folders_become_a_model(ratings, tmp_path):
     other = gm.Ratings.from_frame(pl.DataFrame({"user": [1], "item": [11], "rating": [3.0]}))
     with pytest.raises(gm.DataError, match="lacks 1 of 1 users"):
         from_spark(tmp_path, other)
+
+
+def test_the_approximate_index_finds_nearly_what_is_best(wide_ratings):
+    pytest.importorskip("usearch")
+    model = gm.ALS(factors=8, epochs=3).fit(wide_ratings)
+    assert 0.95 < approximate_recall(model, 10) <= 1
+    with pytest.raises(gm.ParameterError):
+        approximate_recall(model, 0)

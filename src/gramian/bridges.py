@@ -13,15 +13,16 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from gramian.errors import DataError
+from gramian.errors import DataError, GramianError
 from gramian.history import History
 from gramian.models.als import ALS
 from gramian.models.base import Array
 from gramian.models.factor import FactorModel
+from gramian.parameters import check_number
 from gramian.persist import written_whole
 from gramian.ratings import Ratings
 
-__all__ = ["export_factors", "from_spark", "from_surprise"]
+__all__ = ["approximate_recall", "export_factors", "from_spark", "from_surprise"]
 
 
 def from_surprise(algorithm: Any, *, regularization: float = 10.0) -> FactorModel:
@@ -110,9 +111,7 @@ def export_factors(model: FactorModel, folder: str | os.PathLike[str]) -> dict[s
         home.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise DataError(f"The folder {str(home)!r} cannot be made: {error.strerror or error}.") from None
-    ones = np.ones((len(model.user_rows), 1), model.user_rows.dtype)
-    users = np.hstack([model.user_factors, ones]).astype(np.float32)
-    items = np.hstack([model.item_factors, model.item_biases[:, None]]).astype(np.float32)
+    users, items = _search_vectors(model)
     tables = {"users": _vectors(model.user_ids.ids, users), "items": _vectors(model.item_ids.ids, items)}
     if model.ratings.titles is not None:
         tables["items"] = tables["items"].with_columns(model.ratings.titles.alias("title"))
@@ -122,6 +121,35 @@ def export_factors(model: FactorModel, folder: str | os.PathLike[str]) -> dict[s
         with written_whole(made[name]) as temporary:
             table.write_parquet(temporary)
     return made
+
+
+def approximate_recall(model: FactorModel, n: int = 10, *, users: int = 1000) -> float:
+    """The share of the exact top n that usearch's approximate index finds, over the first ``users`` users.
+
+    Raises:
+        GramianError: usearch is not installed.
+    """
+    check_number("n", n, low=1, high=len(model.item_rows), whole=True, owner="approximate_recall")
+    check_number("users", users, low=1, whole=True, owner="approximate_recall")
+    try:
+        from usearch.index import Index
+    except ImportError:
+        raise GramianError("This needs usearch, which is not installed: pip install 'gramian[ann]'.") from None
+    queries, items = _search_vectors(model)
+    queries = queries[:users]
+    index = Index(ndim=items.shape[1], metric="ip", dtype="f32")
+    index.add(np.arange(len(items)), items)
+    found = np.atleast_2d(index.search(queries, n).keys)
+    exact = np.argpartition(-(queries @ items.T), n - 1, axis=1)[:, :n]
+    shared = [len(np.intersect1d(one, other)) for one, other in zip(found, exact, strict=True)]
+    return float(np.mean(shared) / n)
+
+
+def _search_vectors(model: FactorModel) -> tuple[Array, Array]:
+    """User and item vectors whose inner product orders the items of a user as the predictions do."""
+    ones = np.ones((len(model.user_rows), 1), model.user_rows.dtype)
+    users = np.hstack([model.user_factors, ones]).astype(np.float32)
+    return users, np.hstack([model.item_factors, model.item_biases[:, None]]).astype(np.float32)
 
 
 def _vectors(ids: pl.Series, vectors: Array) -> pl.DataFrame:
