@@ -9,7 +9,31 @@ from typing import Any
 
 from gramian.errors import ParameterError
 
-__all__ = ["check_choice", "check_fields", "check_level", "check_number", "param"]
+__all__ = ["Range", "check_choice", "check_fields", "check_level", "check_number", "param"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Range:
+    """Where to look for a good value of a field.
+
+    Attributes:
+        low: The smallest value.
+        high: The largest.
+        log: Whether equal ratios are as likely as equal steps are otherwise.
+        whole: Whether only whole numbers count.
+        power: The ends are for ratings of standard deviation 1 and grow with this power of it: 2 for a penalty that
+            is in units of squared ratings.
+    """
+
+    low: float
+    high: float
+    log: bool = True
+    whole: bool = False
+    power: int = 0
+
+    def ends(self, spread: float) -> tuple[float, float]:
+        """The smallest and the largest value, for ratings of this standard deviation."""
+        return self.low * spread**self.power, self.high * spread**self.power
 
 
 def param(

@@ -21,7 +21,7 @@ its setting of the priors (ν₀ = D, β₀ = 2, centre 0), with biases as one m
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar
@@ -49,7 +49,7 @@ from gramian.models.features import FeatureTable, side_features, table_of
 from gramian.models.links import no_link
 from gramian.models.noise import no_difference
 from gramian.models.posterior import BayesianModel
-from gramian.parameters import param
+from gramian.parameters import Range, param
 from gramian.persist import Arrays
 from gramian.ratings import Ratings
 
@@ -74,6 +74,10 @@ class BPMF(Recipe[BayesianModel]):
 
     name: ClassVar[str] = "bpmf"
     length_field: ClassVar[str] = "draws"
+    search_space: ClassVar[Mapping[str, Range | tuple[Any, ...]]] = {
+        "factors": Range(8, 64, whole=True),
+        "prior_scale": Range(0.1, 1.0),
+    }
 
     factors: int = param(32, "latent features K; more cost K² per rating and hardly overfit", low=1, high=512)
     draws: int = param(300, "sweeps of each chain, burn-in included; more lower the sampling error", low=1)
