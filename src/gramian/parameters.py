@@ -21,8 +21,8 @@ class Range:
         high: The largest.
         log: Whether equal ratios are as likely as equal steps are otherwise.
         whole: Whether only whole numbers count.
-        power: The ends are for ratings of standard deviation 1 and grow with this power of it: 2 for a penalty that
-            is in units of squared ratings.
+        power: The ends are for ratings of standard deviation 1 and grow with this power of it: 1 for a penalty of
+            factors, whose product is a rating.
     """
 
     low: float

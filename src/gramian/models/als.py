@@ -127,8 +127,8 @@ class ALS(AlternatingRecipe):
     name: ClassVar[str] = "als"
     search_space: ClassVar[Mapping[str, Range | tuple[Any, ...]]] = {
         "factors": Range(4, 64, whole=True),
-        "regularization": Range(2, 60, power=2),
-        "bias_regularization": Range(0.5, 30, power=2),
+        "regularization": Range(2, 60, power=1),
+        "bias_regularization": Range(0.5, 30),
     }
 
     factors: int = param(32, "latent features K; more fit finer tastes and cost K² per rating", low=1, high=512)
