@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 __all__ = [
     "checkpoint_beside",
     "column_choices",
+    "feature_tables",
+    "has_titles",
     "held_out_part",
     "intervals",
     "item_id",
@@ -46,6 +48,8 @@ def with_recipe_fields(command: Callable[..., None]) -> Callable[..., None]:
     worded = set()
     for name, recipe in sorted(RECIPES.items()):
         for field in dataclasses.fields(recipe):
+            if field.metadata["table"]:  # a command reads the file and gives the table
+                continue
             kind = {"int": int, "float": float, "bool": bool}.get(str(field.type).split(" ")[0], str)
             if field.metadata["word"] is not None:
                 worded.add(field.name)
@@ -147,6 +151,26 @@ def held_out_part(
     except ValueError:
         return train, read_source(validation, names, separator, duplicates)
     return train.split(share, seed=0)
+
+
+def feature_tables(model: str, users: str | None, items: str | None, items_id: str | None) -> dict[str, Any]:
+    """The tables of a recipe that learns from features; an item table without any is one of titles only."""
+    from gramian.data.readers import read_features
+
+    if model != "bpmf":
+        if users is not None:
+            raise ParameterError(f"The model {model!r} does not learn from a table of users; use --model bpmf.")
+        return {}
+    made = {} if users is None else {"user_features": read_features(users, "user")}
+    table = None if items is None else read_features(items, "item", items_id)
+    return made if table is None or table.width == 1 else {**made, "item_features": table}
+
+
+def has_titles(items: str, title: str | None) -> bool:
+    """Whether a table of items has titles to show."""
+    from gramian.data.readers import TITLES, item_columns
+
+    return title is not None or any(name.lower() in TITLES for name in item_columns(items))
 
 
 def load_model(path: str) -> FactorModel:

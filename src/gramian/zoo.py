@@ -14,16 +14,22 @@ from gramian.models.base import Model, Recipe
 from gramian.models.baseline import Baseline as Baseline
 from gramian.models.bpmf import BPMF as BPMF
 from gramian.models.pmf import PMF as PMF
+from gramian.models.sgd import SGD as SGD
 from gramian.models.softimpute import SoftImpute as SoftImpute
 from gramian.models.svd import SVD as SVD
 from gramian.persist import read_file
 from gramian.ratings import Ratings
 
-__all__ = ["RECIPES", "load", "make_recipe", "recipe_from_dict"]
+__all__ = ["RECIPES", "family", "load", "make_recipe", "recipe_from_dict"]
 
 RECIPES: dict[str, type[Recipe[Any]]] = {
     value.name: value for value in tuple(globals().values()) if isinstance(value, type) and hasattr(value, "name")
 }
+
+
+def family() -> list[Recipe[Any]]:
+    """One recipe of every kind, with its default settings."""
+    return [kind() for kind in RECIPES.values()]
 
 
 def make_recipe(name: str, **fields: Any) -> Recipe[Any]:

@@ -26,6 +26,7 @@ Tikk 2011 (conjugate gradient); Rendle, Krichene, Zhang & Koren 2021 (blocks: iA
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -35,11 +36,11 @@ from gramian.engine import local
 from gramian.history import History
 from gramian.models.base import Array, Epoch, Recipe
 from gramian.models.factor import FactorModel, SideSettings, checked_rows
-from gramian.parameters import param
+from gramian.parameters import Range, param
 from gramian.persist import Arrays
 from gramian.ratings import Ratings
 
-__all__ = ["ALS", "AlternatingRecipe"]
+__all__ = ["ALS", "AlternatingRecipe", "ridge_side"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,6 +97,16 @@ class AlternatingRecipe(Recipe[FactorModel]):
         return FactorModel(self, ratings, history, users, items, self.offset(ratings), self.side)
 
 
+def ridge_side(recipe: Any) -> SideSettings:
+    """How a recipe with ALS's fields for the penalties, biases and threads solves a row."""
+    lambdas = np.full(recipe.factors, recipe.regularization)
+    if recipe.biases:
+        bias = recipe.regularization if recipe.bias_regularization is None else recipe.bias_regularization
+        lambdas = np.append(lambdas, bias)
+    penalty = local.Penalty(np.diag(lambdas), recipe.weighting == "count")
+    return SideSettings(recipe.biases, penalty, centred=recipe.biases, n_jobs=recipe.n_jobs)
+
+
 def _penalty(rows: Array, counts: Array, penalty: local.Penalty) -> float:
     """Σ s xᵀΛx for a diagonal Λ, in float64."""
     squares = np.square(rows, dtype=np.float64) @ np.diag(penalty.precision)
@@ -114,6 +125,11 @@ class ALS(AlternatingRecipe):
     """
 
     name: ClassVar[str] = "als"
+    search_space: ClassVar[Mapping[str, Range | tuple[Any, ...]]] = {
+        "factors": Range(4, 64, whole=True),
+        "regularization": Range(2, 60, power=1),
+        "bias_regularization": Range(0.5, 30),
+    }
 
     factors: int = param(32, "latent features K; more fit finer tastes and cost K² per rating", low=1, high=512)
     regularization: float = param(12.0, "λ on the factors; raise it when validation error rises", low=0)
@@ -136,12 +152,7 @@ class ALS(AlternatingRecipe):
     @property
     def side(self) -> SideSettings:
         """How a row is solved."""
-        lambdas = np.full(self.factors, self.regularization)
-        if self.biases:
-            bias = self.regularization if self.bias_regularization is None else self.bias_regularization
-            lambdas = np.append(lambdas, bias)
-        penalty = local.Penalty(np.diag(lambdas), self.weighting == "count")
-        return SideSettings(self.biases, penalty, centred=self.biases, n_jobs=self.n_jobs)
+        return ridge_side(self)
 
     def start(self, ratings: Ratings) -> Arrays:
         """Item factors from N(0, 1/K), biases 0, and the users' best rows for these."""
