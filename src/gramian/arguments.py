@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 
 from gramian.console import note
-from gramian.errors import DataWarning, ParameterError, UnknownIdWarning
+from gramian.errors import DataError, DataWarning, ParameterError, UnknownIdWarning
 from gramian.parameters import check_number
 
 if TYPE_CHECKING:
@@ -153,17 +153,31 @@ def held_out_part(
     return train.split(share, seed=0)
 
 
-def feature_tables(model: str, users: str | None, items: str | None, items_id: str | None) -> dict[str, Any]:
+def feature_tables(
+    model: str, users: str | None, items: str | None, items_id: str | None, items_title: str | None
+) -> dict[str, Any]:
     """The tables of a recipe that learns from features; an item table without any is one of titles only."""
     from gramian.data.readers import read_features
+    from gramian.models.features import FeatureTable
 
     if model != "bpmf":
         if users is not None:
             raise ParameterError(f"The model {model!r} does not learn from a table of users; use --model bpmf.")
         return {}
     made = {} if users is None else {"user_features": read_features(users, "user")}
-    table = None if items is None else read_features(items, "item", items_id)
-    return made if table is None or table.width == 1 else {**made, "item_features": table}
+    if items is None:
+        return made
+    table = read_features(items, "item", items_id)
+    table = table.drop([name for name in table.columns if name == items_title and name != "item"])
+    if table.width == 1:
+        return made
+    try:
+        FeatureTable.from_frame(table, "item")
+    except DataError as error:
+        if "has no feature" in str(error) and has_titles(items, items_title):
+            return made
+        raise
+    return {**made, "item_features": table}
 
 
 def has_titles(items: str, title: str | None) -> bool:

@@ -38,15 +38,21 @@ def from_surprise(algorithm: Any, *, regularization: float = 10.0) -> FactorMode
     rows = getattr(algorithm, "trainset", None)
     if rows is None or any(not hasattr(algorithm, name) for name in ("pu", "qi", "bu", "bi")):
         raise DataError(f"A fitted surprise.SVD is needed: got {type(algorithm).__name__}; fit it first.")
+    if hasattr(algorithm, "yj"):
+        raise DataError("A surprise.SVDpp has an implicit part that this model has not; give a surprise.SVD.")
+    biased = bool(getattr(algorithm, "biased", True))
     triples = [(rows.to_raw_uid(user), rows.to_raw_iid(item), value) for user, item, value in rows.all_ratings()]
     table = pl.DataFrame(triples, schema=["user", "item", "rating"], orient="row", infer_schema_length=None)
     ratings = Ratings.from_frame(table)
     users = [rows.to_inner_uid(user) for user in ratings.user_ids.ids.to_list()]
     items = [rows.to_inner_iid(item) for item in ratings.item_ids.ids.to_list()]
-    recipe = ALS(factors=algorithm.pu.shape[1], regularization=regularization, dtype="float64")
+    recipe = ALS(factors=algorithm.pu.shape[1], regularization=regularization, dtype="float64", biases=biased)
     parameters = {
-        "user_rows": _with_bias(algorithm.pu[users], algorithm.bu[users]),
-        "item_rows": _with_bias(algorithm.qi[items], algorithm.bi[items]),
+        f"{side}_rows": _with_bias(factors[codes], bias[codes]) if biased else np.asarray(factors[codes], np.float64)
+        for side, factors, bias, codes in (
+            ("user", algorithm.pu, algorithm.bu, users),
+            ("item", algorithm.qi, algorithm.bi, items),
+        )
     }
     return recipe.model(ratings, parameters, History())
 

@@ -168,7 +168,7 @@ def fit(
     """Train a model and write it to a file."""
     from gramian.zoo import make_recipe
 
-    tables = feature_tables(model, users, items, items_id)
+    tables = feature_tables(model, users, items, items_id, items_title)
     recipe = make_recipe(model, **{name: value for name, value in fields.items() if value is not None}, **tables)
     names = column_choices(user, item, rating, time)
     train = read_source(ratings, names, separator, duplicates)

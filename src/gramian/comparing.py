@@ -8,12 +8,13 @@ import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
 
-from gramian.errors import DataError, GramianError, ParameterError, TrainingWarning
+from gramian.errors import DataError, DivergenceError, GramianError, ParameterError, TrainingWarning
 from gramian.evaluate.protocols import breakdown
 from gramian.evaluate.ranking import Popularity, evaluate_ranking
 from gramian.evaluate.records import append_record, peak_memory, read_records, run_key, versions
@@ -141,6 +142,9 @@ def compare(
     check_number("k", k, low=1, whole=True, owner="compare")
     if resume and log is None:
         raise ParameterError("The 'resume' parameter of compare needs a log; give log='file'.")
+    if log is not None and not Path(log).resolve().parent.is_dir():
+        raise DataError(f"The log {str(log)!r} cannot be written: there is no such folder; make it first.")
+    k, at_least = int(k), None if at_least is None else float(at_least)
     wanted = _labelled(recipes)
     done = {r.get("key"): r for r in read_records(log) if "reason" not in r} if resume and log else {}
     made = Comparison([], users=test.user_codes)
@@ -176,14 +180,13 @@ def _labelled(recipes: Recipes | None) -> dict[str, Recipe[Any]]:
         recipes = [*family(), Popularity()]
     if isinstance(recipes, str | Recipe):
         raise ParameterError(f"The 'recipes' parameter of compare must be a list of recipes; got {recipes!r}.")
-    if isinstance(recipes, Mapping):
-        made = dict(recipes)
-    else:
-        each = [_named(recipe) if isinstance(recipe, str) else recipe for recipe in recipes]
-        for recipe in each:
-            if not isinstance(recipe, Recipe):
-                raise ParameterError(f"Recipes or their names are needed to compare; got {recipe!r}.")
-        made = {label_of(recipe): recipe for recipe in each}
+    each = [_named(recipe) if isinstance(recipe, str) else recipe
+            for recipe in (recipes.values() if isinstance(recipes, Mapping) else recipes)]  # fmt: skip
+    for recipe in each:
+        if not isinstance(recipe, Recipe):
+            raise ParameterError(f"Recipes or their names are needed to compare; got {recipe!r}.")
+    labels = recipes if isinstance(recipes, Mapping) else map(label_of, each)
+    made = dict(zip(labels, each, strict=True))
     if not made:
         raise ParameterError("There is nothing to compare: the list of recipes is empty.")
     return made
@@ -215,6 +218,7 @@ def _one(
             figures |= _errors(model, test, made, label)
         figures |= _ranks(model, test, k, at_least)
     except Exception as error:  # whatever it is, the others go on
+        made.losses.pop(label, None)  # what failed later is not the best either
         said = str(error) if isinstance(error, GramianError) else f"{type(error).__name__}: {error}"
         return {**about, "reason": said.splitlines()[0] if said else type(error).__name__}
     if keep:
@@ -235,13 +239,17 @@ def _warm_up(recipe: Recipe[Any], train: Ratings) -> None:
 
 def _timed_fit(recipe: Recipe[Any], train: Ratings) -> tuple[Model, float, int | None]:
     with warnings.catch_warnings(record=True) as caught, peak_memory() as peak:
-        warnings.simplefilter("always", TrainingWarning)
+        warnings.simplefilter("always")
         began = time.perf_counter()
         model = recipe.fit(train)
         seconds = time.perf_counter() - began
     for warning in caught:
-        if issubclass(warning.category, TrainingWarning) and "interrupted" in str(warning.message):
+        said = str(warning.message)
+        if issubclass(warning.category, TrainingWarning) and "interrupted" in said:
             raise KeyboardInterrupt  # a model of fewer epochs is none of those to be compared
+        if issubclass(warning.category, TrainingWarning) and "was stopped" in said:
+            raise DivergenceError(said)
+        warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
     return model, seconds, peak.bytes
 
 

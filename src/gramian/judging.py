@@ -18,10 +18,13 @@ if TYPE_CHECKING:
 
 __all__ = ["compare", "report", "tune"]
 
+TABLES = (".csv", ".parquet")
+PICTURES = (".png", ".svg", ".pdf")
+
 Test = Annotated[str, typer.Option(help="The test: a share (0.2) or a file.")]
 Protocol = Annotated[
     str | None,
-    typer.Option(help="How a share is held out: time (the default where there are times), random, last or cold_users."),
+    typer.Option(help="How a share is held out: time (the default where there are times), random or last."),
 ]
 Models = Annotated[str | None, typer.Option(help="Names, separated by commas; the whole family if not given.")]
 Seed = Annotated[int, typer.Option(help="Of a random split.")]
@@ -54,6 +57,8 @@ def compare(
     """Fit several models to the same ratings: errors, rankings, seconds and memory in one table."""
     from gramian.comparing import compare as compare_recipes
 
+    check_writable(out, TABLES)
+    check_writable(report)
     train, held = parts(
         ratings, test, protocol, seed, column_choices(user, item, rating, time), separator, duplicates
     )  # fmt: skip
@@ -73,6 +78,18 @@ def compare(
         sys.exit(130)
 
 
+def check_writable(path: str | None, endings: tuple[str, ...] = ()) -> None:
+    """Raise ParameterError where a file that is written at the end could not be: before anything is trained."""
+    from pathlib import Path
+
+    if path is None:
+        return
+    if not Path(path).resolve().parent.is_dir():
+        raise ParameterError(f"{path!r} cannot be written: there is no folder {str(Path(path).parent)!r}; make it.")
+    if endings and not path.lower().endswith(endings):
+        raise ParameterError(f"{path!r} must end in one of {', '.join(endings)}.")
+
+
 def chosen(models: str | None) -> list[str] | None:
     """The names of a list with commas."""
     return None if models is None else [name.strip() for name in models.split(",") if name.strip()]
@@ -87,7 +104,8 @@ def parts(
     from gramian.parameters import check_choice
 
     if protocol is not None:
-        check_choice("--protocol", protocol, PROTOCOLS, "compare")
+        # who is new is folded in, which is another measure than that of the table: see hold_out
+        check_choice("--protocol", protocol, tuple(name for name in PROTOCOLS if name != "cold_users"), "compare")
     table = read_source(ratings, names, separator, duplicates)
     try:
         share = float(test)
@@ -133,11 +151,16 @@ def tune(
     """Search for the best settings of a model, on validation ratings; print them as Python and as a command."""
     from gramian.tuning import tune as search
 
+    check_writable(plot, PICTURES)
     train = read_source(ratings, column_choices(user, item, rating, time), separator, duplicates)
     found = search(
         model, train, trials=trials, seconds=seconds, validation=validation, protocol=protocol, seed=seed,
         storage=storage, resume=resume, jobs=jobs, progress=not json and sys.stderr.isatty(),
     )  # fmt: skip
+    if json:
+        print_json(found.to_dict())
+    else:
+        print(str(found).replace("fit RATINGS", f"fit {ratings}"))
     if plot is not None:
         from gramian.history import History
         from gramian.plots import learning_curve
@@ -145,10 +168,6 @@ def tune(
         epochs = [{"epoch": epoch, "validation_rmse": error} for epoch, error in enumerate(found.curve, 1)]
         learning_curve(History(epochs), plot, title=found.python)
         note(f"{plot}: the validation curve")
-    if json:
-        print_json(found.to_dict())
-    else:
-        print(str(found).replace("fit RATINGS", f"fit {ratings}"))
     if found.interrupted:
         note("Interrupted: this is the best so far." + (" Go on with --resume." if storage else ""))
         sys.exit(130)
@@ -180,8 +199,7 @@ def report(
     from gramian.comparing import compare as compare_recipes
     from gramian.report import write_report
 
-    if not Path(out).resolve().parent.is_dir():
-        raise ParameterError(f"The report cannot be written: there is no folder {str(Path(out).parent)!r}; make it.")
+    check_writable(out)
     train, held = parts(ratings, test, protocol, seed, column_choices(user, item, rating, time), separator, duplicates)
     if items is not None:
         from gramian.data.readers import read_items

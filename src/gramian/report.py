@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import html
 import io
-import json
 import os
 import warnings
 from collections.abc import Iterator
@@ -150,17 +149,15 @@ def _recommendations(label: str, model: Model, train: Ratings) -> str:
     for user in dict.fromkeys(train.user_ids.take(users).to_list()):
         liked, best = model.rated_by(user).head(5), model.recommend(user, 5)
         name = "title" if "title" in best.columns else "item"
-        tables = _table(liked.select(pl.col(name).alias("liked"), "rating")) + _table(
-            best.select(pl.col(name).alias("recommended"), pl.col("score").round(2))
+        tables = _table(liked.select(pl.col(name).cast(pl.String).alias("liked"), "rating")) + _table(
+            best.select(pl.col(name).cast(pl.String).alias("recommended"), pl.col("score").round(2))
         )
         cards.append(f"<section class=card><h3>user {html.escape(str(user))}</h3>{tables}</section>")
     return _section(f"What {label} recommends", f"<div class=cards>{''.join(cards)}</div>")
 
 
 def _repeat(made: Comparison, train: Ratings, test: Ratings) -> str:
-    recipes = "\n".join(
-        f"{record['model']}: gm.recipe_from_dict({json.dumps(record['recipe'])})" for record in made.records
-    )
+    recipes = "\n".join(f"{record['model']}: gm.recipe_from_dict({record['recipe']!r})" for record in made.records)
     about = [f"training {train.fingerprint()}", f"test {test.fingerprint()}"]
     about += [f"{name} {text}" for name, text in versions().items()]
     text = (

@@ -130,7 +130,7 @@ def tune(
         study = _study(optuna, start, train, held, seed, storage, resume)
         _close_lost(optuna, study)
         finished = [t for t in study.trials if t.state.is_finished() and t.state.name != "FAIL"]
-        if not study.trials:
+        if not any(_is_default(t) and t.state.name != "FAIL" for t in study.trials):
             study.enqueue_trial({}, user_attrs={"fields": {}})  # the recipe as it is
         interrupted = False
         try:
@@ -142,6 +142,10 @@ def tune(
             interrupted = True
             _close_lost(optuna, study)
         return _outcome(optuna, study, start, interrupted)
+
+
+def _is_default(trial: Any) -> bool:
+    return trial.user_attrs.get("fields") == {} and not trial.params
 
 
 def _checked(
@@ -202,6 +206,12 @@ def _study(
         raise DataError(
             f"The storage {str(storage)!r} has this search already; go on with resume=True (--resume), or name another."
         ) from None
+    except Exception as error:  # SQLAlchemy's: not a database, or one of another version
+        if url is None:
+            raise
+        raise DataError(
+            f"The storage {str(storage)!r} cannot be used: {str(error).splitlines()[0]}; name another file."
+        ) from error
     # one seed for every number of trials done: a resumed search must not propose the same points again
     made.sampler = optuna.samplers.TPESampler(seed=seed + len(made.trials), n_startup_trials=8)
     made.pruner = optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=4)
@@ -283,7 +293,7 @@ def _outcome(optuna: Any, study: Any, start: Recipe[Any], interrupted: bool) -> 
     return Tuned(
         dataclasses.replace(start, **fields),
         float(best.value),
-        float(ended[0].value) if ended[0].number == 0 else None,
+        next((float(t.value) for t in ended if _is_default(t)), None),
         pl.DataFrame(rows, infer_schema_length=None),
         best.user_attrs["curve"],
         _importances(optuna, study, start, len(ended)),

@@ -122,7 +122,7 @@ def _cold_errors(model: Model, test: Ratings, seed: int) -> dict[str, float | in
 def evaluate_fold_in(model: Model, given: Ratings, asked: Ratings) -> dict[str, float | int]:
     """Errors on ``asked`` ratings of users that the model meets for the first time, through their ``given`` ones.
 
-    An item unknown to the model counts: it is predicted from what is known of the user and the mean. Users without
+    An item unknown to the model counts: it is predicted by the global mean. Users without
     given ratings are predicted as anybody new.
 
     Raises:

@@ -220,13 +220,13 @@ class Posterior(FoldingModel, UncertainModel):
             row = known.matrix.take(np.array([user]))
             return tuple(knowing(draw, row) for draw in draws)
         assert known is not None
+        places, values = np.arange(known.count, dtype=np.int32), known.mean.astype(np.float32)
         if getattr(self.recipe, "implicit", "none") in ("users", "both") and len(items):
-            row = implicit_sets(one_row(items, np.ones(len(items), np.float32)), self.ratings.n_items)
-        else:
-            sets = self._strangers[0].first if self._strangers[0] is not None else 0
-            places = np.arange(sets, dtype=np.int32)
-            row = one_row(places, known.mean[:sets].astype(np.float32))
-        return tuple(knowing(draw, row) for draw in self.draws)
+            own = implicit_sets(one_row(items, np.ones(len(items), np.float32)), self.ratings.n_items)
+            sets = self._strangers[0].first if self._strangers[0] is not None else known.count
+            places = np.concatenate([own.indices, places[sets:]])
+            values = np.concatenate([own.values, values[sets:]])
+        return tuple(knowing(draw, one_row(places, values)) for draw in self.draws)
 
     def _scores_of(self, row: Array) -> Array:
         parts = [self._all_items(draw, row[s : s + 1])[0] for s, draw in enumerate(self.draws)]
