@@ -239,7 +239,7 @@ def _warm_up(recipe: Recipe[Any], train: Ratings) -> None:
 
 def _timed_fit(recipe: Recipe[Any], train: Ratings) -> tuple[Model, float, int | None]:
     with warnings.catch_warnings(record=True) as caught, peak_memory() as peak:
-        warnings.simplefilter("always")
+        warnings.simplefilter("always", TrainingWarning)
         began = time.perf_counter()
         model = recipe.fit(train)
         seconds = time.perf_counter() - began
@@ -249,7 +249,6 @@ def _timed_fit(recipe: Recipe[Any], train: Ratings) -> tuple[Model, float, int |
             raise KeyboardInterrupt  # a model of fewer epochs is none of those to be compared
         if issubclass(warning.category, TrainingWarning) and "was stopped" in said:
             raise DivergenceError(said)
-        warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
     return model, seconds, peak.bytes
 
 

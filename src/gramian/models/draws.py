@@ -50,14 +50,14 @@ def compact(rows: Array, dtype: npt.DTypeLike, n_jobs: int | None = None) -> Arr
 def compacted(draw: Draw, dtype: npt.DTypeLike, n_jobs: int | None = None) -> Draw:
     """The draw with rows and β in ``dtype`` where they suit it."""
     rows = [compact(rows, dtype, n_jobs) for rows in (draw.user_rows, draw.item_rows)]
-    return Draw(rows[0], rows[1], _compacted(draw.users, dtype), _compacted(draw.items, dtype), draw.noise_precision,
-                draw.user_noise)  # fmt: skip
+    users, items = (_compacted(prior, dtype, n_jobs) for prior in (draw.users, draw.items))
+    return Draw(rows[0], rows[1], users, items, draw.noise_precision, draw.user_noise)
 
 
-def _compacted(prior: gibbs.RowPrior, dtype: npt.DTypeLike) -> gibbs.RowPrior:
+def _compacted(prior: gibbs.RowPrior, dtype: npt.DTypeLike, n_jobs: int | None) -> gibbs.RowPrior:
     if prior.link is None:
         return prior
-    return prior._replace(link=prior.link._replace(coefficients=compact(prior.link.coefficients, dtype)))
+    return prior._replace(link=prior.link._replace(coefficients=compact(prior.link.coefficients, dtype, n_jobs)))
 
 
 def packed(draw: Draw) -> Arrays:
@@ -287,7 +287,7 @@ def redrawn(
     kept = (draw.user_rows, draw.item_rows)
     users, items = (compact(rows, old.dtype, n_jobs) for rows, old in zip(sides, kept, strict=True))
     compacted_priors = [
-        prior if old.link is None else _compacted(prior, old.link.coefficients.dtype)
+        prior if old.link is None else _compacted(prior, old.link.coefficients.dtype, n_jobs)
         for prior, old in zip(priors, (draw.users, draw.items), strict=True)
     ]
     return Draw(users, items, compacted_priors[0], compacted_priors[1], draw.noise_precision, noise)
