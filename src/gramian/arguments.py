@@ -172,12 +172,11 @@ def feature_tables(
     if table.width == 1:
         return made
     try:
-        FeatureTable.from_frame(table, "item")
+        return {**made, "item_features": FeatureTable.from_frame(table, "item")}
     except DataError as error:
         if "has no feature" in str(error) and has_titles(items, items_title):
             return made
         raise
-    return {**made, "item_features": table}
 
 
 def has_titles(items: str, title: str | None) -> bool:

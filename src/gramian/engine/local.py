@@ -32,6 +32,7 @@ __all__ = [
     "dense_product",
     "half_sweep",
     "moments",
+    "runner",
     "separate_update",
     "sparse_product",
     "squared_errors",
@@ -179,7 +180,7 @@ def _solve_all(
         else:
             unfinished[part.row] = total
 
-    with _runner(threads, len(blocks) + len(sums), per_rating * int(rows.indptr[-1])) as run:
+    with runner(threads, len(blocks) + len(sums), per_rating * int(rows.indptr[-1])) as run:
         for wave in _waves(rows, heavy, len(sums)):
             finishing: list[Task] = []
             place = 0
@@ -352,7 +353,7 @@ def moments(rows: Array, *, n_jobs: int | None = None) -> tuple[Array, Array]:
     def add(place: int, first: int) -> None:
         wishart.moments(rows[first : first + MOMENT_ROWS], totals[place], crosses[place])
 
-    with _runner(thread_count(n_jobs), len(pieces), rows.size * size) as run:
+    with runner(thread_count(n_jobs), len(pieces), rows.size * size) as run:
         run([partial(add, *piece) for piece in enumerate(pieces)])
     return np.add.reduce(totals, axis=0, initial=0.0), np.add.reduce(crosses, axis=0, initial=0.0)
 
@@ -362,7 +363,7 @@ def converted(rows: Array, dtype: npt.DTypeLike, *, n_jobs: int | None = None) -
     out, threads = np.empty(rows.shape, dtype), thread_count(n_jobs)
     cuts = np.linspace(0, len(rows), threads + 1).astype(int).tolist()
     tasks: list[Task] = [partial(np.copyto, out[a:b], rows[a:b], "same_kind") for a, b in pairwise(cuts)]
-    with _runner(threads, threads, CONVERSION_WORK * rows.size) as run:
+    with runner(threads, threads, CONVERSION_WORK * rows.size) as run:
         run(tasks)
     return out
 
@@ -393,7 +394,7 @@ def dense_product(rows: Array, matrix: Array, *, n_jobs: int | None = None) -> A
     tasks: list[Task] = [
         partial(dense.rows_times, rows, matrix, first, last, out) for first, last in pairwise(edges) if last > first
     ]
-    with _runner(thread_count(n_jobs), len(tasks), rows.size * matrix.shape[1]) as run:
+    with runner(thread_count(n_jobs), len(tasks), rows.size * matrix.shape[1]) as run:
         run(tasks)
     return out
 
@@ -416,12 +417,12 @@ def _over_blocks(work: Callable[[int, int], None], rows: CSR, per_rating: int, t
     blocks, heavy = _blocks(rows, per_rating, ROW_WORK)
     tasks: list[Task] = [partial(work, row, row + 1) for row in heavy.tolist()]
     tasks += [partial(work, *block) for block in blocks]
-    with _runner(threads, len(tasks), per_rating * int(rows.indptr[-1])) as run:
+    with runner(threads, len(tasks), per_rating * int(rows.indptr[-1])) as run:
         run(tasks)
 
 
 @contextmanager
-def _runner(threads: int, n_tasks: int, work: int) -> Iterator[Callable[[list[Task]], None]]:
+def runner(threads: int, n_tasks: int, work: int) -> Iterator[Callable[[list[Task]], None]]:
     """Give ``run(tasks)``, which returns when all tasks are done; an interrupt drops those not yet begun."""
 
     def run_alone(tasks: list[Task]) -> None:
