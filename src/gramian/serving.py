@@ -22,7 +22,9 @@ def need(extra: str = "serve") -> None:
     """Raise GramianError where the libraries of the extra are not installed."""
     import importlib.util
 
-    if any(importlib.util.find_spec(name) is None for name in ("fastapi", "uvicorn", "sqlalchemy", "prometheus_client")):
+    if any(
+        importlib.util.find_spec(name) is None for name in ("fastapi", "uvicorn", "sqlalchemy", "prometheus_client")
+    ):
         raise GramianError(f"This needs FastAPI and others, which are not installed: pip install 'gramian[{extra}]'.")
 
 
@@ -89,7 +91,9 @@ def list_keys(db: Db, json: Json = False) -> None:
         return
     columns = {"name": pl.String, "role": pl.String, "created_at": pl.Int64, "revoked_at": pl.Int64}
     dates = [pl.from_epoch(name).alias(name) for name in ("created_at", "revoked_at")]
-    print_table(pl.DataFrame([{name: row[name] for name in columns} for row in rows], schema=columns).with_columns(dates))
+    print_table(
+        pl.DataFrame([{name: row[name] for name in columns} for row in rows], schema=columns).with_columns(dates)
+    )
 
 
 @keys.command()
@@ -132,7 +136,9 @@ def update(
         print_json({"model": out, "new_ratings": len(new), **updated.card()})
     else:
         grown = updated.ratings
-        print(f"{out}: {len(new):,} new ratings; now {len(grown):,} by {grown.n_users:,} users of {grown.n_items:,} items")
+        print(
+            f"{out}: {len(new):,} new ratings; now {len(grown):,} by {grown.n_users:,} users of {grown.n_items:,} items"
+        )
 
 
 def _feedback(db: str, model: Any) -> Any:

@@ -108,7 +108,7 @@ def predict_items(live: Live, asked: Predicted) -> Rows:
     """Predictions of items for somebody new."""
     items = asked.items or []
     codes = live.items.codes(items)
-    somebody = live.newcomer(dict(asked.ratings or {}))
+    somebody = live.newcomer({**(asked.ratings or {})})
     return _predictions([None] * len(items), items, somebody.predict(codes), somebody.interval(codes, asked.level))
 
 

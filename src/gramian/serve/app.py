@@ -26,8 +26,8 @@ from gramian.serve.service import Service
 __all__ = ["create_app"]
 
 log = logging.getLogger("gramian.serve")
-ABOUT = """Ratings predicted, items recommended, reasons given. Errors are problem documents (RFC 9457) whose `detail` is
-one sentence: what was wrong, what was found, what to do."""
+ABOUT = """Ratings predicted, items recommended, reasons given. Errors are problem documents (RFC 9457) whose
+`detail` is one sentence: what was wrong, what was found, what to do."""
 TYPES = {
     "html": "text/html; charset=utf-8", "css": "text/css; charset=utf-8", "js": "text/javascript; charset=utf-8",
     "svg": "image/svg+xml", "webmanifest": "application/manifest+json",
@@ -119,7 +119,7 @@ def _add_document(app: FastAPI) -> None:
 def _add_problems(app: FastAPI) -> None:
     def respond(problem: Problem) -> Response:
         body = json.dumps(document(problem))
-        return Response(body, problem.status, headers=problem.headers, media_type=MEDIA_TYPE)
+        return Response(body, problem.status, headers=dict(problem.headers or {}), media_type=MEDIA_TYPE)
 
     @app.exception_handler(Problem)
     async def own(_: Request, error: Problem) -> Response:
@@ -136,7 +136,9 @@ def _add_problems(app: FastAPI) -> None:
     @app.exception_handler(HTTPException)
     async def plain(_: Request, error: HTTPException) -> Response:
         kinds = {404: "not-found", 405: "method-not-allowed", 415: "wrong-media-type"}
-        return respond(Problem(kinds.get(error.status_code, "bad-request"), f"{error.detail}.", headers=dict(error.headers or {})))
+        return respond(
+            Problem(kinds.get(error.status_code, "bad-request"), f"{error.detail}.", headers=dict(error.headers or {}))
+        )
 
     @app.exception_handler(Exception)
     async def unexpected(_: Request, error: Exception) -> Response:

@@ -9,7 +9,6 @@ import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
-from urllib.parse import urlsplit
 
 from gramian.errors import GramianError
 from gramian.serve.problems import MEDIA_TYPE, Problem, as_problem, document
@@ -131,10 +130,12 @@ class Guard:
     def _same_site(self, headers: dict[bytes, bytes]) -> None:
         """Refuse what another web site sends through a visitor's browser."""
         host = headers.get(b"host", b"").decode("latin-1")
-        if self._local and (urlsplit(f"//{host}").hostname or "") not in LOOPBACK:
-            raise Problem("forbidden", "This server answers to its own address only: call it by 127.0.0.1 or localhost.")
+        if self._local and _hostname(host) not in LOOPBACK:
+            raise Problem(
+                "forbidden", "This server answers to its own address only: call it by 127.0.0.1 or localhost."
+            )
         origin = headers.get(b"origin")
-        if origin is not None and urlsplit(origin.decode("latin-1")).netloc != host:
+        if origin is not None and origin.decode("latin-1").partition("://")[2] != host:
             raise Problem("forbidden", "This request comes from a page of another site; that is not allowed.")
 
     def _limited(self, scope: Any, receive: Receive) -> Receive:
@@ -165,6 +166,11 @@ class Guard:
         return limited
 
 
+def _hostname(host: str) -> str:
+    """The name in a Host header, without the port."""
+    return host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0].lower()
+
+
 def _is_open(path: str) -> bool:
     return path in OPEN or path.startswith("/page/")
 
@@ -179,12 +185,14 @@ def _as_problem(error: BaseException) -> Problem:
         return error
     if isinstance(error, GramianError):
         return as_problem(error)
-    return Problem("unavailable", "The answer took too long and was given up; ask for less.", headers={"Retry-After": "1"})
+    return Problem(
+        "unavailable", "The answer took too long and was given up; ask for less.", headers={"Retry-After": "1"}
+    )
 
 
 async def _answer(send: Send, problem: Problem) -> None:
     body = json.dumps(document(problem)).encode()
-    headers = {"content-type": MEDIA_TYPE, "content-length": str(len(body)), **problem.headers}
+    headers = {"content-type": MEDIA_TYPE, "content-length": str(len(body)), **(problem.headers or {})}
     raw = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
     await send({"type": "http.response.start", "status": problem.status, "headers": raw})
     await send({"type": "http.response.body", "body": body})

@@ -101,7 +101,7 @@ class Live:
 
     def __init__(self, model: Model, version: str) -> None:
         self.model, self.version, self.loaded_at = model, version, time.time()
-        self.inner = model.model if isinstance(model, Conformal) else model
+        self.inner: Any = model.model if isinstance(model, Conformal) else model
         self.users, self.items = Lookup(model.user_ids, "user"), Lookup(model.item_ids, "item")
         self.titles = model.ratings.titles
         self.small_titles = None if self.titles is None else self.titles.fill_null("").str.to_lowercase()
@@ -165,7 +165,8 @@ class Live:
             users = np.array([asked[place].user for place in places], np.int32)
             most = max(asked[place].n for place in places)
             rows, items, scores = self.model._best(users, most, exclude_seen, None)
-            predicted = self.predict(users[rows], items)
+            plain = isinstance(self.inner, FactorModel)  # whose scores are its predictions but for the scale
+            predicted = np.clip(scores, *self.model.scale) if plain else self.predict(users[rows], items)
             listed = self.listed(items, scores, predicted)
             ends = np.searchsorted(rows, np.arange(len(places) + 1))
             for k, place in enumerate(places):
@@ -181,7 +182,15 @@ class Live:
         titles = [None] * len(ids) if self.titles is None else self.titles.gather(items).to_list()
         columns = zip(ids, titles, np.asarray(scores).tolist(), np.asarray(predicted).tolist(), strict=True)
         return [
-            {"rank": rank, "item": item, "title": title, "score": score, "predicted": value, "lower": None, "upper": None}
+            {
+                "rank": rank,
+                "item": item,
+                "title": title,
+                "score": score,
+                "predicted": value,
+                "lower": None,
+                "upper": None,
+            }
             for rank, (item, title, score, value) in enumerate(columns, 1)
         ]
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from http import HTTPStatus
 from typing import Any
 
+from starlette.exceptions import HTTPException
+
 from gramian.errors import FormatError, GramianError, UnknownIdError
 from gramian.serve.store import RepeatedKeyError, StoreError
 
@@ -19,17 +21,20 @@ KINDS = {
 }  # fmt: skip
 
 
-class Problem(Exception):
-    """An answer that is an error: a kind of :data:`KINDS`, one sentence, and headers to send with it."""
+class Problem(HTTPException):
+    """An answer that is an error: a kind of :data:`KINDS`, one sentence, and headers to send with it.
+
+    (An HTTPException, since those alone come through FastAPI's reading of a body as they are.)
+    """
 
     def __init__(self, kind: str, detail: str, *, headers: dict[str, str] | None = None, **more: Any) -> None:
-        super().__init__(detail)
-        self.kind, self.detail, self.headers, self.more = kind, detail, headers or {}, more
+        super().__init__(KINDS[kind], detail, headers or {})
+        self.kind, self.more = kind, more
 
     @property
     def status(self) -> int:
         """The HTTP status."""
-        return KINDS[self.kind]
+        return self.status_code
 
 
 def document(problem: Problem) -> dict[str, Any]:
@@ -38,7 +43,7 @@ def document(problem: Problem) -> dict[str, Any]:
         "type": f"urn:gramian:problem:{problem.kind}",
         "title": HTTPStatus(problem.status).phrase,
         "status": problem.status,
-        "detail": problem.detail,
+        "detail": str(problem.detail),
         **problem.more,
     }
 

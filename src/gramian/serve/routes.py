@@ -74,7 +74,9 @@ async def ready(request: Request) -> Response:
     """Whether it can answer: the kernels are compiled, and the database is there."""
     found: Service = request.app.state.service
     if not found.ready:
-        raise Problem("unavailable", "The server is starting: its kernels are being compiled.", headers={"Retry-After": "2"})
+        raise Problem(
+            "unavailable", "The server is starting: its kernels are being compiled.", headers={"Retry-After": "2"}
+        )
     if found.feedback is not None:
         await found.feedback.check()
     return answer({"status": "ready"})
@@ -130,9 +132,7 @@ async def search(
 
 
 @router.get("/items/{item}/similar", response_model=schemas.Neighbours, tags=["items"], responses=problems(404))
-async def similar(
-    request: Request, item: Annotated[schemas.Text, Path(examples=["318"])], n: Count = 10
-) -> Response:
+async def similar(request: Request, item: Annotated[schemas.Text, Path(examples=["318"])], n: Count = 10) -> Response:
     """The items whose factors point the same way."""
     found = service(request)
     live = found.live

@@ -11,6 +11,7 @@ from pathlib import Path
 import polars as pl
 import pooch
 import uvicorn
+from threadpoolctl import threadpool_limits
 
 from gramian.console import note
 from gramian.data.datasets import load_dataset
@@ -89,6 +90,7 @@ def serve(service: Service, port: int) -> None:
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     logging.getLogger("gramian.serve").setLevel(logging.INFO)
     sys.setswitchinterval(TURN_SECONDS)
+    threadpool_limits(1)  # requests are computed side by side: threads within one would only wait for each other
     host = service.settings.host
     shown = f"[{host}]" if ":" in host else host
     note(f"Serving {service.live.model!r}\nOpen http://{shown}:{port}/ (API: /v1/openapi.json). Ctrl-C ends it.")
@@ -100,4 +102,6 @@ def serve(service: Service, port: int) -> None:
     try:
         uvicorn.Server(config).run()
     except SystemExit as error:
-        raise GramianError(f"The server could not start at {shown}:{port}: is the port taken? Choose another --port.") from error
+        raise GramianError(
+            f"The server could not start at {shown}:{port}: is the port taken? Choose another --port."
+        ) from error

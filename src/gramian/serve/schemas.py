@@ -7,15 +7,15 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, StrictInt, StringConstraints
 
 __all__ = [
-    "Asked", "Calibrated", "Card", "Explained", "Explanation", "Feature", "Features", "Found", "Given", "History", "Item",
-    "ItemMap", "Items", "Kept", "Neighbours", "Next", "NextItems", "Pair", "Predicted", "Predictions", "ProblemDocument",
-    "Questions", "Ranked", "Rating", "Recommendations", "Recommended", "Reloaded", "State", "UserRatings", "Why",
+    "Asked", "Calibrated", "Card", "Explained", "Explanation", "Feature", "Features",
+    "Found", "Given", "History", "Item", "ItemMap", "Items", "Kept",
+    "Neighbours", "Next", "NextItems", "Pair", "Predicted", "Predictions", "ProblemDocument",
+    "Questions", "Ranked", "Rating", "Recommendations", "Recommended", "Reloaded", "State",
+    "UserRatings", "Why",
 ]  # fmt: skip
 
 # No control characters: they mean nothing in an id, and databases refuse some of them.
-Text = Annotated[
-    str, StringConstraints(strict=True, min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]+$")
-]
+Text = Annotated[str, StringConstraints(strict=True, min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]+$")]
 Id = Annotated[StrictInt, Field(ge=-(2**63), lt=2**63)] | Text
 Number = Annotated[float, Field(allow_inf_nan=False, ge=-1e9, le=1e9)]
 RatedBy = Annotated[dict[Text, Number], Field(max_length=1000)]
@@ -122,7 +122,9 @@ class Rating(In):
     model_config = examples({"ratings": [{"user": "15", "item": "318", "rating": 4.5}]})
 
     ratings: Annotated[list[Given], Field(min_length=1, max_length=1000)]
-    new_items: bool = Field(False, description="Whether items that the model does not know yet are kept, for an update.")
+    new_items: bool = Field(
+        False, description="Whether items that the model does not know yet are kept, for an update."
+    )
 
 
 # ---- answered ---------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import time
 from collections.abc import Callable, Mapping
@@ -73,6 +74,7 @@ class Service:
         except Exception:
             log.exception("The model could not be made ready")
             return
+        gc.freeze()  # the model is here to stay: the collector need not walk through it
         self.ready = True
         self.telemetry.ready.set(1)
         log.info("ready: model %s", self.live.version)
@@ -149,7 +151,7 @@ class Service:
         if (asked.user is None) == (asked.ratings is None):
             raise ParameterError("Say for whom: either 'user', an id, or 'ratings', what somebody new rated.")
         if asked.user is None:
-            return -1, dict(asked.ratings or {}), "ratings"
+            return -1, {**(asked.ratings or {})}, "ratings"
         history = await self.history(live, asked.user)
         if history is not None:
             return -1, history, "feedback"
@@ -222,7 +224,7 @@ class Service:
         now = int(time.time())
         if one.time is not None and one.time > now + FUTURE:
             raise DataError(f"A rating's time must not lie in the future: got {one.time}, now is {now}; send seconds.")
-        return Given(str(live.users.typed(one.user)), str(item), one.rating, now if one.time is None else one.time)
+        return Given(str(live.users.typed(one.user)), str(item), one.rating, one.time)
 
 
 def _known(live: Live, text: str) -> Id | None:

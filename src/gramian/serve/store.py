@@ -39,12 +39,12 @@ class RepeatedKeyError(GramianError):
 
 @dataclass(frozen=True)
 class Given:
-    """One rating: ids as text, ``rated_at`` in seconds since 1970."""
+    """One rating: ids as text, ``rated_at`` in seconds since 1970, None for when it is kept."""
 
     user: str
     item: str
     rating: float
-    rated_at: int
+    rated_at: int | None = None
 
 
 @dataclass(frozen=True)
@@ -86,8 +86,12 @@ class Store:
         self.name = url.render_as_string(hide_password=True)
         self._engine = _engine(url)
         self._writing = self._engine.execution_options(writing=True)
-        with self._said():
-            migrate(self._writing)
+        try:
+            with self._said():
+                migrate(self._writing)
+        except GramianError:
+            self.close()
+            raise
 
     def close(self) -> None:
         """Close all connections."""
@@ -127,14 +131,16 @@ class Store:
                         raise RepeatedKeyError(
                             f"The idempotency key {client_key!r} was used before for other ratings; take a new one."
                         )
-                    return Receipt(earlier.id, earlier.count, repeated=True)
+                    return Receipt(int(earlier.id), int(earlier._mapping["count"]), repeated=True)
             row = {"key_id": key_id, "client_key": client_key, "digest": digest, "count": len(given)}
-            made = connection.execute(writes.insert().values(**row, received_at=int(time.time())))
-            write = int(made.inserted_primary_key[0])
+            now = int(time.time())
+            made = connection.execute(writes.insert().values(**row, received_at=now))
+            write = int(made.inserted_primary_key[0])  # type: ignore[index]  (of an insert there is one)
             rows = [
-                {"write_id": write, "user_id": g.user, "item_id": g.item, "rating": g.rating, "rated_at": g.rated_at}
+                {"write_id": write, "user_id": g.user, "item_id": g.item, "rating": g.rating,
+                 "rated_at": now if g.rated_at is None else g.rated_at}
                 for g in given
-            ]
+            ]  # fmt: skip
             connection.execute(ratings.insert(), rows)
         return Receipt(write, len(given), repeated=False)
 
@@ -146,7 +152,7 @@ class Store:
             .order_by(ratings.c.rated_at, ratings.c.id)
         )
         with self._said(), self._engine.connect() as connection:
-            return {item: rating for item, rating in connection.execute(query)}
+            return {row.item_id: row.rating for row in connection.execute(query)}
 
     def audit(self, user: str, limit: int = 1000) -> list[Mapping[str, Any]]:
         """Every rating of a user as it came, newest first: when, by which key, in which write."""
@@ -286,7 +292,9 @@ def _engine(url: sa.URL) -> sa.Engine:
     try:
         return sa.create_engine(url, pool_pre_ping=True, pool_size=5, connect_args=options)
     except ImportError:
-        raise ParameterError("PostgreSQL needs psycopg, which is not installed: pip install 'gramian[postgres]'.") from None
+        raise ParameterError(
+            "PostgreSQL needs psycopg, which is not installed: pip install 'gramian[postgres]'."
+        ) from None
 
 
 def _prepare_sqlite(connection: Any, _record: Any) -> None:

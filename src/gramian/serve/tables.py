@@ -68,7 +68,7 @@ def _first_tables(connection: sa.Connection) -> None:
 
 
 def _index_of_users(connection: sa.Connection) -> None:
-    connection.execute(sa.DDL("CREATE INDEX gramian_ratings_by_user ON gramian_ratings (user_id, rated_at, id)"))
+    connection.exec_driver_sql("CREATE INDEX gramian_ratings_by_user ON gramian_ratings (user_id, rated_at, id)")
 
 
 MIGRATIONS: Sequence[Migration] = (_first_tables, _index_of_users)

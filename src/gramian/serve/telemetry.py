@@ -25,7 +25,9 @@ class Telemetry:
             registry=self.registry,
         )  # fmt: skip
         self.kept = Counter("gramian_feedback_ratings", "Ratings that were kept.", registry=self.registry)
-        self.reloads = Counter("gramian_reloads", "Reloads of the model by outcome.", ["outcome"], registry=self.registry)
+        self.reloads = Counter(
+            "gramian_reloads", "Reloads of the model by outcome.", ["outcome"], registry=self.registry
+        )
         self.loaded = Gauge("gramian_model_loaded_seconds", "When the model was read.", registry=self.registry)
         self.ready = Gauge("gramian_ready", "Whether the server is ready.", registry=self.registry)
 
