@@ -356,6 +356,9 @@ def test_new_ratings_move_recommendations_at_once(fed, models) -> None:
 def test_a_new_user_begins_with_feedback(fed) -> None:
     api, _ = fed
     said(api.post("recommend", {"user": 5000}), 404)
+    nothing = api.post("recommend", {"user": 5000, "unknown": "fallback"}).json
+    assert nothing["from"] == "nothing"
+    assert nothing["items"] == api.post("recommend", {"ratings": {}}).json["items"]
     api.post("ratings", {"ratings": [{"user": 5000, "item": ITEM, "rating": 5}]})
     new = api.post("recommend", {"user": 5000, "intervals": True}).json
     same = api.post("recommend", {"ratings": {str(ITEM): 5}, "intervals": True}).json

@@ -16,7 +16,7 @@ from gramian.serve.schemas import Explained, Pair, Predicted, Recommended
 __all__ = ["ask_next", "explain", "predict_items", "predict_pairs", "recommend_known", "recommend_new", "with_ends"]
 
 Rows = list[dict[str, Any]]
-History = Mapping[Id, float]
+History = Mapping[Any, float]
 MOST_FOLDED = 100  # users who are folded in for one request
 
 
@@ -108,7 +108,7 @@ def predict_items(live: Live, asked: Predicted) -> Rows:
     """Predictions of items for somebody new."""
     items = asked.items or []
     codes = live.items.codes(items)
-    somebody = live.newcomer({**(asked.ratings or {})})
+    somebody = live.newcomer(asked.ratings or {})
     return _predictions([None] * len(items), items, somebody.predict(codes), somebody.interval(codes, asked.level))
 
 

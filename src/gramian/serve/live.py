@@ -202,7 +202,7 @@ class Live:
         """Intervals of pairs of codes, or None of a model without."""
         return known_interval(self.model, users, items, level)
 
-    def newcomer(self, ratings: Mapping[Id, float]) -> Newcomer:
+    def newcomer(self, ratings: Mapping[Any, float]) -> Newcomer:
         """Somebody with these ratings; they must be on the scale, their items known.
 
         Raises:

@@ -166,7 +166,8 @@ async def history(request: Request) -> Response:
 async def calibrated(request: Request) -> Response:
     """Errors and calibration on test ratings, where the server was given some; null until they are measured."""
     found = service(request)
-    return answer({"model": found.live.version, **(found.measured or {"errors": None, "calibration": None})})
+    nothing = {"errors": None, "calibration": None}
+    return answer({"model": found.live.version, "measuring": found.measuring, **(found.measured or nothing)})
 
 
 @router.post(

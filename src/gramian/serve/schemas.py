@@ -63,6 +63,9 @@ class Recommended(Asked):
     exclude: ItemIds = Field([], description="Items to leave out, besides what was rated.")
     include_seen: bool = Field(False, description="Whether what was rated may come, too.")
     intervals: bool = Field(False, description="Whether to add the ends of each rating's interval.")
+    unknown: Literal["raise", "fallback"] = Field(
+        "raise", description="An unknown user: an error, or what is known without any rating."
+    )
 
 
 class Pair(In):
@@ -162,8 +165,9 @@ class Recommendations(BaseModel):
     )  # fmt: skip
 
     model: str = Field(description="The version of the model.")
-    source: Literal["model", "feedback", "ratings"] = Field(
-        alias="from", description="The user's row in the model, or one solved from stored feedback or given ratings."
+    source: Literal["model", "feedback", "ratings", "nothing"] = Field(
+        alias="from",
+        description="The user's row in the model, or one solved from stored feedback, given ratings, or nothing.",
     )
     items: list[Ranked]
 
@@ -284,6 +288,7 @@ class Calibrated(BaseModel):
     """Errors and calibration on test ratings, where some were given."""
 
     model: str
+    measuring: bool = Field(description="Whether it is being measured now.")
     errors: dict[str, float | int] | None
     calibration: dict[str, Any] | None
 

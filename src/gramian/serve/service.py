@@ -47,6 +47,7 @@ class Service:
         self.telemetry = Telemetry()
         self.ready = False
         self.measured: dict[str, Any] | None = None
+        self.measuring = test is not None
         self._load, self._reloading = load, asyncio.Lock()
         # the batches have a thread of their own: they never wait behind a long request
         self._pools = ThreadPoolExecutor(1, "top"), ThreadPoolExecutor(settings.threads, "work")
@@ -94,9 +95,9 @@ class Service:
             found = await self.workers.run(measured)
         except (GramianError, Problem) as error:
             log.warning("The model could not be measured: %s", error)
-            return
+            found = None
         if live is self.live:
-            self.measured = found
+            self.measured, self.measuring = found, False
 
     async def reload(self) -> tuple[str, bool]:
         """Read the model file again and serve it, unless it is damaged; no request is dropped.
@@ -118,7 +119,7 @@ class Service:
                 log.warning("reload refused, model %s is served on: %s", before, error)
                 raise
             self._serve(fresh)
-            self.measured = None
+            self.measured, self.measuring = None, self.test is not None
             self.telemetry.reloads.labels("done").inc()
             log.info("reloaded: model %s after %s", fresh.version, before)
         asyncio.get_running_loop().create_task(self.measure())
@@ -136,7 +137,7 @@ class Service:
     async def recommend(self, asked: Recommended) -> tuple[str, str, list[dict[str, Any]]]:
         """The version, where the list comes from, and the list."""
         live, batcher = self.current
-        code, history, source = await self._whom(live, asked)
+        code, history, source = await self._whom(live, asked, asked.unknown)
         if history is not None:
             return live.version, source, await self.workers.run(answers.recommend_new, live, history, asked)
         if asked.order != "mean" or asked.among is not None or asked.exclude:
@@ -146,15 +147,17 @@ class Service:
             rows = await self.workers.run(answers.with_ends, live, code, rows, asked.level)
         return live.version, source, rows
 
-    async def _whom(self, live: Live, asked: Asked) -> tuple[int, Mapping[Id, float] | None, str]:
-        """A user's code, or the ratings to fold in; and which of the three it is."""
+    async def _whom(self, live: Live, asked: Asked, unknown: str = "raise") -> tuple[int, Mapping[Any, float] | None, str]:
+        """A user's code, or the ratings to fold in; and where they come from."""
         if (asked.user is None) == (asked.ratings is None):
             raise ParameterError("Say for whom: either 'user', an id, or 'ratings', what somebody new rated.")
         if asked.user is None:
-            return -1, {**(asked.ratings or {})}, "ratings"
+            return -1, asked.ratings, "ratings"
         history = await self.history(live, asked.user)
         if history is not None:
             return -1, history, "feedback"
+        if unknown == "fallback" and live.users.get(live.users.typed(asked.user)) < 0:
+            return -1, {}, "nothing"
         return live.users.code(asked.user), None, "model"
 
     async def history(self, live: Live, user: Id) -> dict[Id, float] | None:
@@ -193,7 +196,7 @@ class Service:
         ratings = await self._all_ratings(live, asked)
         return {"model": live.version, **await self.workers.run(answers.explain, live, ratings, asked)}
 
-    async def _all_ratings(self, live: Live, asked: Asked) -> Mapping[Id, float]:
+    async def _all_ratings(self, live: Live, asked: Asked) -> Mapping[Any, float]:
         code, history, _ = await self._whom(live, asked)
         return live.trained_on(code) if history is None else history
 

@@ -135,7 +135,8 @@ class Store:
             row = {"key_id": key_id, "client_key": client_key, "digest": digest, "count": len(given)}
             now = int(time.time())
             made = connection.execute(writes.insert().values(**row, received_at=now))
-            write = int(made.inserted_primary_key[0])  # type: ignore[index]  (of an insert there is one)
+            assert made.inserted_primary_key is not None
+            write = int(made.inserted_primary_key[0])
             rows = [
                 {"write_id": write, "user_id": g.user, "item_id": g.item, "rating": g.rating,
                  "rated_at": now if g.rated_at is None else g.rated_at}
