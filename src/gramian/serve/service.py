@@ -147,7 +147,9 @@ class Service:
             rows = await self.workers.run(answers.with_ends, live, code, rows, asked.level)
         return live.version, source, rows
 
-    async def _whom(self, live: Live, asked: Asked, unknown: str = "raise") -> tuple[int, Mapping[Any, float] | None, str]:
+    async def _whom(
+        self, live: Live, asked: Asked, unknown: str = "raise"
+    ) -> tuple[int, Mapping[Any, float] | None, str]:
         """A user's code, or the ratings to fold in; and where they come from."""
         if (asked.user is None) == (asked.ratings is None):
             raise ParameterError("Say for whom: either 'user', an id, or 'ratings', what somebody new rated.")
