@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import socket
 import threading
 import time
 import urllib.parse
@@ -452,6 +453,18 @@ def test_bodies_are_limited(files) -> None:
                 yield b"1" * 100
 
         said(api.send("POST", "/v1/recommend", chunks(), {"Transfer-Encoding": "chunked"}), 413)
+
+
+def test_what_takes_too_long_is_given_up(files, monkeypatch) -> None:
+    from gramian.serve.live import Live
+
+    monkeypatch.setattr(Live, "search", lambda *_: time.sleep(1))
+    with api_of(files["als"], Settings(rate=0, request_seconds=0.3, body_seconds=0.1)) as api:
+        assert "took too long" in said(api.get("/v1/items?q=x"), 503)
+        with socket.create_connection(("127.0.0.1", api.port)) as slow:
+            head = f"POST /v1/recommend HTTP/1.1\r\nHost: 127.0.0.1:{api.port}\r\nContent-Type: application/json\r\n"
+            slow.sendall(f"{head}Content-Length: 10\r\n\r\n{{".encode())
+            assert slow.recv(1000).startswith(b"HTTP/1.1 408")
 
 
 def test_other_sites_are_refused(apis) -> None:

@@ -18,7 +18,6 @@ from gramian.data.datasets import load_dataset
 from gramian.data.readers import read_items, read_ratings
 from gramian.errors import DataWarning, GramianError, ParameterError, UnknownIdWarning
 from gramian.models.bpmf import BPMF
-from gramian.persist import written_whole
 from gramian.ratings import Ratings
 from gramian.serve.app import create_app
 from gramian.serve.feedback import Feedback
@@ -49,9 +48,7 @@ def demo_model() -> Path:
         note("Training the demonstration's model on the bundled ratings (once, some seconds) …")
         folder.mkdir(parents=True, exist_ok=True)
         train, test = demo_parts()
-        model = DEMO.fit(train, test, progress=sys.stderr.isatty())
-        with written_whole(path) as temporary:
-            model.save(temporary)
+        DEMO.fit(train, test, progress=sys.stderr.isatty()).save(path)
     return path
 
 

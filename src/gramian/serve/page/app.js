@@ -35,6 +35,7 @@ async function start() {
       else link.removeAttribute("aria-current");
     }
     document.title = view === "for-you" ? "Gramian" : `${document.querySelector('nav a[aria-current]').textContent} · Gramian`;
+    say("");
     if (shown[view]) tried(shown[view]);
   };
   addEventListener("hashchange", go);

@@ -4,7 +4,7 @@ import { h, number, plain, s } from "/page/ui.js";
 
 const W = 560;
 const H = 300;
-const PAD = { left: 58, right: 16, top: 14, bottom: 38 };
+const PAD = { left: 70, right: 16, top: 14, bottom: 38 };
 
 const ticks = (low, high, count) => {
   const rough = (high - low) / count;
@@ -70,7 +70,7 @@ export function itemMap(items, isRated, choose) {
     const y = point.y - point.r - 14 < 24 ? point.y + point.r + 24 : point.y - point.r - 10;
     text.setAttribute("x", x);
     text.setAttribute("y", y);
-    for (const [name, value] of Object.entries({ x: x - 8, y: y - 18, width: size.width + 16, height: 26 })) label.firstChild.setAttribute(name, value);
+    for (const [name, value] of Object.entries({ x: x - 8, y: y - size.height + 2, width: size.width + 16, height: size.height + 6 })) label.firstChild.setAttribute(name, value);
     choose(point.row);
   };
   const nearest = (event) => {

@@ -151,6 +151,7 @@ function showList(rows) {
   state.before = rows.map((row) => row.item);
   const count = state.ratings.size;
   byId("list-head").textContent = state.user ? `For user ${state.user}` : count ? "For you" : "Loved by most";
+  say("");
   if (count) say(`The list follows ${count === 1 ? "one rating" : `${count} ratings`}: first is ${rows[0] ? plain(rows[0]) : "nothing"}.`);
 }
 

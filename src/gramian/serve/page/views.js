@@ -5,7 +5,8 @@ import { itemMap, lines } from "/page/charts.js";
 import { h, number, say, titleOf, tried } from "/page/ui.js";
 
 const byId = (id) => document.getElementById(id);
-const cell = (name, value) => [h("dt", {}, name), h("dd", {}, value)];
+const cell = (name, value) => h("div", {}, h("dt", {}, name), h("dd", {}, value));
+const stat = (value, name) => h("li", { class: "panel" }, h("b", {}, value), h("span", {}, name));
 const whole = (value) => value.toLocaleString("en");
 
 export async function showFeatures() {
@@ -58,17 +59,16 @@ export async function showModel(card) {
   byId("model-lead").textContent = `A model of ${name.toUpperCase()}, learned from ${whole(card.ratings)} ratings by ${whole(card.users)} people of ${whole(card.items)} titles.`;
   const errors = measured.errors;
   const panels = [h("article", { class: "panel" }, h("h2", {}, "Training"), curves(history.epochs))];
-  if (measured.calibration) {
-    const row = measured.calibration.curve.find((one) => Math.abs(one.level - 0.9) < 1e-9);
-    panels.push(h("article", { class: "panel" }, h("h2", {}, "Calibration"), coverage(measured.calibration),
-      row ? h("p", { class: "hint" }, `Of ${whole(measured.calibration.n)} ratings that it never saw, the 90 % intervals hold ${number(100 * row.coverage)} %.`) : null));
-  }
+  const sure = measured.calibration?.curve.find((one) => Math.abs(one.level - 0.9) < 1e-9);
+  if (measured.calibration) panels.push(h("article", { class: "panel" }, h("h2", {}, "Calibration"), coverage(measured.calibration)));
   if (errors) {
-    panels.push(h("article", { class: "panel" }, h("h2", {}, "On ratings it never saw"),
-      h("dl", {}, cell("RMSE", number(errors.rmse, 4)), cell("MAE", number(errors.mae, 4)), cell("ratings", whole(errors.n)))));
+    panels.unshift(h("ul", { class: "stats whole", "aria-label": "On ratings it never saw" },
+      stat(whole(errors.n), "ratings that it never saw, to measure it with"),
+      stat(number(errors.rmse, 3), "root mean squared error"), stat(number(errors.mae, 3), "mean absolute error"),
+      sure ? stat(`${number(100 * sure.coverage)} %`, "of them inside its 90 % intervals") : null));
   }
   const settings = Object.entries(fields).filter(([, value]) => value !== null);
-  panels.push(h("article", { class: "panel" }, h("h2", {}, "Card"),
+  panels.push(h("article", { class: "panel whole" }, h("h2", {}, "Card"),
     h("dl", {}, cell("version", card.version), cell("scale", card.scale.map((end) => number(end)).join(" to ")),
       cell("mean rating", number(card.global_mean, 3)), cell("latent features", card.abilities.features),
       settings.map(([key, value]) => cell(key.replaceAll("_", " "), String(value))))));
