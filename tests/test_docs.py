@@ -23,6 +23,7 @@ FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 def test_snippets_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "120")
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
     names: dict[str, object] = {}
     blocks = BLOCK.findall(page.read_text())
     with warnings.catch_warnings():
@@ -43,9 +44,7 @@ def run_console(code: str) -> None:
         words = shlex.split(command)
         if words[0] != "gramian":
             continue
-        bin_folder = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-        environment = {**os.environ, "PATH": bin_folder}
-        done = subprocess.run(words, capture_output=True, text=True, env=environment, check=False)
+        done = subprocess.run(words, capture_output=True, text=True, check=False)
         assert done.returncode == (2 if expected.startswith("error:") else 0), done.stderr
         seen = done.stdout + done.stderr
         for line in filter(None, map(str.strip, expected.splitlines())):

@@ -46,6 +46,7 @@ from gramian.options import (
     Unknown,
     User,
 )
+from gramian.serving import keys, serve, update
 
 app = typer.Typer(
     name="gramian",
@@ -57,8 +58,9 @@ app = typer.Typer(
 )
 
 
-for command in (compare, tune, report):
+for command in (compare, tune, report, serve, update):
     app.command()(command)
+app.add_typer(keys, name="keys")
 
 
 def main() -> None:
