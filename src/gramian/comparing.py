@@ -8,7 +8,6 @@ import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,7 +16,7 @@ import polars as pl
 from gramian.errors import DataError, DivergenceError, GramianError, ParameterError, TrainingWarning
 from gramian.evaluate.protocols import breakdown
 from gramian.evaluate.ranking import Popularity, evaluate_ranking
-from gramian.evaluate.records import append_record, peak_memory, read_records, run_key, versions
+from gramian.evaluate.records import append_record, check_log, peak_memory, read_records, run_key, versions
 from gramian.models.base import Array, Model, Recipe, check_ratings_given
 from gramian.parameters import check_number
 from gramian.ratings import Ratings
@@ -142,8 +141,7 @@ def compare(
     check_number("k", k, low=1, whole=True, owner="compare")
     if resume and log is None:
         raise ParameterError("The 'resume' parameter of compare needs a log; give log='file'.")
-    if log is not None and not Path(log).resolve().parent.is_dir():
-        raise DataError(f"The log {str(log)!r} cannot be written: there is no such folder; make it first.")
+    check_log(log)
     k, at_least = int(k), None if at_least is None else float(at_least)
     wanted = _labelled(recipes)
     done = {r.get("key"): r for r in read_records(log) if "reason" not in r} if resume and log else {}

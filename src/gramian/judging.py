@@ -1,22 +1,22 @@
-"""The commands that judge models: compare, tune, report. They read arguments, call the library, and print."""
+"""The commands that judge models: evaluate, compare, tune, report. They read arguments, call the library, and print."""
 
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from gramian.arguments import column_choices, read_source
+from gramian.arguments import READ, Reading, load_model, measure_intervals, with_reading
 from gramian.console import note, print_json, print_table, write_table
 from gramian.errors import ParameterError
-from gramian.options import Duplicates, Item, Items, Json, Out, Rating, RatingsPath, Separator, Time, User
+from gramian.options import Items, Json, ModelPath, Out, RatingsPath, Unknown
 
 if TYPE_CHECKING:
     from gramian.comparing import Comparison
     from gramian.ratings import Ratings
 
-__all__ = ["compare", "report", "tune"]
+__all__ = ["compare", "evaluate", "report", "tune"]
 
 TABLES = (".csv", ".parquet")
 PICTURES = (".png", ".svg", ".pdf")
@@ -34,6 +34,47 @@ Log = Annotated[str | None, typer.Option(help="Append a JSON line to this file a
 Resume = Annotated[bool, typer.Option("--resume", help="Go on: take what is in the log from there.")]
 
 
+@with_reading
+def evaluate(
+    model: ModelPath,
+    ratings: RatingsPath,
+    unknown: Unknown = "fallback",
+    clip: Annotated[bool, typer.Option(help="Clip predictions to the scale.")] = True,
+    calibration: Annotated[bool, typer.Option("--calibration", help="Measure the intervals, too.")] = False,
+    plot: Annotated[str | None, typer.Option(help="Draw the calibration to this PNG, SVG or PDF.")] = None,
+    read: Reading = READ,
+    json: Json = False,
+) -> None:
+    """Measure a model on ratings it was not trained on."""
+    if plot is not None and not calibration:
+        raise ParameterError("The picture --plot shows the calibration: give --calibration with it.")
+    trained = load_model(model)
+    test = read(ratings)
+    users, items = trained.codes_of(test)
+    cold = int(((users < 0) | (items < 0)).sum())
+    seen = trained.count_seen(test)
+    errors = trained.evaluate(test, unknown=unknown, clip=clip)
+    measured = measure_intervals(trained, test, unknown, plot) if calibration else None
+    if json:
+        more = {} if measured is None else {"calibration": measured.to_dict()}
+        print_json({**errors, "cold": cold, "seen": seen, **more})
+        return
+    print(
+        "  ".join(
+            f"{key} {value:.4f}" if isinstance(value, float) else f"{key} {value:,}" for key, value in errors.items()
+        )
+    )
+    if measured is not None:
+        print(measured)
+        print_table(measured.curve)
+        print_table(measured.groups, f"{100 * measured.level:g} % intervals within groups by training ratings")
+    if cold:
+        print(f"{cold:,} of {len(test):,} pairs have a user or an item without training ratings.")
+    if seen:
+        note(f"note: {seen:,} of {len(test):,} pairs were in the training: for them this is no test.")
+
+
+@with_reading
 def compare(
     ratings: RatingsPath,
     models: Models = None,
@@ -46,12 +87,7 @@ def compare(
     resume: Resume = False,
     report: Annotated[str | None, typer.Option(help="Write the whole report to this HTML file, too.")] = None,
     out: Out = None,
-    user: User = None,
-    item: Item = None,
-    rating: Rating = None,
-    time: Time = None,
-    separator: Separator = None,
-    duplicates: Duplicates = "last",
+    read: Reading = READ,
     json: Json = False,
 ) -> None:
     """Fit several models to the same ratings: errors, rankings, seconds and memory in one table."""
@@ -59,9 +95,7 @@ def compare(
 
     check_writable(out, TABLES)
     check_writable(report)
-    train, held = parts(
-        ratings, test, protocol, seed, column_choices(user, item, rating, time), separator, duplicates
-    )  # fmt: skip
+    train, held = parts(ratings, test, protocol, seed, read)
     log = log if log is not None or not resume else "compare.jsonl"
     made = compare_recipes(
         chosen(models), train, held, k=k, at_least=at_least, log=log, resume=resume, keep_models=report is not None,
@@ -95,10 +129,7 @@ def chosen(models: str | None) -> list[str] | None:
     return None if models is None else [name.strip() for name in models.split(",") if name.strip()]
 
 
-def parts(
-    ratings: str, test: str, protocol: str | None, seed: int, names: dict[str, Any], separator: str | None,
-    duplicates: str,
-) -> tuple[Ratings, Ratings]:  # fmt: skip
+def parts(ratings: str, test: str, protocol: str | None, seed: int, read: Reading) -> tuple[Ratings, Ratings]:
     """The training and the test ratings: a share of one file by a protocol, or two files."""
     from gramian.evaluate.protocols import PROTOCOLS, cut_off
     from gramian.parameters import check_choice
@@ -106,7 +137,7 @@ def parts(
     if protocol is not None:
         # who is new is folded in, which is another measure than that of the table: see hold_out
         check_choice("--protocol", protocol, tuple(name for name in PROTOCOLS if name != "cold_users"), "compare")
-    table = read_source(ratings, names, separator, duplicates)
+    table = read(ratings)
     try:
         share = float(test)
     except ValueError:
@@ -114,7 +145,7 @@ def parts(
             raise ParameterError(
                 "A --protocol cuts the test from the ratings; leave it out where --test is a file."
             ) from None
-        return table, read_source(test, names, separator, duplicates)
+        return table, read(test)
     return cut_off(table, protocol or ("random" if table.times is None else "time"), share, seed)
 
 
@@ -128,6 +159,7 @@ def _show(made: Comparison, out: str | None, json: bool, k: int) -> None:
         print_table(made.table, f"Errors ± standard error, ndcg and recall at {k}, µs per pair, p against the best")
 
 
+@with_reading
 def tune(
     ratings: RatingsPath,
     model: Annotated[str, typer.Option("--model", "-m", help="Which model.")] = "als",
@@ -140,19 +172,14 @@ def tune(
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the search of --storage.")] = False,
     jobs: Annotated[int, typer.Option(help="Trials at a time.")] = 1,
     plot: Annotated[str | None, typer.Option(help="Draw the validation curve to this PNG, SVG or PDF.")] = None,
-    user: User = None,
-    item: Item = None,
-    rating: Rating = None,
-    time: Time = None,
-    separator: Separator = None,
-    duplicates: Duplicates = "last",
+    read: Reading = READ,
     json: Json = False,
 ) -> None:
     """Search for the best settings of a model, on validation ratings; print them as Python and as a command."""
     from gramian.tuning import tune as search
 
     check_writable(plot, PICTURES)
-    train = read_source(ratings, column_choices(user, item, rating, time), separator, duplicates)
+    train = read(ratings)
     found = search(
         model, train, trials=trials, seconds=seconds, validation=validation, protocol=protocol, seed=seed,
         storage=storage, resume=resume, jobs=jobs, progress=not json and sys.stderr.isatty(),
@@ -173,6 +200,7 @@ def tune(
         sys.exit(130)
 
 
+@with_reading
 def report(
     ratings: RatingsPath,
     out: Annotated[str, typer.Option("--out", "-o", help="The HTML file to write.")] = "report.html",
@@ -186,12 +214,7 @@ def report(
     at_least: Threshold = None,
     log: Log = None,
     resume: Resume = False,
-    user: User = None,
-    item: Item = None,
-    rating: Rating = None,
-    time: Time = None,
-    separator: Separator = None,
-    duplicates: Duplicates = "last",
+    read: Reading = READ,
 ) -> None:
     """Compare several models, and write one HTML file that shows what came out: data, errors, features, lists."""
     from pathlib import Path
@@ -200,7 +223,7 @@ def report(
     from gramian.report import write_report
 
     check_writable(out)
-    train, held = parts(ratings, test, protocol, seed, column_choices(user, item, rating, time), separator, duplicates)
+    train, held = parts(ratings, test, protocol, seed, read)
     if items is not None:
         from gramian.data.readers import read_items
 

@@ -19,7 +19,16 @@ from gramian.errors import DataError, GramianError
 from gramian.models.base import Model, Recipe
 from gramian.ratings import Ratings
 
-__all__ = ["PeakMemory", "append_record", "mlflow_callback", "peak_memory", "read_records", "run_key", "versions"]
+__all__ = [
+    "PeakMemory",
+    "append_record",
+    "check_log",
+    "mlflow_callback",
+    "peak_memory",
+    "read_records",
+    "run_key",
+    "versions",
+]
 
 
 def run_key(recipe: Recipe[Any], train: Ratings, test: Ratings, *settings: Any) -> str:
@@ -58,6 +67,14 @@ def append_record(path: str | os.PathLike[str], record: dict[str, Any]) -> None:
 def _ends_whole(file: Any) -> bool:
     file.seek(-1, os.SEEK_END)
     return bool(file.read(1) == b"\n")
+
+
+def check_log(path: str | os.PathLike[str] | None) -> None:
+    """Raise DataError where a log could not be written: before anything is trained."""
+    if path is None:
+        return
+    if Path(path).is_dir() or not Path(path).resolve().parent.is_dir():
+        raise DataError(f"The log {str(path)!r} cannot be written: it needs to be a file in a folder that there is.")
 
 
 def read_records(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
