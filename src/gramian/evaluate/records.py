@@ -99,7 +99,7 @@ def mlflow_callback() -> Callable[[Model], None]:
     try:
         import mlflow
     except ImportError:
-        raise GramianError("The MLflow callback needs MLflow, which is not installed: pip install mlflow.") from None
+        raise GramianError("This needs MLflow, which is not installed: pip install 'gramian[mlflow]'.") from None
 
     def tell(model: Model) -> None:
         last = dict(model.history[-1])
