@@ -32,6 +32,7 @@ bench: $(VENV)/dev
 	$(MEASURE)/checks.py $(SETS)
 	$(MEASURE)/bayes.py $(SETS)
 	$(MEASURE)/judge.py $(SETS)
+	$(MEASURE)/tuned.py $(SETS)
 	$(MEASURE)/run.py $(SETS)
 
 $(VENV)/bin/python:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -14,17 +14,22 @@ from gramian.options import Items, Json, ModelPath, Out, RatingsPath, Unknown
 
 if TYPE_CHECKING:
     from gramian.comparing import Comparison
+    from gramian.evaluate.protocols import HeldOut
     from gramian.ratings import Ratings
 
 __all__ = ["compare", "evaluate", "report", "tune"]
 
+VALIDATION = 0.1  # of the training ratings, for --choose
 TABLES = (".csv", ".parquet")
 PICTURES = (".png", ".svg", ".pdf")
 
 Test = Annotated[str, typer.Option(help="The test: a share (0.2) or a file.")]
 Protocol = Annotated[
     str | None,
-    typer.Option(help="How a share is held out: time (the default where there are times), random or last."),
+    typer.Option(
+        help="How a share is held out: time (the default where there are times), random, last (each user's last "
+        "rating) or cold_users (users whom the models meet for the first time)."
+    ),
 ]
 Models = Annotated[str | None, typer.Option(help="Names, separated by commas; the whole family if not given.")]
 Seed = Annotated[int, typer.Option(help="Of a random split.")]
@@ -83,6 +88,9 @@ def compare(
     seed: Seed = 0,
     k: Length = 10,
     at_least: Threshold = None,
+    choose: Annotated[
+        bool, typer.Option("--choose", help="Compare on validation ratings, and measure the best on the test, once.")
+    ] = False,
     log: Log = None,
     resume: Resume = False,
     report: Annotated[str | None, typer.Option(help="Write the whole report to this HTML file, too.")] = None,
@@ -95,21 +103,46 @@ def compare(
 
     check_writable(out, TABLES)
     check_writable(report)
-    train, held = parts(ratings, test, protocol, seed, read)
+    train, held, rule = parts(ratings, test, protocol, seed, read)
+    keeping = keep_apart(train, held, rule, seed) if choose else None
+    if keeping is not None:
+        train, held = keeping.train, keeping.validation or held
+    given, asked = held.split(0.5, seed=seed) if rule == "cold_users" else (None, held)
     log = log if log is not None or not resume else "compare.jsonl"
     made = compare_recipes(
-        chosen(models), train, held, k=k, at_least=at_least, log=log, resume=resume, keep_models=report is not None,
-        say=note,
+        chosen(models), train, asked, given=given, k=k, at_least=at_least, split=f"{rule}, {test}, seed {seed}",
+        log=log, resume=resume, keep_models=report is not None, say=note,
     )  # fmt: skip
-    _show(made, out, json, k)
+    final = _measure_best(made, keeping, log) if keeping is not None and not made.interrupted else None
+    _show(made, final, out, json, k)
     if report is not None and made.records and not made.interrupted:
         from gramian.report import write_report
 
-        write_report(report, made, train, held)
+        write_report(report, made, train, asked)
         note(f"{report}: the report")
     if made.interrupted:
         note("Interrupted: the rows are those that were finished." + (" Go on with --resume." if log else ""))
         sys.exit(130)
+
+
+def keep_apart(train: Ratings, test: Ratings, rule: str, seed: int) -> HeldOut:
+    """The test kept back, and a validation part cut from the training by the same rule, to choose on."""
+    from gramian.evaluate.protocols import HeldOut, cut_off
+
+    rule = "random" if rule == "file" else rule
+    return HeldOut(*cut_off(train, rule, VALIDATION, seed + 1), train, rule, test, seed)
+
+
+def _measure_best(made: Comparison, held: HeldOut, log: str | None) -> dict[str, Any]:
+    """The model chosen, fitted on training and validation ratings, and measured on the test once."""
+    from gramian.evaluate.records import append_record
+    from gramian.zoo import recipe_from_dict
+
+    record = next(record for record in made.records if record["model"] == made.best)
+    final = {"chosen": made.best, **held.evaluate(recipe_from_dict(record["recipe"]).fit(held.development))}
+    if log is not None:
+        append_record(log, {**final, "recipe": record["recipe"], "versions": record["versions"]})
+    return final
 
 
 def check_writable(path: str | None, endings: tuple[str, ...] = ()) -> None:
@@ -129,14 +162,13 @@ def chosen(models: str | None) -> list[str] | None:
     return None if models is None else [name.strip() for name in models.split(",") if name.strip()]
 
 
-def parts(ratings: str, test: str, protocol: str | None, seed: int, read: Reading) -> tuple[Ratings, Ratings]:
-    """The training and the test ratings: a share of one file by a protocol, or two files."""
+def parts(ratings: str, test: str, protocol: str | None, seed: int, read: Reading) -> tuple[Ratings, Ratings, str]:
+    """The training and the test ratings, a share of one file by a protocol or two files; and which it was."""
     from gramian.evaluate.protocols import PROTOCOLS, cut_off
     from gramian.parameters import check_choice
 
     if protocol is not None:
-        # who is new is folded in, which is another measure than that of the table: see hold_out
-        check_choice("--protocol", protocol, tuple(name for name in PROTOCOLS if name != "cold_users"), "compare")
+        check_choice("--protocol", protocol, PROTOCOLS, "compare")
     table = read(ratings)
     try:
         share = float(test)
@@ -145,18 +177,29 @@ def parts(ratings: str, test: str, protocol: str | None, seed: int, read: Readin
             raise ParameterError(
                 "A --protocol cuts the test from the ratings; leave it out where --test is a file."
             ) from None
-        return table, read(test)
-    return cut_off(table, protocol or ("random" if table.times is None else "time"), share, seed)
+        return table, read(test), "file"
+    rule = protocol or ("random" if table.times is None else "time")
+    return *cut_off(table, rule, share, seed), rule
 
 
-def _show(made: Comparison, out: str | None, json: bool, k: int) -> None:
+def _show(made: Comparison, final: dict[str, Any] | None, out: str | None, json: bool, k: int) -> None:
+    on = "the test" if final is None else "validation ratings"
     if json:
-        print_json(made.records)
+        print_json(made.records if final is None else {"records": made.records, "chosen": final})
     elif out:
         write_table(made.table, out)
         note(f"{out}: {made.table.height:,} rows")
     elif made.records:
-        print_table(made.table, f"Errors ± standard error, ndcg and recall at {k}, µs per pair, p against the best")
+        print_table(
+            made.table, f"Errors on {on} ± standard error, ndcg and recall at {k}, µs per pair, p against the best"
+        )
+    if final is not None and not json:
+        print(f"chosen: {final['chosen']}; on the test, once: RMSE {final['rmse']:.4f}, MAE {final['mae']:.4f}")
+    elif made.earlier and final is None:
+        note(
+            f"note: The log has {made.earlier} other settings on these test ratings. The least of many errors is "
+            "partly luck: choose on validation ratings (--choose, or gramian tune)."
+        )
 
 
 @with_reading
@@ -167,10 +210,14 @@ def tune(
     seconds: Annotated[float | None, typer.Option(help="Begin no trial after so long.")] = None,
     validation: Annotated[float, typer.Option(help="The share to validate on, cut from RATINGS.")] = 0.1,
     protocol: Annotated[str, typer.Option(help="How it is cut: random, time or last.")] = "random",
+    folds: Annotated[
+        int | None, typer.Option(help="How many parts are cut; 3 if not given, 1 by time or last.")
+    ] = None,
     seed: Seed = 0,
     storage: Annotated[str | None, typer.Option(help="An SQLite file to keep the trials in.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the search of --storage.")] = False,
     jobs: Annotated[int, typer.Option(help="Trials at a time.")] = 1,
+    log: Annotated[str | None, typer.Option(help="Append a JSON line to this file after each trial.")] = None,
     plot: Annotated[str | None, typer.Option(help="Draw the validation curve to this PNG, SVG or PDF.")] = None,
     read: Reading = READ,
     json: Json = False,
@@ -181,8 +228,8 @@ def tune(
     check_writable(plot, PICTURES)
     train = read(ratings)
     found = search(
-        model, train, trials=trials, seconds=seconds, validation=validation, protocol=protocol, seed=seed,
-        storage=storage, resume=resume, jobs=jobs, progress=not json and sys.stderr.isatty(),
+        model, train, trials=trials, seconds=seconds, validation=validation, protocol=protocol, folds=folds, seed=seed,
+        storage=storage, resume=resume, jobs=jobs, log=log, progress=not json and sys.stderr.isatty(),
     )  # fmt: skip
     if json:
         print_json(found.to_dict())
@@ -223,15 +270,18 @@ def report(
     from gramian.report import write_report
 
     check_writable(out)
-    train, held = parts(ratings, test, protocol, seed, read)
+    train, held, rule = parts(ratings, test, protocol, seed, read)
+    if rule == "cold_users":
+        raise ParameterError("A report is about users of the training: give --protocol time, random or last.")
     if items is not None:
         from gramian.data.readers import read_items
 
         train = train.with_items(read_items(items))
     log = log if log is not None or not resume else "compare.jsonl"
     made = compare_recipes(
-        chosen(models), train, held, k=k, at_least=at_least, log=log, resume=resume, keep_models=True, say=note
-    )
+        chosen(models), train, held, k=k, at_least=at_least, split=f"{rule}, {test}, seed {seed}", log=log,
+        resume=resume, keep_models=True, say=note,
+    )  # fmt: skip
     if made.interrupted:
         note("Interrupted: no report was written." + (" Go on with --resume." if log else ""))
         sys.exit(130)

@@ -32,6 +32,7 @@ from gramian.zoo import make_recipe
 
 __all__ = ["Tuned", "tune"]
 
+FOLDS = 3  # what one random part favours is partly luck
 Parts = tuple[tuple[Ratings, Ratings], ...]  # training and validation ratings
 
 
@@ -102,7 +103,7 @@ def tune(
     seconds: float | None = None,
     validation: float | Ratings = 0.1,
     protocol: str = "random",
-    folds: int = 1,
+    folds: int | None = None,
     seed: int = 0,
     storage: str | os.PathLike[str] | None = None,
     resume: bool = False,
@@ -120,7 +121,8 @@ def tune(
         validation: The share to cut off, or validation ratings.
         protocol: How a share is cut: ``"random"``, ``"time"`` or ``"last"``.
         folds: How many validation parts are cut, each with training ratings of its own; the error is the mean over
-            them. More cost as many fits per trial, and leave less to luck. By time, each part lies before the last.
+            them. More cost as many fits per trial, and leave less to luck. 3 if not given; 1 by ``"time"``, where
+            each part lies before the last, and ``"last"``.
         seed: Of the split and the search.
         storage: An SQLite file to keep every trial in.
         resume: Go on with the search that the storage has.
@@ -162,11 +164,11 @@ def _is_default(trial: Any) -> bool:
 
 def _checked(
     start: Recipe[Any], ratings: Ratings, trials: int, seconds: float | None, validation: Any, protocol: str,
-    folds: int, seed: int, jobs: int,
+    folds: int | None, seed: int, jobs: int,
 ) -> Parts:  # fmt: skip
     """The training and the validation parts, after everything was checked."""
     check_ratings_given(ratings, "tune")
-    for name, value in (("trials", trials), ("jobs", jobs), ("folds", folds)):
+    for name, value in (("trials", trials), ("jobs", jobs), ("folds", 1 if folds is None else folds)):
         check_number(name, value, low=1, whole=True, owner="tune")
     check_number("seed", seed, low=0, whole=True, owner="tune")
     if seconds is not None:
@@ -176,9 +178,10 @@ def _checked(
     if protocol not in ("random", "time", "last"):
         raise ParameterError(f"The 'protocol' parameter of tune must be 'random', 'time' or 'last'; got {protocol!r}.")
     if isinstance(validation, Ratings):
-        if folds != 1:
+        if folds is not None and folds != 1:
             raise ParameterError("The 'folds' parameter of tune cuts parts; leave it out where ratings are given.")
         return ((ratings, validation),)
+    folds = folds or (FOLDS if protocol == "random" else 1)
     if protocol == "random":
         return tuple(cut_off(ratings, protocol, validation, seed + fold) for fold in range(folds))
     parts = [cut_off(ratings, protocol, validation, seed)]
