@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import math
@@ -270,12 +271,11 @@ def _one(label: str, recipe: Recipe[Any], job: _Job, made: Comparison) -> dict[s
 def _warm_up(recipe: Recipe[Any], train: Ratings) -> None:
     """One epoch on a few ratings, so that no compiling is timed; where that fails, the fit says why."""
     short = {recipe.length_field: 1} if hasattr(recipe, recipe.length_field) else {}
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        with contextlib.suppress(Exception):
             dataclasses.replace(recipe, **short).fit(train.take(train.user_codes < 5))
-    except Exception:
-        return
+    _pass_on_interrupt(caught)
 
 
 def _timed_fit(recipe: Recipe[Any], train: Ratings) -> tuple[Model, float, int | None]:
@@ -284,13 +284,18 @@ def _timed_fit(recipe: Recipe[Any], train: Ratings) -> tuple[Model, float, int |
         began = time.perf_counter()
         model = recipe.fit(train)
         seconds = time.perf_counter() - began
+    _pass_on_interrupt(caught)
     for warning in caught:
-        said = str(warning.message)
-        if issubclass(warning.category, TrainingWarning) and "interrupted" in said:
-            raise KeyboardInterrupt  # a model of fewer epochs is none of those to be compared
-        if issubclass(warning.category, TrainingWarning) and "was stopped" in said:
-            raise DivergenceError(said)
+        if issubclass(warning.category, TrainingWarning) and "was stopped" in str(warning.message):
+            raise DivergenceError(str(warning.message))
     return model, seconds, peak.bytes
+
+
+def _pass_on_interrupt(caught: list[warnings.WarningMessage]) -> None:
+    """A fit ends on an interrupt with the model of fewer epochs, which is none of those to be compared."""
+    for warning in caught:
+        if issubclass(warning.category, TrainingWarning) and "interrupted" in str(warning.message):
+            raise KeyboardInterrupt
 
 
 def _errors(model: Model, test: Ratings, made: Comparison, label: str) -> dict[str, Any]:
