@@ -12,6 +12,7 @@ from pyarrow import ipc
 
 import gramian as gm
 from gramian.bridges import approximate_recall, export_factors, from_implicit, from_spark, from_surprise
+from test_cli import Run, run  # noqa: F401
 
 SAVED = Path(__file__).parent / "saved"  # what Spark itself wrote
 SURPRISE_CASTS = "ignore:.*:DeprecationWarning"
@@ -117,3 +118,23 @@ def test_the_approximate_index_finds_nearly_what_is_best(wide_ratings):
     assert 0.95 < approximate_recall(model, 10) <= 1
     with pytest.raises(gm.ParameterError):
         approximate_recall(model, 0)
+
+
+@pytest.mark.filterwarnings("ignore:OpenBLAS:RuntimeWarning")
+def test_convert_and_export_on_the_command_line(run: Run, tmp_path) -> None:  # noqa: F811
+    known = pl.read_csv(SAVED / "spark-als-predictions.csv")
+    known.select("user", "item", "rating").write_csv(tmp_path / "r.csv")
+    assert run("convert", "spark", str(SAVED / "spark-als"), "r.csv", "-o", "s.gramian")[0] == 0
+    assert gm.load(tmp_path / "s.gramian").n_factors == 3
+    code, out, err = run("export", "s.gramian", "vectors", "--format", "arrow", "--recall", "5")
+    assert code == 0
+    assert out.startswith("recall@5")
+    assert err.count(".arrow") == 2
+    for words, sentence in {
+        ("convert", "surprise", "x", "r.csv"): "'implicit', 'spark'",
+        ("convert", "implicit", "x.npz", "r.csv"): "is not a factor model",
+        ("export", "s.gramian", "v", "--format", "csv"): "'parquet', 'arrow'",
+    }.items():
+        code, _, err = run(*words)
+        assert code == 2
+        assert sentence in err

@@ -31,6 +31,7 @@ from gramian.arguments import (
 from gramian.console import note, print_json, print_table, show_warnings_as_notes, write_table
 from gramian.errors import GramianError, ParameterError, TrainingWarning
 from gramian.judging import compare, evaluate, report, tune
+from gramian.moving import convert, export
 from gramian.options import (
     Count,
     Item,
@@ -54,7 +55,7 @@ app = typer.Typer(
 )
 
 
-for command in (evaluate, compare, tune, report):
+for command in (evaluate, compare, tune, report, convert, export):
     app.command()(command)
 
 
