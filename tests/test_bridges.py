@@ -2,75 +2,114 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
+from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pytest
+from pyarrow import ipc
 
 import gramian as gm
-from gramian.bridges import approximate_recall, export_factors, from_spark, from_surprise
+from gramian.bridges import approximate_recall, export_factors, from_implicit, from_spark, from_surprise
+from test_cli import Run, run  # noqa: F401
+
+SAVED = Path(__file__).parent / "saved"  # what Spark itself wrote
+SURPRISE_CASTS = "ignore:.*:DeprecationWarning"
 
 
-def surprise_like(frame: pl.DataFrame, factors: int = 3) -> SimpleNamespace:
-    """What ``surprise.SVD`` has after a fit: inner ids in the order of first sight."""
-    rng = np.random.default_rng(0)
-    inner = [{raw: k for k, raw in enumerate(frame[name].unique(maintain_order=True))} for name in ("user", "item")]
-    raw = [list(ids) for ids in inner]
-    rows = [(inner[0][u], inner[1][i], r) for u, i, r in frame.select("user", "item", "rating").iter_rows()]
-    trainset = SimpleNamespace(
-        all_ratings=lambda: iter(rows), to_raw_uid=raw[0].__getitem__, to_raw_iid=raw[1].__getitem__,
-        to_inner_uid=inner[0].__getitem__, to_inner_iid=inner[1].__getitem__, global_mean=frame["rating"].mean(),
-    )  # fmt: skip
-    sizes = [len(ids) for ids in raw]
-    return SimpleNamespace(
-        trainset=trainset, pu=rng.normal(0, 0.3, (sizes[0], factors)), qi=rng.normal(0, 0.3, (sizes[1], factors)),
-        bu=rng.normal(0, 0.3, sizes[0]), bi=rng.normal(0, 0.3, sizes[1]),
-    )  # fmt: skip
-
-
-def test_a_surprise_model_predicts_the_same_here(frame):
-    theirs = surprise_like(frame)
+@pytest.mark.filterwarnings(SURPRISE_CASTS)
+@pytest.mark.parametrize("biased", [True, False])
+def test_a_surprise_model_predicts_the_same_here(frame, biased):
+    surprise = pytest.importorskip("surprise")
+    rows = surprise.Dataset.load_from_df(frame.select("user", "item", "rating").to_pandas(), surprise.Reader())
+    theirs = surprise.SVD(n_factors=3, n_epochs=4, biased=biased, random_state=0).fit(rows.build_full_trainset())
     model = from_surprise(theirs)
-    for user, item in frame.select("user", "item").head(20).iter_rows():
-        u, i = theirs.trainset.to_inner_uid(user), theirs.trainset.to_inner_iid(item)
-        expected = theirs.trainset.global_mean + theirs.bu[u] + theirs.bi[i] + theirs.qi[i] @ theirs.pu[u]
-        assert model.predict([user], [item], clip=False) == pytest.approx([expected], abs=1e-6)
+    pairs = frame.select("user", "item").head(20)
+    expected = [theirs.predict(user, item, clip=False).est for user, item in pairs.iter_rows()]
+    assert model.predict(pairs["user"], pairs["item"], clip=False) == pytest.approx(expected, abs=1e-6)
     assert model.recommend_for({11: 5.0}, 3).height == 3
+    with pytest.raises(gm.DataError, match="implicit part"):
+        from_surprise(surprise.SVDpp(n_epochs=1).fit(rows.build_full_trainset()))
     with pytest.raises(gm.DataError, match=r"fitted surprise\.SVD"):
-        from_surprise(SimpleNamespace())
+        from_surprise(surprise.SVD())
 
 
-def test_exported_vectors_order_items_as_recommend_does(ratings, tmp_path):
+@pytest.mark.filterwarnings("ignore:OpenBLAS:RuntimeWarning")
+@pytest.mark.parametrize("kind", ["als.AlternatingLeastSquares", "bpr.BayesianPersonalizedRanking"])
+def test_a_model_of_implicit_recommends_the_same_here(ratings, tmp_path, kind):
+    implicit = pytest.importorskip("implicit")
+    from scipy.sparse import csr_matrix
+
+    matrix = csr_matrix((ratings.values, (ratings.user_codes, ratings.item_codes)))
+    module, name = kind.split(".")
+    theirs = getattr(getattr(implicit, module), name)(factors=4, iterations=5, random_state=0, num_threads=1)
+    theirs.fit(matrix, show_progress=False)
+    theirs.save(tmp_path / "saved.npz")
+    for source in (theirs, tmp_path / "saved.npz"):
+        model = from_implicit(source, ratings)
+        for code in range(5):
+            items, scores = theirs.recommend(code, matrix[code], N=5)
+            ours = model.recommend(ratings.user_ids.take([code])[0], 5)
+            assert ours["item"].to_list() == ratings.item_ids.take(items).to_list()
+            assert ours["score"].to_numpy() == pytest.approx(scores, rel=1e-4, abs=1e-5)
+    # rows of its own order, with ids that the ratings lack
+    named = [*ratings.user_ids.ids.to_list()[::-1]]
+    turned = SimpleRows(theirs.user_factors[::-1], theirs.item_factors)
+    again = from_implicit(turned, ratings, users=named)
+    assert again.user_rows.tobytes() == model.user_rows.tobytes()
+    with pytest.raises(gm.DataError, match="an id per row"):
+        from_implicit(theirs, ratings, users=[1, 2])
+    with pytest.raises(gm.DataError, match="repeated"):
+        from_implicit(theirs, ratings, users=[named[0], *named[:-1]], items=None)
+    with pytest.raises(gm.DataError, match="of the kind"):
+        from_implicit(theirs, ratings, users=[str(name) for name in named])
+
+
+@dataclass
+class SimpleRows:
+    """Factors in another order."""
+
+    user_factors: np.ndarray
+    item_factors: np.ndarray
+
+
+def test_what_is_no_model_of_implicit_is_refused(ratings, tmp_path):
+    np.savez(tmp_path / "other.npz", a=np.ones(3))
+    (tmp_path / "text.npz").write_text("no zip")
+    for source in (tmp_path / "other.npz", tmp_path / "text.npz", tmp_path / "absent.npz"):
+        with pytest.raises(gm.DataError, match="is not a factor model"):
+            from_implicit(source, ratings)
+    with pytest.raises(gm.DataError, match="fit it first"):
+        from_implicit(gm.ALS(), ratings)
+
+
+@pytest.mark.parametrize("kind", ["parquet", "arrow"])
+def test_exported_vectors_order_items_as_recommend_does(ratings, tmp_path, kind):
     model = gm.ALS(factors=3, epochs=3).fit(ratings)
-    paths = export_factors(model, tmp_path / "vectors")
-    users, items = (pl.read_parquet(paths[name]) for name in ("users", "items"))
+    paths = export_factors(model, tmp_path / "vectors", format=kind)
+    read = {"parquet": pl.read_parquet, "arrow": lambda path: pl.from_arrow(ipc.open_file(path).read_all())}[kind]
+    users, items = (read(paths[name]) for name in ("users", "items"))
     scores = items["vector"].to_numpy() @ users["vector"].to_numpy()[0]
     best = items["id"].to_numpy()[np.argsort(-scores, kind="stable")[:5]]
     wanted = model.recommend(users["id"][0], 5, exclude_seen=False)
     assert best.tolist() == wanted["item"].to_list()
+    with pytest.raises(gm.ParameterError, match="format"):
+        export_factors(model, tmp_path, format="csv")
     with pytest.raises(gm.DataError, match="factors"):
         export_factors(gm.Popularity().fit(ratings), tmp_path)
 
 
-def test_spark_folders_become_a_model(ratings, tmp_path):
-    rng = np.random.default_rng(0)
-    made = {}
-    for name, ids in (("userFactors", ratings.user_ids.ids), ("itemFactors", ratings.item_ids.ids)):
-        made[name] = rng.normal(1, 0.3, (len(ids), 4)).astype(np.float32)
-        (tmp_path / name).mkdir()
-        for part, rows in enumerate(np.array_split(rng.permutation(len(ids)), 3)):  # in any order, in several files
-            table = {"id": ids.gather(rows).cast(pl.Int32), "features": made[name][rows].tolist()}
-            pl.DataFrame(table).write_parquet(tmp_path / name / f"part-{part}.snappy.parquet")
-        (tmp_path / name / "_SUCCESS").touch()
-    model = from_spark(tmp_path, ratings)
-    expected = np.sum(made["userFactors"][ratings.user_codes] * made["itemFactors"][ratings.item_codes], axis=1)
-    assert model.predict(ratings.users, ratings.items, clip=False) == pytest.approx(expected, rel=1e-5)
+def test_a_model_that_spark_saved_predicts_the_same_here(tmp_path):
+    known = pl.read_csv(SAVED / "spark-als-predictions.csv")
+    ratings = gm.Ratings.from_frame(known.select("user", "item", "rating"))
+    model = from_spark(SAVED / "spark-als", ratings)
+    assert model.predict(known["user"], known["item"], clip=False) == pytest.approx(known["prediction"], rel=1e-5)
     with pytest.raises(gm.DataError, match="no Parquet"):
         from_spark(tmp_path / "elsewhere", ratings)
-    other = gm.Ratings.from_frame(pl.DataFrame({"user": [1], "item": [11], "rating": [3.0]}))
+    other = gm.Ratings.from_frame(pl.DataFrame({"user": [1], "item": [7], "rating": [3.0]}))
     with pytest.raises(gm.DataError, match="lacks 1 of 1 users"):
-        from_spark(tmp_path, other)
+        from_spark(SAVED / "spark-als", other)
 
 
 def test_the_approximate_index_finds_nearly_what_is_best(wide_ratings):
@@ -79,3 +118,23 @@ def test_the_approximate_index_finds_nearly_what_is_best(wide_ratings):
     assert 0.95 < approximate_recall(model, 10) <= 1
     with pytest.raises(gm.ParameterError):
         approximate_recall(model, 0)
+
+
+@pytest.mark.filterwarnings("ignore:OpenBLAS:RuntimeWarning")
+def test_convert_and_export_on_the_command_line(run: Run, tmp_path) -> None:  # noqa: F811
+    known = pl.read_csv(SAVED / "spark-als-predictions.csv")
+    known.select("user", "item", "rating").write_csv(tmp_path / "r.csv")
+    assert run("convert", "spark", str(SAVED / "spark-als"), "r.csv", "-o", "s.gramian")[0] == 0
+    assert gm.load(tmp_path / "s.gramian").n_factors == 3
+    code, out, err = run("export", "s.gramian", "vectors", "--format", "arrow", "--recall", "5")
+    assert code == 0
+    assert out.startswith("recall@5")
+    assert err.count(".arrow") == 2
+    for words, sentence in {
+        ("convert", "surprise", "x", "r.csv"): "'implicit', 'spark'",
+        ("convert", "implicit", "x.npz", "r.csv"): "is not a factor model",
+        ("export", "s.gramian", "v", "--format", "csv"): "'parquet', 'arrow'",
+    }.items():
+        code, _, err = run(*words)
+        assert code == 2
+        assert sentence in err

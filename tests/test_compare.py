@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import signal
+import subprocess
 import sys
+import time
 from dataclasses import dataclass
-from types import SimpleNamespace
 from typing import ClassVar
 
 import numpy as np
@@ -47,6 +48,9 @@ def test_the_figures_are_the_models_own(parts):
         assert rows[label]["rmse"] == pytest.approx(model.evaluate(parts[1])["rmse"], rel=1e-6)
         assert rows[label]["ndcg"] == gm.evaluate_ranking(model, parts[1], 5).figures["ndcg"]
         assert 0 < rows[label]["error"] < 0.1
+        off = model.predict(parts[1].users, parts[1].items) - parts[1].values.astype(float)
+        each = [np.sqrt(np.mean(off[parts[1].users == user] ** 2)) for user in np.unique(parts[1].users)]
+        assert rows[label]["user_rmse"] == pytest.approx(np.mean(each), rel=1e-6)
     assert rows["popular"]["rmse"] is None
     assert rows["als"]["parameters"] == (parts[0].n_users + parts[0].n_items) * 3
     assert 0 <= rows["bias"]["p"] <= 1
@@ -74,6 +78,37 @@ def test_an_interrupt_keeps_the_finished_rows_and_resume_goes_on(parts, tmp_path
     assert len(begun) == 5  # lists of another length are other figures
 
 
+def test_the_log_counts_how_often_a_test_was_used(parts, tmp_path):
+    log = str(tmp_path / "log.jsonl")
+    assert gm.compare({"a": gm.Baseline()}, *parts, log=log, split="by hand").earlier == 0
+    assert gm.compare({"a": gm.Baseline()}, *parts, log=log).earlier == 0  # the same again is no choice
+    assert gm.compare({"b": gm.Baseline(regularization=1)}, *parts, log=log).earlier == 1
+    assert gm.compare({"a": gm.Baseline()}, parts[1], parts[0], log=log).earlier == 0
+    assert read_records(log)[0]["split"] == "by hand"
+
+
+def test_cold_users_are_taken_in_before_they_are_judged(ratings):
+    held = gm.hold_out(ratings, "cold_users", seed=2)
+    given, asked = held._test.split(0.5, seed=2)
+    recipes = {"als": gm.ALS(factors=2, epochs=5), "bpmf": gm.BPMF(factors=2, draws=20), "list": gm.Popularity()}
+    made = gm.compare({**recipes, "broken": Broken()}, held.development, asked, given=given, k=5)
+    rows = {row["model"]: row for row in made.table.to_dicts()}
+    model = recipes["als"].fit(held.development)
+    assert rows["als"]["rmse"] == pytest.approx(gm.evaluate_fold_in(model, given, asked)["rmse"], rel=1e-6)
+    assert rows["als"]["rmse"] < gm.Baseline(biases=False).fit(held.development).evaluate(asked)["rmse"]
+    assert rows["broken"]["reason"]
+    # the lists are those of recommend_for, without what was given
+    at_least = held.development.global_mean
+    found = []
+    for user in np.unique(asked.users[asked.values >= at_least]):
+        wanted = set(asked.items[(asked.users == user) & (asked.values >= at_least)].tolist())
+        mine = given.users == user
+        rated = dict(zip(given.items[mine].tolist(), given.values[mine].tolist(), strict=True))
+        if user in given.user_ids:
+            found.append(len(wanted & set(model.recommend_for(rated, 5)["item"].to_list())) / len(wanted))
+    assert rows["als"]["recall"] == pytest.approx(np.mean(found))
+
+
 def test_wrong_arguments_are_said_before_anything_is_fitted(parts):
     with pytest.raises(gm.ParameterError, match="There is no model 'alt'"):
         gm.compare(["als", "alt"], *parts)
@@ -99,16 +134,24 @@ def test_peak_memory_sees_what_was_taken_and_given_back():
     assert peak.bytes is None or 30e6 < peak.bytes < 60e6
 
 
-def test_mlflow_hears_the_recipe_once_and_every_epoch(parts, monkeypatch):
-    heard = []
-    fake = SimpleNamespace(log_params=heard.append, log_metrics=lambda figures, step: heard.append((step, figures)))
-    monkeypatch.setitem(sys.modules, "mlflow", fake)
-    model = gm.ALS(factors=2, epochs=2).fit(*parts, callback=mlflow_callback())
-    assert heard[0] == model.recipe.to_dict()
-    assert [step for step, _ in heard[1:]] == [1, 2]
-    assert heard[2][1]["validation_rmse"] == model.history[-1]["validation_rmse"]
+@pytest.mark.filterwarnings("ignore")  # of a large library, at its import
+def test_mlflow_hears_the_recipe_once_and_every_epoch(parts, monkeypatch, tmp_path):
+    mlflow = pytest.importorskip("mlflow")
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    mlflow.set_tracking_uri((tmp_path / "runs").as_uri())
+    with mlflow.start_run() as begun:
+        model = gm.ALS(factors=2, epochs=2).fit(*parts, callback=mlflow_callback())
+    kept = mlflow.MlflowClient().get_run(begun.info.run_id).data
+    assert kept.params == {name: str(value) for name, value in model.recipe.to_dict().items()}
+    curve = mlflow.MlflowClient().get_metric_history(begun.info.run_id, "validation_rmse")
+    assert [(point.step, point.value) for point in curve] == [
+        (epoch["epoch"], epoch["validation_rmse"]) for epoch in model.history
+    ]
+
+
+def test_mlflow_that_is_not_there_is_said(monkeypatch):
     monkeypatch.setitem(sys.modules, "mlflow", None)
-    with pytest.raises(gm.GramianError, match="not installed"):
+    with pytest.raises(gm.GramianError, match=r"gramian\[mlflow\]"):
         mlflow_callback()
 
 
@@ -129,3 +172,39 @@ def test_compare_on_the_command_line(run: Run, tmp_path, parts) -> None:  # noqa
     code, _, err = run("compare", "train.csv", "--test", "test.csv", "--protocol", "random")
     assert code == 2
     assert "--protocol" in err
+
+
+def test_compare_chooses_on_validation_and_tests_once(run: Run, tmp_path, ratings) -> None:  # noqa: F811
+    ratings.to_frame().write_csv(tmp_path / "r.csv")
+    for protocol in ("time", "last", "cold_users"):
+        words = ("compare", "r.csv", "--models", "als,sgd", "--protocol", protocol, "--choose", "--json")
+        code, out, _ = run(*words)
+        assert code == 0
+        found = json.loads(out)
+        best = min(found["records"], key=lambda record: record["rmse"])
+        assert found["chosen"]["chosen"] == best["model"]
+        held = gm.hold_out(ratings, protocol)
+        model = gm.recipe_from_dict(best["recipe"]).fit(held.development)
+        assert found["chosen"]["rmse"] == pytest.approx(held.evaluate(model)["rmse"], rel=1e-6)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals")
+def test_control_c_keeps_what_is_finished(tmp_path, wide_ratings) -> None:
+    wide_ratings.take(wide_ratings.user_codes < 120).to_frame().write_csv(tmp_path / "r.csv")
+    program = [sys.executable, "-c", "from gramian.cli import main; main()"]
+    words = ["compare", "r.csv", "--models", "baseline,bpmf,als", "--protocol", "random", "--log", "log.jsonl"]
+    pipe = subprocess.PIPE
+    running = subprocess.Popen([*program, *words], cwd=tmp_path, stdout=pipe, stderr=pipe, text=True)
+    deadline = time.monotonic() + 120
+    while not read_records(tmp_path / "log.jsonl") and running.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.02)
+    running.send_signal(signal.SIGINT)
+    out, err = running.communicate(timeout=120)
+    assert running.returncode == 130, err
+    assert "baseline" in out
+    assert "als" not in out
+    assert "Go on with --resume" in err
+    assert "Traceback" not in err
+    more = subprocess.run([*program, *words, "--resume"], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert "baseline" not in more.stderr
+    assert [record["model"] for record in read_records(tmp_path / "log.jsonl")] == ["baseline", "bpmf", "als"]

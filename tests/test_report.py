@@ -9,6 +9,7 @@ import polars as pl
 import pytest
 
 import gramian as gm
+from browser import opened
 from gramian.report import report_html, write_report
 from test_cli import Run, run  # noqa: F401
 
@@ -43,18 +44,44 @@ def compared(parts):
     return gm.compare({**recipes, "popularity": gm.Popularity()}, train, parts[1], keep_models=True), train, parts[1]
 
 
-def test_it_is_whole_and_needs_no_network(compared):
-    page = report_html(*compared, title="A & B")
+@pytest.fixture(scope="module")
+def written(compared, tmp_path_factory):
+    path = tmp_path_factory.mktemp("report") / "report.html"
+    write_report(path, *compared, title="A & B")
+    return path
+
+
+def test_it_is_whole_and_needs_no_network(written):
+    page = written.read_text(encoding="utf-8")
     tags = Tags()
     tags.feed(page)
     assert tags.stack == []
-    assert all(source.startswith("data:") for source in tags.sources)
+    assert all(source.startswith(("data:", "#")) for source in tags.sources)
     assert len(tags.sources) >= 7
     assert not re.search(r"<script|@import|url\(", page)
     assert "&lt;script&gt;" in page
     assert "<h1>A &amp; B</h1>" in page
     for label in ("als", "baseline", "bpmf", "popularity", "How sure is bpmf?", "feature 0", "map of the items"):
         assert label.lower() in page.lower()
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_it_opens_in_a_browser_at_a_desk_and_on_a_phone(written, width):
+    with opened(written.as_uri(), width, offline=True) as (page, heard):
+        assert heard.said == []
+        assert [address for address in heard.asked if not address.startswith("data:")] == [written.as_uri()]
+        sizes = page.eval_on_selector_all("img", "all => all.map(one => [one.naturalWidth, one.clientWidth])")
+        assert len(sizes) >= 8
+        assert min(min(pair) for pair in sizes) > 100
+        # only what scrolls by itself may be wider than the page
+        assert page.evaluate("document.documentElement.scrollWidth") == width
+        assert page.inner_text("h1") == "A & B"
+        for link in page.query_selector_all("nav a"):
+            assert page.query_selector(link.get_attribute("href")).is_visible()
+        if width == 1280:
+            table = page.query_selector(".models .wide")
+            assert table.evaluate("one => one.scrollWidth <= one.clientWidth")  # no column is out of sight
+            assert page.pdf(format="A4").startswith(b"%PDF")
 
 
 def test_rows_from_a_log_are_fitted_again_where_they_are_shown(parts, tmp_path):

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 import gramian as gm
+from gramian.evaluate.records import read_records
 from test_cli import Run, run  # noqa: F401
 
 pytest.importorskip("optuna")
@@ -22,12 +23,40 @@ def test_the_best_is_reproducible_and_no_worse_than_the_default(wide_ratings):
     found = gm.tune(gm.ALS(factors=16, epochs=8), wide_ratings, trials=12, seed=1)
     assert found.trials.height == 12
     assert found.rmse <= found.default_rmse
-    train, held = wide_ratings.split(0.1, seed=1)
-    refitted = found.recipe.fit(train, held)
-    assert refitted.history[-1]["validation_rmse"] == pytest.approx(found.rmse, rel=1e-6)
+    parts = [wide_ratings.split(0.1, seed=1 + fold) for fold in range(3)]
+    errors = [found.recipe.fit(train).evaluate(held)["rmse"] for train, held in parts]
+    assert found.rmse == pytest.approx(sum(errors) / 3, rel=1e-6)
     assert eval(found.python, {"gm": gm}) == found.recipe
     assert min(found.curve) == found.rmse
     assert set(found.importances) <= set(gm.ALS.search_space)
+
+
+@pytest.mark.parametrize("protocol", ["time", "last"])
+def test_validation_by_time_lies_after_what_is_learned_from(wide_ratings, protocol, tmp_path):
+    log = tmp_path / "log.jsonl"
+    gm.tune(gm.ALS(factors=2, epochs=2), wide_ratings, trials=2, protocol=protocol, folds=2, log=log)
+    later, first = (part["train"] for part in read_records(log)[0]["parts"])
+    rest = gm.hold_out(wide_ratings, protocol, test=0.1, validation=0.1)
+    assert later == rest.development.fingerprint()
+    assert first == rest.train.fingerprint()
+
+
+def test_every_trial_is_a_line_of_the_log(wide_ratings, tmp_path):
+    log = tmp_path / "log.jsonl"
+    found = gm.tune(gm.ALS(factors=4, epochs=3), wide_ratings, trials=7, jobs=2, folds=1, log=log)
+    lines = {line["trial"]: line for line in read_records(log)}
+    assert sorted(lines) == list(range(7))
+    for row in found.trials.to_dicts():
+        line = lines[row["trial"]]
+        assert line["state"] == row["state"]
+        assert line["validation_rmse"] == row["rmse"]
+        assert line["parts"][0]["train"] == wide_ratings.split(0.1, seed=0)[0].fingerprint()
+    best = min(
+        (line for line in lines.values() if line["state"] == "complete"), key=lambda line: line["validation_rmse"]
+    )
+    assert best["curve"] == found.curve
+    with pytest.raises(gm.DataError, match="cannot be written"):
+        gm.tune("als", wide_ratings, log=tmp_path / "no" / "log.jsonl")
 
 
 def test_the_command_it_prints_is_one(run: Run, tmp_path, wide_ratings) -> None:  # noqa: F811
@@ -64,7 +93,7 @@ def _finished_trials(storage: Path) -> int:
 @pytest.mark.skipif(sys.platform == "win32", reason="signals")
 def test_a_killed_search_goes_on(wide_ratings, tmp_path):
     wide_ratings.to_frame().write_csv(tmp_path / "r.csv")
-    words = ["tune", "r.csv", "--trials", "500", "--storage", "s.db"]
+    words = ["tune", "r.csv", "--trials", "500", "--folds", "1", "--storage", "s.db"]
     program = [sys.executable, "-c", "from gramian.cli import main; main()"]
     running = subprocess.Popen([*program, *words], cwd=tmp_path, stderr=subprocess.DEVNULL)
     done, deadline = 0, time.monotonic() + 180
@@ -86,10 +115,10 @@ def test_a_killed_search_goes_on(wide_ratings, tmp_path):
 
 
 def test_parallel_trials_and_a_time_budget(wide_ratings):
-    found = gm.tune(gm.ALS(factors=4, epochs=2), wide_ratings, trials=4, jobs=2)
+    found = gm.tune(gm.ALS(factors=4, epochs=2), wide_ratings, trials=4, jobs=2, folds=1)
     assert found.trials.height == 4
     assert "n_jobs" not in found.python
-    assert gm.tune(gm.ALS(factors=4, epochs=2), wide_ratings, trials=1000, seconds=1.0).trials.height < 900
+    assert gm.tune(gm.ALS(factors=4, epochs=2), wide_ratings, trials=1000, seconds=1.0, folds=1).trials.height < 900
 
 
 def test_wrong_arguments_are_said_at_once(ratings):
@@ -100,6 +129,8 @@ def test_wrong_arguments_are_said_at_once(ratings):
         {"protocol": "never"},
         {"validation": 0},
         {"resume": True},
+        {"folds": 0},
+        {"folds": 2, "validation": ratings},
     ):
         with pytest.raises(gm.ParameterError):
             gm.tune("als", ratings, **wrong)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import inspect
 import warnings
 from collections.abc import Callable
@@ -12,20 +13,23 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 
 from gramian.console import note
-from gramian.errors import DataError, DataWarning, ParameterError, UnknownIdWarning
+from gramian.errors import DataWarning, ParameterError, UnknownIdWarning
+from gramian.options import Duplicates, Item, Rating, Separator, Time, User
 from gramian.parameters import check_number
 
 if TYPE_CHECKING:
+    import polars as pl
+
     from gramian.evaluate.calibration import Calibration
     from gramian.models.factor import FactorModel
     from gramian.models.posterior import BayesianModel
     from gramian.ratings import Ratings
 
 __all__ = [
+    "READ",
+    "Reading",
     "checkpoint_beside",
     "column_choices",
-    "feature_tables",
-    "has_titles",
     "held_out_part",
     "intervals",
     "item_id",
@@ -35,8 +39,20 @@ __all__ = [
     "open_source",
     "rated_items",
     "read_source",
+    "tables_about",
     "typed_id",
+    "with_reading",
     "with_recipe_fields",
+]
+
+
+READING: list[tuple[str, Any, str | None]] = [
+    ("user", User, None),
+    ("item", Item, None),
+    ("rating", Rating, None),
+    ("time", Time, None),
+    ("separator", Separator, None),
+    ("duplicates", Duplicates, "last"),
 ]
 
 
@@ -73,6 +89,46 @@ def with_recipe_fields(command: Callable[..., None]) -> Callable[..., None]:
     command.__signature__ = inspect.Signature([*typed, *made])  # type: ignore[attr-defined]
     command.__annotations__ = {p.name: p.annotation for p in [*typed, *made]}
     return command
+
+
+@dataclasses.dataclass(frozen=True)
+class Reading:
+    """How a table of ratings is read: its columns, what parts them, and what is done with repeated pairs."""
+
+    columns: dict[str, Any]
+    separator: str | None
+    duplicates: str
+
+    def __call__(self, source: str, *, quiet: bool = False) -> Ratings:
+        """The ratings of a file, or of a data set by its name."""
+        return read_source(source, self.columns, self.separator, self.duplicates, quiet)
+
+
+READ = Reading({}, None, "last")  # stands for the options that `with_reading` puts in its place
+
+
+def with_reading(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command that takes ``read`` the options for it: --user, --item, --rating, --time and how to read."""
+    signature = inspect.signature(command)
+    hints = inspect.get_annotations(command, eval_str=True)
+    made: list[inspect.Parameter] = []
+    for name, parameter in signature.parameters.items():
+        if name != "read":
+            made.append(parameter.replace(annotation=hints[name], kind=inspect.Parameter.KEYWORD_ONLY))
+            continue
+        made += [
+            inspect.Parameter(role, inspect.Parameter.KEYWORD_ONLY, default=usual, annotation=kind)
+            for role, kind, usual in READING
+        ]
+
+    @functools.wraps(command)
+    def run(**given: Any) -> None:
+        columns = column_choices(*(given.pop(role) for role, _, _ in READING[:4]))
+        command(read=Reading(columns, given.pop("separator"), given.pop("duplicates")), **given)
+
+    run.__signature__ = signature.replace(parameters=made)  # type: ignore[attr-defined]
+    run.__annotations__ = {parameter.name: parameter.annotation for parameter in made}
+    return run
 
 
 def _option(kind: type, text: str, *, worded: bool) -> Any:
@@ -140,50 +196,39 @@ def read_source(
         return read_ratings(found, **names, separator=separator, duplicates=duplicates)
 
 
-def held_out_part(
-    train: Ratings, validation: str | None, names: dict[str, Any], separator: str | None, duplicates: str
-) -> tuple[Ratings, Ratings | None]:
+def held_out_part(train: Ratings, validation: str | None, read: Reading) -> tuple[Ratings, Ratings | None]:
     """The training and the validation ratings: a random share of the file, or a file of its own."""
     if validation is None:
         return train, None
     try:
         share = float(validation)
     except ValueError:
-        return train, read_source(validation, names, separator, duplicates)
+        return train, read(validation)
     return train.split(share, seed=0)
 
 
-def feature_tables(
+def tables_about(
     model: str, users: str | None, items: str | None, items_id: str | None, items_title: str | None
-) -> dict[str, Any]:
-    """The tables of a recipe that learns from features; an item table without any is one of titles only."""
-    from gramian.data.readers import read_features
+) -> tuple[dict[str, Any], pl.DataFrame | None]:
+    """The fields of a recipe that learns from features, and the items with their titles, where there are some."""
+    from gramian.data.readers import TITLES, features_of, items_of, read_features, read_whole_table
     from gramian.models.features import FeatureTable
+    from gramian.zoo import RECIPES
 
-    if model != "bpmf":
-        if users is not None:
-            raise ParameterError(f"The model {model!r} does not learn from a table of users; use --model bpmf.")
-        return {}
-    made = {} if users is None else {"user_features": read_features(users, "user")}
+    learns = model in RECIPES and "item_features" in {field.name for field in dataclasses.fields(RECIPES[model])}
+    if users is not None and not learns:
+        raise ParameterError(f"The model {model!r} does not learn from a table of users; use --model bpmf.")
+    fields: dict[str, Any] = {} if users is None else {"user_features": read_features(users, "user")}
     if items is None:
-        return made
-    table = read_features(items, "item", items_id)
-    table = table.drop([name for name in table.columns if name == items_title and name != "item"])
-    if table.width == 1:
-        return made
-    try:
-        return {**made, "item_features": FeatureTable.from_frame(table, "item")}
-    except DataError as error:
-        if "has no feature" in str(error) and has_titles(items, items_title):
-            return made
-        raise
-
-
-def has_titles(items: str, title: str | None) -> bool:
-    """Whether a table of items has titles to show."""
-    from gramian.data.readers import TITLES, item_columns
-
-    return title is not None or any(name.lower() in TITLES for name in item_columns(items))
+        return fields, None
+    table = read_whole_table(items)
+    titled = items_title is not None or any(name.lower() in TITLES for name in table.columns)
+    if learns:
+        known = features_of(table, "item", items_id)
+        known = known.drop([name for name in known.columns if name == items_title and name != "item"])
+        made = FeatureTable.found_in(known, "item") if titled else FeatureTable.from_frame(known, "item")
+        fields |= {} if made is None else {"item_features": made}
+    return fields, items_of(table, items_id, items_title) if titled or not learns else None
 
 
 def load_model(path: str) -> FactorModel:

@@ -18,11 +18,13 @@ from gramian.history import History
 from gramian.models.als import ALS
 from gramian.models.base import Array
 from gramian.models.factor import FactorModel
-from gramian.parameters import check_number
+from gramian.parameters import check_choice, check_number
 from gramian.persist import written_whole
 from gramian.ratings import Ratings
 
-__all__ = ["approximate_recall", "export_factors", "from_spark", "from_surprise"]
+__all__ = ["approximate_recall", "export_factors", "from_implicit", "from_spark", "from_surprise"]
+
+FORMATS = ("parquet", "arrow")
 
 
 def from_surprise(algorithm: Any, *, regularization: float = 10.0) -> FactorModel:
@@ -57,6 +59,65 @@ def from_surprise(algorithm: Any, *, regularization: float = 10.0) -> FactorMode
     return recipe.model(ratings, parameters, History())
 
 
+def from_implicit(
+    source: Any, ratings: Ratings, *, users: Any = None, items: Any = None, regularization: float = 0.01
+) -> FactorModel:
+    """The Gramian model of a factor model of ``implicit`` (ALS, BPR, LMF): the inner product of its factors.
+
+    Its scores are no ratings: they say how likely somebody is to take an item, around 0 to 1 for ALS. Recommendations
+    and neighbours are the other library's; ``predict`` needs ``clip=False``; errors on ratings mean nothing.
+
+    Args:
+        source: A fitted model, or the ``.npz`` file that its ``save`` wrote.
+        ratings: What it was trained on, which it does not keep; for what somebody has seen, and titles.
+        users, items: The id of each row of its factors, in their order; the ids of the ratings in their order if not
+            given, which is right for a matrix of ``ratings.user_codes`` and ``ratings.item_codes``.
+        regularization: For folding in somebody new, who is then solved for as one of explicit ratings.
+
+    Raises:
+        DataError: It is no such model, the file cannot be read, or ids of the ratings have no row.
+    """
+    rows = _implicit_rows(source)
+    made = {}
+    for side, factors, ids, given in (
+        ("user", rows[0], ratings.user_ids.ids, users),
+        ("item", rows[1], ratings.item_ids.ids, items),
+    ):
+        named = ids if given is None else pl.Series(given)
+        if len(named) != len(factors):
+            raise DataError(
+                f"There must be an id per row of the {side} factors: found {len(named)} ids and {len(factors)} rows; "
+                f"give {side}s=[…], in the order of the rows."
+            )
+        made[f"{side}_rows"] = _rows_of(ids, named, factors, side, "implicit")
+    width = made["user_rows"].shape[1]
+    recipe = ALS(factors=width, biases=False, regularization=regularization)
+    return recipe.model(ratings, made, History())
+
+
+def _implicit_rows(source: Any) -> tuple[Array, Array]:
+    """User and item factors, on the processor, of a model or of its file."""
+    if isinstance(source, str | os.PathLike):
+        try:
+            with np.load(source, allow_pickle=False) as saved:
+                found = [saved[f"{side}_factors"] for side in ("user", "item")]
+        except (OSError, KeyError, ValueError) as error:
+            raise DataError(
+                f"The file {str(source)!r} is not a factor model that implicit saved: {error}; name the .npz file."
+            ) from None
+    else:
+        found = [getattr(source, f"{side}_factors", None) for side in ("user", "item")]
+        if any(factors is None for factors in found):
+            raise DataError(f"A fitted factor model of implicit is needed: got {type(source).__name__}; fit it first.")
+        found = [factors.to_numpy() if hasattr(factors, "to_numpy") else factors for factors in found]
+    users, items = (np.asarray(factors, np.float32) for factors in found)
+    if users.ndim != 2 or items.ndim != 2 or users.shape[1] != items.shape[1]:
+        raise DataError(f"The factors do not fit together: found {users.shape} of users and {items.shape} of items.")
+    if not (np.isfinite(users).all() and np.isfinite(items).all()):
+        raise DataError("The factors of the implicit model must be finite: found NaN or infinity.")
+    return users, items
+
+
 def from_spark(folder: str | os.PathLike[str], ratings: Ratings, *, regularization: float = 0.1) -> FactorModel:
     """The Gramian model of a saved Spark ``ALSModel``: the inner product of its factors.
 
@@ -86,22 +147,37 @@ def _spark_rows(folder: Path, ids: pl.Series, what: str) -> Array:
         table = pl.read_parquet(folder / "*.parquet").select(pl.col("id").cast(ids.dtype), "features")
     except pl.exceptions.PolarsError as error:
         raise DataError(f"The factors in {str(folder)!r} cannot be read: {str(error).splitlines()[0]}.") from error
-    found = pl.DataFrame({"id": ids}).join(table, on="id", how="left", maintain_order="left")
-    lost = found.filter(pl.col("features").is_null())
+    return _rows_of(ids, table["id"], np.array(table["features"].to_list(), np.float32), what, "Spark")
+
+
+def _rows_of(ids: pl.Series, named: pl.Series, factors: Array, what: str, library: str) -> Array:
+    """The rows of these ids, in their order, of factors whose rows have the names given."""
+    if named.n_unique() != len(named):
+        raise DataError(f"Every row must have an id of its own: an id of the {what}s is repeated.")
+    places = pl.DataFrame({"id": named, "place": np.arange(len(named))})
+    try:
+        found = pl.DataFrame({"id": ids}).join(places, on="id", how="left", maintain_order="left")
+    except pl.exceptions.PolarsError:
+        raise DataError(
+            f"The ids of the {what}s must be of the kind that the ratings have: found {named.dtype} and {ids.dtype}."
+        ) from None
+    lost = found.filter(pl.col("place").is_null())
     if lost.height:
         raise DataError(
-            f"The Spark model lacks {lost.height} of {len(ids)} {what}s, for example {lost['id'][0]!r}: give the "
+            f"The {library} model lacks {lost.height} of {len(ids)} {what}s, for example {lost['id'][0]!r}: give the "
             "ratings that it was trained on."
         )
-    return np.array(found["features"].to_list(), np.float32)
+    return factors[found["place"].to_numpy()]
 
 
 def _with_bias(factors: Any, biases: Any) -> Array:
     return np.column_stack([factors, biases]).astype(np.float64)
 
 
-def export_factors(model: FactorModel, folder: str | os.PathLike[str]) -> dict[str, Path]:
+def export_factors(model: FactorModel, folder: str | os.PathLike[str], *, format: str = "parquet") -> dict[str, Path]:
     """Write ``users.parquet`` and ``items.parquet`` with ``id``, ``vector`` and, of items, ``title``.
+
+    ``format="arrow"`` writes Arrow IPC files (``users.arrow``), which can be mapped into memory, instead of Parquet.
 
     The inner product of a user's and an item's vector orders items as :meth:`FactorModel.recommend` does: an item's
     bias is the last number of its vector, beside a 1 of the user's. What is the same for all items of a user, μ and
@@ -109,7 +185,9 @@ def export_factors(model: FactorModel, folder: str | os.PathLike[str]) -> dict[s
 
     Raises:
         DataError: The folder cannot be made or written.
+        ParameterError: The format is another.
     """
+    check_choice("format", format, FORMATS, "export_factors")
     if not isinstance(model, FactorModel):
         raise DataError(f"A model with factors is needed: got {type(model).__name__}.")
     home = Path(folder)
@@ -123,9 +201,12 @@ def export_factors(model: FactorModel, folder: str | os.PathLike[str]) -> dict[s
         tables["items"] = tables["items"].with_columns(model.ratings.titles.alias("title"))
     made = {}
     for name, table in tables.items():
-        made[name] = home / f"{name}.parquet"
+        made[name] = home / f"{name}.{format}"
         with written_whole(made[name]) as temporary:
-            table.write_parquet(temporary)
+            if format == "parquet":
+                table.write_parquet(temporary)
+            else:
+                table.write_ipc(temporary, compat_level=pl.CompatLevel.oldest())  # which every reader of Arrow knows
     return made
 
 

@@ -12,37 +12,35 @@ from typing import Annotated, Any
 import typer
 
 from gramian.arguments import (
+    READ,
+    Reading,
     checkpoint_beside,
     column_choices,
-    feature_tables,
-    has_titles,
     held_out_part,
     intervals,
     item_id,
     load_model,
-    measure_intervals,
     need_draws,
     open_source,
     rated_items,
-    read_source,
+    tables_about,
     typed_id,
+    with_reading,
     with_recipe_fields,
 )
 from gramian.console import note, print_json, print_table, show_warnings_as_notes, write_table
 from gramian.errors import GramianError, ParameterError, TrainingWarning
-from gramian.judging import compare, report, tune
+from gramian.judging import compare, evaluate, report, tune
+from gramian.moving import convert, export
 from gramian.options import (
     Count,
-    Duplicates,
     Item,
     Items,
     Json,
     ModelPath,
     Out,
-    Rating,
     RatingsPath,
     Separator,
-    Time,
     Unknown,
     User,
 )
@@ -58,7 +56,7 @@ app = typer.Typer(
 )
 
 
-for command in (compare, tune, report, serve, update):
+for command in (evaluate, compare, tune, report, convert, export, serve, update):
     app.command()(command)
 app.add_typer(keys, name="keys")
 
@@ -108,30 +106,25 @@ def demo(
 
 
 @app.command()
+@with_reading
 def describe(
     ratings: RatingsPath,
     factors: Annotated[int, typer.Option(help="K, for the number of parameters.")] = 10,
     against: Annotated[str | None, typer.Option(help="A second file, the test set say: check for leaks.")] = None,
-    user: User = None,
-    item: Item = None,
-    rating: Rating = None,
-    time: Time = None,
-    separator: Separator = None,
-    duplicates: Duplicates = "last",
+    read: Reading = READ,
     json: Json = False,
 ) -> None:
     """Say what is in a file of ratings, and what looks wrong with it."""
     from gramian.data.doctor import check_ratings
 
-    names = column_choices(user, item, rating, time)
     findings = check_ratings(
-        open_source(ratings, separator),
-        against=against and open_source(against, separator),
-        separator=separator,
-        **names,
+        open_source(ratings, read.separator),
+        against=against and open_source(against, read.separator),
+        separator=read.separator,
+        **read.columns,
     )
     errors = [f for f in findings if f.severity == "error"]
-    table = None if errors else read_source(ratings, names, separator, duplicates, quiet=True)
+    table = None if errors else read(ratings, quiet=True)
     if json:
         described = None if table is None else table.describe(factors).to_dict()
         print_json({"description": described, "findings": [dataclasses.asdict(f) for f in findings]})
@@ -145,6 +138,7 @@ def describe(
 
 
 @app.command()
+@with_reading
 @with_recipe_fields
 def fit(
     ratings: RatingsPath,
@@ -158,27 +152,19 @@ def fit(
     users: Annotated[str | None, typer.Option("--users", help="A table about users, as features (bpmf).")] = None,
     items_title: Annotated[str | None, typer.Option(help="The column of titles in --items.")] = None,
     items_id: Annotated[str | None, typer.Option(help="The column of item ids in --items, found if not given.")] = None,
-    user: User = None,
-    item: Item = None,
-    rating: Rating = None,
-    time: Time = None,
-    separator: Separator = None,
-    duplicates: Duplicates = "last",
+    read: Reading = READ,
     json: Json = False,
     **fields: Any,
 ) -> None:
     """Train a model and write it to a file."""
     from gramian.zoo import make_recipe
 
-    tables = feature_tables(model, users, items, items_id, items_title)
-    recipe = make_recipe(model, **{name: value for name, value in fields.items() if value is not None}, **tables)
-    names = column_choices(user, item, rating, time)
-    train = read_source(ratings, names, separator, duplicates)
-    if items is not None and (model != "bpmf" or has_titles(items, items_title)):
-        from gramian.data.readers import read_items
-
-        train = train.with_items(read_items(items, item=items_id, title=items_title))
-    train, held_out = held_out_part(train, validation, names, separator, duplicates)
+    features, titles = tables_about(model, users, items, items_id, items_title)
+    recipe = make_recipe(model, **{name: value for name, value in fields.items() if value is not None}, **features)
+    train = read(ratings)
+    if titles is not None:
+        train = train.with_items(titles)
+    train, held_out = held_out_part(train, validation, read)
     note(f"{recipe}\n{train}")
     checkpoint = checkpoint_beside(out, resume)
     trained, interrupted = _interruptible(
@@ -210,51 +196,6 @@ def _interruptible(training: Callable[[], Any]) -> tuple[Any, bool]:
     for warning in caught:
         note(f"note: {warning.message}")
     return trained, any(issubclass(w.category, TrainingWarning) for w in caught)
-
-
-@app.command()
-def evaluate(
-    model: ModelPath,
-    ratings: RatingsPath,
-    unknown: Unknown = "fallback",
-    clip: Annotated[bool, typer.Option(help="Clip predictions to the scale.")] = True,
-    calibration: Annotated[bool, typer.Option("--calibration", help="Measure the intervals, too.")] = False,
-    plot: Annotated[str | None, typer.Option(help="Draw the calibration to this PNG, SVG or PDF.")] = None,
-    user: User = None,
-    item: Item = None,
-    rating: Rating = None,
-    time: Time = None,
-    separator: Separator = None,
-    duplicates: Duplicates = "last",
-    json: Json = False,
-) -> None:
-    """Measure a model on ratings it was not trained on."""
-    if plot is not None and not calibration:
-        raise ParameterError("The picture --plot shows the calibration: give --calibration with it.")
-    trained = load_model(model)
-    test = read_source(ratings, column_choices(user, item, rating, time), separator, duplicates)
-    users, items = trained.codes_of(test)
-    cold = int(((users < 0) | (items < 0)).sum())
-    seen = trained.count_seen(test)
-    errors = trained.evaluate(test, unknown=unknown, clip=clip)
-    measured = measure_intervals(trained, test, unknown, plot) if calibration else None
-    if json:
-        more = {} if measured is None else {"calibration": measured.to_dict()}
-        print_json({**errors, "cold": cold, "seen": seen, **more})
-        return
-    print(
-        "  ".join(
-            f"{key} {value:.4f}" if isinstance(value, float) else f"{key} {value:,}" for key, value in errors.items()
-        )
-    )
-    if measured is not None:
-        print(measured)
-        print_table(measured.curve)
-        print_table(measured.groups, f"{100 * measured.level:g} % intervals within groups by training ratings")
-    if cold:
-        print(f"{cold:,} of {len(test):,} pairs have a user or an item without training ratings.")
-    if seen:
-        note(f"note: {seen:,} of {len(test):,} pairs were in the training: for them this is no test.")
 
 
 @app.command()
@@ -293,23 +234,19 @@ def predict(
 
 
 @app.command()
+@with_reading
 def conformal(
     model: ModelPath,
     ratings: RatingsPath,
     out: Annotated[str, typer.Option("--out", "-o", help="The model file to write.")] = "conformal.gramian",
     by: Annotated[str | None, typer.Option(help="Calibrate within groups: by activity or popularity.")] = None,
     groups: Annotated[int, typer.Option(help="How many groups.")] = 4,
-    user: User = None,
-    item: Item = None,
-    rating: Rating = None,
-    time: Time = None,
-    separator: Separator = None,
-    duplicates: Duplicates = "last",
+    read: Reading = READ,
 ) -> None:
     """Give any model intervals with guaranteed coverage, from ratings held out of its training."""
     from gramian.evaluate.conformal import conformal as calibrate
 
-    held_out = read_source(ratings, column_choices(user, item, rating, time), separator, duplicates)
+    held_out = read(ratings)
     calibrate(load_model(model), held_out, by=by, groups=groups).save(out)
     note(f"{out}: the model of {model} with intervals from {len(held_out):,} ratings")
 

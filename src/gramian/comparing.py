@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import json
 import math
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
 
 from gramian.errors import DataError, DivergenceError, GramianError, ParameterError, TrainingWarning
+from gramian.evaluate.newcomers import Newcomers
 from gramian.evaluate.protocols import breakdown
 from gramian.evaluate.ranking import Popularity, evaluate_ranking
-from gramian.evaluate.records import append_record, peak_memory, read_records, run_key, versions
+from gramian.evaluate.records import append_record, check_log, peak_memory, read_records, run_key, versions
+from gramian.metrics import per_group_means
 from gramian.models.base import Array, Model, Recipe, check_ratings_given
 from gramian.parameters import check_number
 from gramian.ratings import Ratings
@@ -41,6 +44,7 @@ class Comparison:
         losses: Squared test errors of the models fitted in this call, by label.
         users: The user of each test rating.
         interrupted: Whether an interrupt ended it; the rows are those that were finished.
+        earlier: How many other settings the log has that were measured on the same test ratings before.
     """
 
     records: list[dict[str, Any]]
@@ -48,11 +52,14 @@ class Comparison:
     losses: dict[str, Array] = field(default_factory=dict, repr=False)
     users: Array = field(default_factory=lambda: np.empty(0), repr=False)
     interrupted: bool = False
+    earlier: int = 0
 
     @property
     def table(self) -> pl.DataFrame:
         """One row per model, best first: error ± its standard error, ranking, seconds, memory, parameters.
 
+        ``user_rmse`` is the mean over the users of each one's RMSE, in which all users count alike (the records have
+        ``user_mae``, too).
         ``p`` is that of the paired test against the best model of this call; ``peak_mb`` by how much fitting raised
         the memory of the process at most.
         """
@@ -95,6 +102,7 @@ COLUMNS: dict[str, Any] = {
     "rmse": pl.Float64,
     "error": pl.Float64,
     "mae": pl.Float64,
+    "user_rmse": pl.Float64,
     "ndcg": pl.Float64,
     "recall": pl.Float64,
     "fit_seconds": pl.Float64,
@@ -110,8 +118,10 @@ def compare(
     train: Ratings,
     test: Ratings,
     *,
+    given: Ratings | None = None,
     k: int = 10,
     at_least: float | None = None,
+    split: str | None = None,
     log: str | None = None,
     resume: bool = False,
     keep_models: bool = False,
@@ -124,8 +134,11 @@ def compare(
             default settings, and the popularity list beside it.
         train: The training ratings.
         test: The test ratings. Whoever goes on choosing by them must test the choice on others.
+        given: Ratings of the test's users, where the training has none of theirs: every model takes them in first
+            (cold users, strong generalization); one that cannot is a row that says so.
         k: The length of the lists that are ranked.
         at_least: The rating from which a test item is relevant; the training mean if not given.
+        split: How the test was held out, in a word, for the log.
         log: A file to append a JSON line to after each model.
         resume: Take models that the log has with the same recipe, data, k and at_least from there.
         keep_models: Keep the models, in memory.
@@ -137,26 +150,26 @@ def compare(
         DataError: Ratings are not ratings, or the log cannot be written.
         ParameterError: A name is unknown, or ``resume`` is asked without a log.
     """
-    for table in (train, test):
+    for table in (train, test) if given is None else (train, test, given):
         check_ratings_given(table, "compare")
     check_number("k", k, low=1, whole=True, owner="compare")
     if resume and log is None:
         raise ParameterError("The 'resume' parameter of compare needs a log; give log='file'.")
-    if log is not None and not Path(log).resolve().parent.is_dir():
-        raise DataError(f"The log {str(log)!r} cannot be written: there is no such folder; make it first.")
-    k, at_least = int(k), None if at_least is None else float(at_least)
+    check_log(log)
     wanted = _labelled(recipes)
-    done = {r.get("key"): r for r in read_records(log) if "reason" not in r} if resume and log else {}
-    made = Comparison([], users=test.user_codes)
+    job = _Job(train, test, given, int(k), None if at_least is None else float(at_least), split, keep_models)
+    known = {r["key"]: r for r in read_records(log) if r.get("key") and "reason" not in r} if log else {}
+    done = known if resume else {}
+    made = Comparison([], users=test.user_codes, earlier=job.earlier(known, wanted))
     for number, (label, recipe) in enumerate(wanted.items(), 1):
-        key = run_key(recipe, train, test, k, at_least)
+        key = job.key(recipe)
         if key in done:
             made.records.append({**done[key], "model": label})
             continue
         if say is not None:
             say(f"{number} of {len(wanted)}: {label} …")
         try:
-            record = _one(label, recipe, train, test, k, at_least, made, keep_models)
+            record = _one(label, recipe, job, made)
         except KeyboardInterrupt:
             return dataclasses.replace(made, interrupted=True)
         made.records.append(record)
@@ -196,32 +209,61 @@ def _named(name: str) -> Recipe[Any]:
     return Popularity() if name == Popularity.name else make_recipe(name)
 
 
-def _one(
-    label: str, recipe: Recipe[Any], train: Ratings, test: Ratings, k: int, at_least: float | None,
-    made: Comparison, keep: bool,
-) -> dict[str, Any]:  # fmt: skip
+@dataclass(frozen=True)
+class _Job:
+    """What all rows share."""
+
+    train: Ratings
+    test: Ratings
+    given: Ratings | None
+    k: int
+    at_least: float | None
+    split: str | None
+    keep: bool
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """The data and the settings, for the log."""
+        made: dict[str, Any] = {"train": self.train.fingerprint(), "test": self.test.fingerprint()}
+        if self.given is not None:
+            made["given"] = self.given.fingerprint()
+        return made | {"split": self.split, "k": self.k, "at_least": self.at_least, "versions": versions()}
+
+    def key(self, recipe: Recipe[Any]) -> str:
+        """Equal for runs that would give the same figures."""
+        more = [] if self.given is None else [self.given.fingerprint()]
+        return run_key(recipe, self.train, self.test, self.k, self.at_least, *more)
+
+    def earlier(self, known: Mapping[str, Any], wanted: Mapping[str, Recipe[Any]]) -> int:
+        """How many settings that are not wanted now were measured on the test before."""
+        now = [recipe.to_dict() for recipe in wanted.values()]
+        test = self.test.fingerprint()
+        others = [r["recipe"] for r in known.values() if r.get("test") == test and r.get("recipe") not in now]
+        return len({json.dumps(recipe, sort_keys=True) for recipe in others})
+
+    def judged(self, model: Model) -> Model:
+        """The model as the test's users meet it."""
+        return model if self.given is None else Newcomers.of(model, self.given)
+
+
+def _one(label: str, recipe: Recipe[Any], job: _Job, made: Comparison) -> dict[str, Any]:
     """The record of one model; its reason instead where anything at all goes wrong."""
-    about: dict[str, Any] = {
-        "model": label,
-        "recipe": recipe.to_dict(),
-        "train": train.fingerprint(),
-        "test": test.fingerprint(),
-    }
-    about |= {"k": k, "at_least": at_least, "versions": versions()}
+    about: dict[str, Any] = {"model": label, "recipe": recipe.to_dict(), **job.about}
     try:
-        _warm_up(recipe, train)
-        model, seconds, peak = _timed_fit(recipe, train)
+        _warm_up(recipe, job.train)
+        model, seconds, peak = _timed_fit(recipe, job.train)
         figures: dict[str, Any] = {"fit_seconds": seconds, "peak_mb": None if peak is None else peak / 2**20}
         figures |= {"parameters": sum(array.size for array in model.arrays().values())}
         figures |= {"history": [dict(epoch) for epoch in model.history]}
+        judged = job.judged(model)
         if not isinstance(recipe, Popularity):
-            figures |= _errors(model, test, made, label)
-        figures |= _ranks(model, test, k, at_least)
+            figures |= _errors(judged, job.test, made, label)
+        figures |= _ranks(judged, job)
     except Exception as error:  # whatever it is, the others go on
         made.losses.pop(label, None)  # what failed later is not the best either
         said = str(error) if isinstance(error, GramianError) else f"{type(error).__name__}: {error}"
         return {**about, "reason": said.splitlines()[0] if said else type(error).__name__}
-    if keep:
+    if job.keep:
         made.models[label] = model
     return {**about, **figures}
 
@@ -229,12 +271,11 @@ def _one(
 def _warm_up(recipe: Recipe[Any], train: Ratings) -> None:
     """One epoch on a few ratings, so that no compiling is timed; where that fails, the fit says why."""
     short = {recipe.length_field: 1} if hasattr(recipe, recipe.length_field) else {}
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        with contextlib.suppress(Exception):
             dataclasses.replace(recipe, **short).fit(train.take(train.user_codes < 5))
-    except Exception:
-        return
+    _pass_on_interrupt(caught)
 
 
 def _timed_fit(recipe: Recipe[Any], train: Ratings) -> tuple[Model, float, int | None]:
@@ -243,27 +284,38 @@ def _timed_fit(recipe: Recipe[Any], train: Ratings) -> tuple[Model, float, int |
         began = time.perf_counter()
         model = recipe.fit(train)
         seconds = time.perf_counter() - began
+    _pass_on_interrupt(caught)
     for warning in caught:
-        said = str(warning.message)
-        if issubclass(warning.category, TrainingWarning) and "interrupted" in said:
-            raise KeyboardInterrupt  # a model of fewer epochs is none of those to be compared
-        if issubclass(warning.category, TrainingWarning) and "was stopped" in said:
-            raise DivergenceError(said)
+        if issubclass(warning.category, TrainingWarning) and "was stopped" in str(warning.message):
+            raise DivergenceError(str(warning.message))
     return model, seconds, peak.bytes
+
+
+def _pass_on_interrupt(caught: list[warnings.WarningMessage]) -> None:
+    """A fit ends on an interrupt with the model of fewer epochs, which is none of those to be compared."""
+    for warning in caught:
+        if issubclass(warning.category, TrainingWarning) and "interrupted" in str(warning.message):
+            raise KeyboardInterrupt
 
 
 def _errors(model: Model, test: Ratings, made: Comparison, label: str) -> dict[str, Any]:
     users, items = model.codes_of(test)
     predicted = model._predict_codes(users, items, "fallback", True).astype(np.float64)
     root, error = rmse_error(test.values, predicted, test.user_codes)
-    made.losses[label] = np.square(test.values - predicted)
+    errors = np.abs(test.values - predicted)
+    made.losses[label] = np.square(errors)
+    newcomers = isinstance(model, Newcomers)
+    groups = breakdown(model, test).to_dicts()
     return {
         "rmse": root,
         "error": None if math.isnan(error) else error,
-        "mae": float(np.abs(test.values - predicted).mean()),
+        "mae": float(errors.mean()),
+        "user_rmse": float(np.sqrt(per_group_means(made.losses[label], test.user_codes)).mean()),
+        "user_mae": float(per_group_means(errors, test.user_codes).mean()),
         "n": len(test),
-        "predict_us": 1e6 * _predict_seconds(model, users, items),
-        "breakdown": breakdown(model, test).to_dicts(),
+        "predict_us": None if newcomers else 1e6 * _predict_seconds(model, users, items),
+        # newcomers are known by their given ratings alone, which say nothing of how popular an item is
+        "breakdown": [group for group in groups if group["by"] == "activity" or not newcomers],
     }
 
 
@@ -278,9 +330,11 @@ def _predict_seconds(model: Model, users: Array, items: Array) -> float:
     return spent / pairs
 
 
-def _ranks(model: Model, test: Ratings, k: int, at_least: float | None) -> dict[str, Any]:
+def _ranks(model: Model, job: _Job) -> dict[str, Any]:
+    threshold = job.train.global_mean if job.at_least is None else job.at_least
     try:
-        ranked = evaluate_ranking(model, test, k, at_least=at_least)
+        ranked = evaluate_ranking(model, job.test, job.k, at_least=threshold)
     except DataError:  # no relevant item in the test: errors are all there is
         return {}
-    return {**ranked.figures, "ranking_errors": ranked.errors, **ranked.lists}
+    lists = {} if isinstance(model, Newcomers) else ranked.lists  # which compare with the training
+    return {**ranked.figures, "ranking_errors": ranked.errors, **lists}

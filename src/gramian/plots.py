@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy.typing as npt
@@ -15,18 +16,20 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 __all__ = [
+    "calibration_figures",
     "calibration_panels",
-    "error_by_groups",
+    "error_by_group",
     "error_by_seconds",
     "interval_bars",
     "item_map",
     "learning_curve",
     "learning_curves",
-    "rating_panels",
+    "rating_figures",
     "traces",
 ]
 
 TRAIN, VALIDATION, MUTED = "#2563a8", "#c2571a", "#9aa5b1"
+SMALL = (4.8, 2.9)  # inches: one of several beside each other
 
 
 def learning_curve(
@@ -120,22 +123,43 @@ def calibration_panels(measured: dict[str, Any], path: str | os.PathLike[str] | 
         measured: What :meth:`gramian.Calibration.to_dict` gives.
         path: A file to write, by its ending PNG, SVG or PDF.
     """
-    pit, curve = measured["pit"], measured["curve"]
-    figure, axes = _figure(9.0 if pit is None else 12.5, 4.0, 2 if pit is None else 3)
-    levels = [row["level"] for row in curve]
-    covered = [row["coverage"] for row in curve]
-    axes[0].plot([0, 1], [0, 1], color=MUTED, linewidth=1, label="what is promised")
-    axes[0].plot(levels, covered, color=TRAIN, marker="o", markersize=3.5, linewidth=1.6, label="what was seen")
-    axes[0].set(xlabel="level of the interval", ylabel="share of test ratings inside", xlim=(0, 1), ylim=(0, 1))
-    axes[0].legend(frameon=False)
-    if pit is not None:
-        axes[1].bar([(b + 0.5) / len(pit) for b in range(len(pit))], pit, width=0.92 / len(pit), color=TRAIN)
-        axes[1].axhline(1 / len(pit), color=VALIDATION, linewidth=1.2)
-        axes[1].set(xlabel="probability integral transform", ylabel="share of test ratings", xlim=(0, 1))
-        axes[1].set_title("flat where the distributions are calibrated", fontsize=8, loc="left")
-        axes[1].set_axisbelow(True)
-    _group_panel(axes[-1], measured["groups"], measured["level"])
+    drawn = _calibration_drawings(measured)
+    figure, axes = _figure(9.0 if len(drawn) == 2 else 12.5, 4.0, len(drawn))
+    for place, draw in enumerate(drawn.values()):
+        draw(axes[place])
     return _finished(figure, path)
+
+
+def calibration_figures(measured: dict[str, Any]) -> dict[str, Figure]:
+    """The panels of :func:`calibration_panels`, each a figure of its own, by what they show."""
+    made = {}
+    for words, draw in _calibration_drawings(measured).items():
+        made[words], axes = _figure(4.3, 3.8)
+        draw(axes)
+    return made
+
+
+def _calibration_drawings(measured: dict[str, Any]) -> dict[str, Callable[[Any], None]]:
+    pit, curve = measured["pit"], measured["curve"]
+
+    def coverage(axes: Any) -> None:
+        axes.plot([0, 1], [0, 1], color=MUTED, linewidth=1, label="what is promised")
+        levels, covered = ([row[name] for row in curve] for name in ("level", "coverage"))
+        axes.plot(levels, covered, color=TRAIN, marker="o", markersize=3.5, linewidth=1.6, label="what was seen")
+        axes.set(xlabel="level of the interval", ylabel="share of test ratings inside", xlim=(0, 1), ylim=(0, 1))
+        axes.legend(frameon=False)
+
+    def histogram(axes: Any) -> None:
+        axes.bar([(b + 0.5) / len(pit) for b in range(len(pit))], pit, width=0.92 / len(pit), color=TRAIN)
+        axes.axhline(1 / len(pit), color=VALIDATION, linewidth=1.2)
+        axes.set(xlabel="probability integral transform", ylabel="share of test ratings", xlim=(0, 1))
+        axes.set_title("flat where the distributions are calibrated", fontsize=8, loc="left")
+        axes.set_axisbelow(True)
+
+    made = {"Coverage of the intervals": coverage}
+    if pit is not None:
+        made["Where ratings fall in their distributions"] = histogram
+    return made | {"Coverage within groups": lambda axes: _group_panel(axes, measured["groups"], measured["level"])}
 
 
 def _group_panel(axes: Any, groups: list[dict[str, Any]], level: float) -> None:
@@ -187,13 +211,12 @@ def interval_bars(
     return _finished(figure, path)
 
 
-def rating_panels(
+def rating_figures(
     values: npt.NDArray[Any],
     per_user: npt.NDArray[Any],
     per_item: npt.NDArray[Any],
     times: npt.NDArray[Any] | None = None,
-    path: str | os.PathLike[str] | None = None,
-) -> Figure:
+) -> dict[str, Figure]:
     """What a set of ratings looks like: the ratings, how many each user gave and each item has, and when.
 
     Args:
@@ -201,25 +224,32 @@ def rating_panels(
         per_user: The number of ratings of each user.
         per_item: The number of ratings of each item.
         times: Unix seconds of each rating, where known.
-        path: A file to write.
     """
     import numpy as np
 
-    figure, axes = _figure(6.4, 9.6 if times is not None else 7.2, rows=4 if times is not None else 3)
+    made = {}
+    made["The ratings"], axes = _figure(*SMALL)
     distinct, counts = np.unique(values, return_counts=True)
     if len(distinct) <= 40:
-        axes[0].bar(distinct, counts, width=0.8 * float(np.diff(distinct).min(initial=1)), color=TRAIN)
+        axes.bar(distinct, counts, width=0.8 * float(np.diff(distinct).min(initial=1)), color=TRAIN)
     else:
-        axes[0].hist(values, bins=40, color=TRAIN)
-    axes[0].set(xlabel="rating", ylabel="ratings")
-    for place, (counts, word) in enumerate(((per_user, "users"), (per_item, "items")), 1):
-        edges = np.unique(np.geomspace(1, counts.max() + 1, 30).astype(int))
-        axes[place].hist(counts, bins=edges, color=TRAIN)
-        axes[place].set(xscale="log", xlabel=f"ratings of one of the {word}", ylabel=word)
+        axes.hist(values, bins=40, color=TRAIN)
+    axes.set(xlabel="rating", ylabel="ratings")
     if times is not None:
-        axes[3].hist(times.astype("datetime64[s]"), bins=40, color=TRAIN)
-        axes[3].set(xlabel="time", ylabel="ratings")
-    return _finished(figure, path)
+        made["When they were given"], axes = _figure(*SMALL)
+        axes.hist(times.astype("datetime64[s]"), bins=40, color=TRAIN)
+        axes.set(xlabel="time", ylabel="ratings")
+    for counts, word, title in (
+        (per_user, "users", "How many a user gave"),
+        (per_item, "items", "How many an item has"),
+    ):
+        made[title], axes = _figure(*SMALL)
+        edges = np.unique(np.geomspace(1, counts.max() + 1, 30).astype(int))
+        axes.hist(counts, bins=edges, color=TRAIN)
+        axes.set(xscale="log", xlabel=f"ratings of one of the {word}", ylabel=word)
+    for figure in made.values():
+        figure.axes[0].set_axisbelow(True)
+    return made
 
 
 def error_by_seconds(
@@ -228,49 +258,79 @@ def error_by_seconds(
     rmse: list[float],
     errors: list[float | None],
     path: str | os.PathLike[str] | None = None,
+    *,
+    colors: Mapping[str, str] | None = None,
 ) -> Figure:
     """Test RMSE with its standard error against the seconds of a fit, one point for each label."""
-    figure, axes = _figure(6.4, 4.4)
+    figure, axes = _figure(7.6, 4.4)
     for place, label in enumerate(labels):
-        color = f"C{place % 10}"
-        bar = errors[place] or 0.0
-        axes.errorbar(seconds[place], rmse[place], yerr=bar, marker="o", markersize=6, color=color, capsize=3)
+        how: dict[str, Any] = {"marker": "o", "markersize": 7, "capsize": 3, "elinewidth": 1.2}
+        axes.errorbar(seconds[place], rmse[place], yerr=errors[place] or 0.0, color=_color(colors, label, place), **how)
         short = label if len(label) <= 28 else label[:27] + "…"
-        axes.annotate(short, (seconds[place], rmse[place]), xytext=(7, 4), textcoords="offset points", fontsize=9)
+        axes.annotate(short, (seconds[place], rmse[place]), xytext=(7, 4), textcoords="offset points", fontsize=9.5)
     axes.set(xscale="log", xlabel="seconds to fit", ylabel="test RMSE ± standard error")
-    axes.margins(x=0.25)
+    axes.margins(x=0.2)
     return _finished(figure, path)
 
 
-def learning_curves(histories: dict[str, list[float]], path: str | os.PathLike[str] | None = None) -> Figure:
+def learning_curves(
+    histories: dict[str, list[float]],
+    path: str | os.PathLike[str] | None = None,
+    *,
+    colors: Mapping[str, str] | None = None,
+) -> Figure:
     """Training RMSE against the epoch, one line for each label; epochs as shares of the whole training."""
-    figure, axes = _figure(6.4, 4.0)
-    for label, values in histories.items():
+    figure, axes = _figure(5.4, 4.2)
+    for place, (label, values) in enumerate(histories.items()):
         shares = [(epoch + 1) / len(values) for epoch in range(len(values))]
-        axes.plot(shares, values, linewidth=1.6, marker="o" if len(values) < 40 else None, markersize=3, label=label)
+        marker = "o" if len(values) < 40 else None
+        color = _color(colors, label, place)
+        axes.plot(shares, values, linewidth=1.6, marker=marker, markersize=3, color=color, label=label)
     axes.set(xlabel="share of the epochs", ylabel="training RMSE", xlim=(0, 1.02))
-    axes.legend(frameon=False, fontsize=8)
+    _legend_above(figure, axes)
     return _finished(figure, path)
 
 
-def error_by_groups(breakdowns: dict[str, list[dict[str, Any]]], path: str | os.PathLike[str] | None = None) -> Figure:
-    """Test RMSE by the user's activity (above) and the item's popularity (below), one line for each label.
+def error_by_group(
+    breakdowns: dict[str, list[dict[str, Any]]],
+    by: str,
+    path: str | os.PathLike[str] | None = None,
+    *,
+    colors: Mapping[str, str] | None = None,
+) -> Figure:
+    """Test RMSE by the user's activity or the item's popularity, one line for each label.
 
     Args:
         breakdowns: Of each label, the rows of :func:`gramian.breakdown`.
+        by: ``"activity"`` or ``"popularity"``.
         path: A file to write.
+        colors: Of each label.
     """
-    figure, panels = _figure(6.4, 6.8, rows=2)
+    figure, axes = _figure(5.4, 4.2)
     words = {"activity": "training ratings of the user", "popularity": "training ratings of the item"}
-    for axes, (by, word) in zip(panels, words.items(), strict=True):
-        for label, rows in breakdowns.items():
-            part = [row for row in rows if row["by"] == by]
-            bars = [row["error"] or 0.0 for row in part]
-            axes.errorbar([row["ratings"] for row in part], [row["rmse"] for row in part], yerr=bars, marker="o",
-                          markersize=4, linewidth=1.4, capsize=2, label=label)  # fmt: skip
-        axes.set(xlabel=word, ylabel="test RMSE")
-    panels[0].legend(frameon=False, fontsize=8, ncols=2)
+    for place, (label, rows) in enumerate(breakdowns.items()):
+        part = [row for row in rows if row["by"] == by]
+        bars = [row["error"] or 0.0 for row in part]
+        # side by side, so that the bars of one group can be told apart
+        shift = 0.5 * ((place + 0.5) / len(breakdowns) - 0.5)
+        axes.errorbar([k + shift for k in range(len(part))], [row["rmse"] for row in part], yerr=bars, marker="o",
+                      markersize=4, linewidth=1, color=_color(colors, label, place), label=label)  # fmt: skip
+        axes.set_xticks(range(len(part)), [row["ratings"] for row in part])
+    axes.set(xlabel=words[by], ylabel="test RMSE ± standard error")
+    axes.grid(axis="x", visible=False)
+    _legend_above(figure, axes)
     return _finished(figure, path)
+
+
+def _color(colors: Mapping[str, str] | None, label: str, place: int) -> str:
+    return f"C{place % 10}" if colors is None else colors[label]
+
+
+def _legend_above(figure: Figure, axes: Any) -> None:
+    """The legend outside, where it covers no line."""
+    handles, labels = axes.get_legend_handles_labels()
+    short = [label if len(label) <= 18 else label[:17] + "…" for label in labels]
+    figure.legend(handles, short, frameon=False, loc="outside upper left", ncols=4, fontsize=8.5, columnspacing=1.2)
 
 
 def _label(figure: Figure, axes: Any, position: npt.NDArray[Any], label: str, taken: list[Any]) -> None:

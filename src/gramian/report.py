@@ -2,32 +2,29 @@
 
 from __future__ import annotations
 
-import base64
 import html
-import io
 import os
 import warnings
 from collections.abc import Iterator
 from importlib.resources import files
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import polars as pl
 
 from gramian import plots
 from gramian.comparing import Comparison
-from gramian.errors import DataError, GramianError
+from gramian.errors import GramianError
 from gramian.evaluate.calibration import calibration
+from gramian.evaluate.ranking import Popularity
 from gramian.evaluate.records import versions
+from gramian.markup import cell, grid, page, picture, raw_table, rounded, section, table, tiles
 from gramian.models.base import Model
 from gramian.models.factor import FactorModel
 from gramian.models.uncertain import UncertainModel
 from gramian.persist import written_whole
 from gramian.ratings import Ratings
 from gramian.zoo import recipe_from_dict
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 __all__ = ["report_html", "write_report"]
 
@@ -50,18 +47,9 @@ def write_report(
 def report_html(made: Comparison, train: Ratings, test: Ratings, *, title: str = "Ratings, judged") -> str:
     """The report as text."""
     best = made.best
-    parts = [
-        _header(made, train, test, title, best),
-        *_sections(made, train, test, best),
-        _repeat(made, train, test),
-    ]
+    sections = [*_sections(made, train, test, best), _repeat(made, train, test)]
     style = files("gramian").joinpath("report.css").read_text(encoding="utf-8")
-    return (
-        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        f'<meta name="viewport" content="width=device-width, initial-scale=1"><title>{html.escape(title)}</title>'
-        f'<link rel="icon" href="data:,"><style>{style}</style></head><body><main>\n' + "\n".join(parts)
-        + "\n</main></body></html>\n"
-    )  # fmt: skip
+    return page(title, style, [_header(made, train, test, title, best), *sections])
 
 
 def _header(made: Comparison, train: Ratings, test: Ratings, title: str, best: str) -> str:
@@ -74,56 +62,109 @@ def _header(made: Comparison, train: Ratings, test: Ratings, title: str, best: s
     bar = next((r for r in made.records if r["model"] == "baseline" and r.get("rmse")), None)
     if bar is not None and best != "baseline":
         lines.append(f", {1 - record['rmse'] / bar['rmse']:.1%} below what biases alone reach ({bar['rmse']:.4f})")
-    lines.append(f". Learned from {len(train):,} ratings, measured on {len(test):,}.</p>")
-    return "<header>" + "".join(lines) + "</header>"
+    split = f" ({html.escape(record['split'])})" if record.get("split") else ""
+    lines.append(f". Learned from {len(train):,} ratings, measured on {len(test):,}{split}.</p>")
+    links = "".join(f'<a href="#{name}">{word}</a>' for name, word in LINKS.items())
+    return f"<header>{''.join(lines)}<nav>{links}</nav></header>"
+
+
+LINKS = {
+    "models": "The models",
+    "errors": "How they learn, where they err",
+    "lists": "Recommendations",
+    "learned": "What was learned",
+    "ratings": "The ratings",
+    "repeat": "To repeat it",
+}
 
 
 def _sections(made: Comparison, train: Ratings, test: Ratings, best: str) -> Iterator[str]:
-    yield _data(train)
-    yield _comparison(made)
-    yield _curves(made)
+    colors = {record["model"]: f"C{place % 10}" for place, record in enumerate(made.records)}
+    yield _comparison(made, colors)
+    yield _curves(made, colors)
     sure = _fitted(made, train, best, UncertainModel)
     if sure is not None:
         measured = calibration(sure[1], test)
-        shown = _picture(plots.calibration_panels(measured.to_dict()), "Coverage of the intervals")
-        yield _section(f"How sure is {sure[0]}?", f"<p>{html.escape(str(measured))}.</p>{shown}")
+        drawn = plots.calibration_figures(measured.to_dict())
+        shown = grid([picture(figure, words) for words, figure in drawn.items()], "three")
+        yield section("sure", f"How sure is {sure[0]}?", f"<p>{html.escape(str(measured))}.</p>{shown}")
+    yield _recommendations(best, _model(made, train, best), train)
     factors = _fitted(made, train, best, FactorModel)
     if factors is not None:
         yield _features(*factors)
-    yield _recommendations(best, _model(made, train, best), train)
+    yield _data(train)
 
 
 def _data(train: Ratings) -> str:
-    picture = plots.rating_panels(train.values, train.by_user.counts, train.by_item.counts, train.times)
-    text = f"<pre>{html.escape(str(train.describe()))}</pre>"
-    return _section("The training ratings", text + _picture(picture, "Histograms of the ratings"))
+    about = train.describe()
+    low, high = about.scale
+    figures = {
+        "ratings": (f"{about.n_ratings:,}", f"mean {about.mean:.2f}, from {low:g} to {high:g}"),
+        "users": (f"{about.n_users:,}", f"{about.ratings_per_user[2]:g} ratings at the median"),
+        "items": (f"{about.n_items:,}", f"{about.ratings_per_item[2]:g} ratings at the median"),
+        "filled": (f"{rounded(about.size.fill_percent, 2)} %", f"of {about.size.cells:,} cells"),
+    }
+    drawn = plots.rating_figures(train.values, train.by_user.counts, train.by_item.counts, train.times)
+    pictures = [picture(figure, words) for words, figure in drawn.items()]
+    whole = f"<details><summary>In words</summary><pre>{html.escape(str(about))}</pre></details>"
+    return section("ratings", "The training ratings", tiles(figures) + grid(pictures) + whole)
 
 
-def _comparison(made: Comparison) -> str:
+def _comparison(made: Comparison, colors: dict[str, str]) -> str:
     rows = [r for r in made.records if r.get("rmse") is not None]
     labels, seconds, rmse, errors = ([r[name] for r in rows] for name in ("model", "fit_seconds", "rmse", "error"))
-    picture = plots.error_by_seconds(labels, seconds, rmse, errors)
+    shown = picture(plots.error_by_seconds(labels, seconds, rmse, errors, colors=colors), "Test error against seconds")
     note = (
-        "<p class=note>error: the standard error of the RMSE, whole users drawn · p: the paired test of the squared "
-        "errors against the best · predict_us: microseconds per pair · peak_mb: how much fitting raised the memory "
-        "at most, MiB. The rankings hold all items against each other; they reward what many people rate, which "
-        "errors do not, so the order may differ.</p>"
+        "<p class=note>RMSE ± its standard error, whole users drawn · p: the paired test of the squared errors "
+        "against the best · by user: the mean of each user's RMSE · µs: to predict a pair · MiB: how much fitting "
+        "raised the memory at most. Rankings hold all items against each other; they reward what many people rate, "
+        "which errors do not, so the order may differ.</p>"
     )
-    return _section("The models", _table(made.table) + note + _picture(picture, "Test error against seconds"))
+    return section("models", "The models", f"<div class=models>{_model_table(made)}</div>{note}{shown}")
 
 
-def _curves(made: Comparison) -> str:
+def _model_table(made: Comparison) -> str:
+    """The comparison's table, as people read it."""
+    table = made.table
+    k = made.records[0].get("k", "k")
+    names = ["model", "RMSE", "p", "MAE", "by user", f"NDCG@{k}", f"recall@{k}", "fit, s", "µs", "MiB", "parameters"]
+    rows = []
+    for row in table.iter_rows(named=True):
+        known = {name: row.get(name) for name in (*table.columns, "p", "ndcg", "recall", "user_rmse", "mae")}
+        error = "" if row.get("error") is None else f" <span class=pm>± {row['error']:.4f}</span>"
+        exact = [f"{known[n]:.4f}" if known[n] is not None else "–" for n in ("mae", "user_rmse", "ndcg", "recall")]
+        rows.append(
+            [
+                cell(row["model"]),
+                "–" if known["rmse"] is None else f"{known['rmse']:.4f}{error}",
+                "" if known["p"] is None else rounded(known["p"], 2),
+                *exact,
+                *(rounded(row.get(name)) for name in ("fit_seconds", "predict_us", "peak_mb")),
+                "–" if row.get("parameters") is None else f"{row['parameters']:,}",
+            ]
+        )
+    if all(row[2] == "" for row in rows):  # from a log, which has no errors of single ratings
+        names, rows = [*names[:2], *names[3:]], [[*row[:2], *row[3:]] for row in rows]
+    made_table = raw_table(names, rows, [False] + [True] * (len(names) - 1), first=True)
+    failed = [r for r in made.records if r.get("reason")]
+    reasons = "".join(f"<li><b>{html.escape(r['model'])}</b>: {html.escape(r['reason'])}" for r in failed)
+    return made_table + (f"<h3>What failed</h3><ul>{reasons}</ul>" if failed else "")
+
+
+def _curves(made: Comparison, colors: dict[str, str]) -> str:
     rows = [r for r in made.records if r.get("rmse") is not None]
     histories = {
         r["model"]: [epoch["train_rmse"] for epoch in r["history"] if epoch.get("train_rmse") is not None] for r in rows
     }
     shown = {label: values for label, values in histories.items() if values}
-    made_pictures = _picture(
-        plots.error_by_groups({r["model"]: r["breakdown"] for r in rows}), "Test error by activity and popularity"
-    )
+    groups = {r["model"]: r["breakdown"] for r in rows}
+    pictures = [
+        picture(plots.error_by_group(groups, by, colors=colors), words)
+        for by, words in (("activity", "Test error by activity"), ("popularity", "Test error by popularity"))
+    ]
     if shown:
-        made_pictures = _picture(plots.learning_curves(shown), "Training error by epoch") + made_pictures
-    return _section("How they learn, and where they err", f"<div class=pair>{made_pictures}</div>")
+        pictures.insert(0, picture(plots.learning_curves(shown, colors=colors), "Training error by epoch"))
+    return section("errors", "How they learn, and where they err", grid(pictures, "three"))
 
 
 def _features(label: str, model: FactorModel) -> str:
@@ -131,14 +172,17 @@ def _features(label: str, model: FactorModel) -> str:
     for k in range(min(4, model.n_factors)):
         ends = [model.top_items(k, 6), model.top_items(k, 6, lowest=True)]
         name = "title" if "title" in ends[0].columns else "item"
-        high, low = ([html.escape(str(value)) for value in end[name]] for end in ends)
-        lists = "".join(f"<ul>{''.join(f'<li>{text}' for text in texts)}</ul>" for texts in (high, low))
+        lists = "".join(
+            f"<div>{word}<ul>{''.join(f'<li>{html.escape(str(value))}' for value in end[name])}</ul></div>"
+            for word, end in zip(("one end", "the other"), ends, strict=True)
+        )
         cells.append(f"<section class=card><h3>feature {k}</h3><div class=ends>{lists}</div></section>")
     text = (
         f"<p>The items at both ends of the strongest latent features of {html.escape(label)}, which nobody named.</p>"
-        f"<div class=cards>{''.join(cells)}</div>"
+        f"{grid(cells, 'pair features')}"
     )
-    return _section("What was learned", text + _picture(model.plot_item_map(), "Map of the items", vector=False))
+    shown = picture(model.plot_item_map(), "Map of the items", vector=False, kind="map")
+    return section("learned", "What was learned", text + shown)
 
 
 def _recommendations(label: str, model: Model, train: Ratings) -> str:
@@ -149,23 +193,33 @@ def _recommendations(label: str, model: Model, train: Ratings) -> str:
     for user in dict.fromkeys(train.user_ids.take(users).to_list()):
         liked, best = model.rated_by(user).head(5), model.recommend(user, 5)
         name = "title" if "title" in best.columns else "item"
-        tables = _table(liked.select(pl.col(name).cast(pl.String).alias("liked"), "rating")) + _table(
+        tables = table(liked.select(pl.col(name).cast(pl.String).alias("liked"), "rating")) + table(
             best.select(pl.col(name).cast(pl.String).alias("recommended"), pl.col("score").round(2))
         )
         cards.append(f"<section class=card><h3>user {html.escape(str(user))}</h3>{tables}</section>")
-    return _section(f"What {label} recommends", f"<div class=cards>{''.join(cards)}</div>")
+    return section("lists", f"What {label} recommends", grid(cards, "cards"))
 
 
 def _repeat(made: Comparison, train: Ratings, test: Ratings) -> str:
-    recipes = "\n".join(f"{record['model']}: gm.recipe_from_dict({record['recipe']!r})" for record in made.records)
+    recipes = "\n".join(f"{record['model']}: {_python(record['recipe'])}" for record in made.records)
     about = [f"training {train.fingerprint()}", f"test {test.fingerprint()}"]
+    about += [f"split {record['split']}" for record in made.records[:1] if record.get("split")]
     about += [f"{name} {text}" for name, text in versions().items()]
     text = (
         "<p>Equal fingerprints mean equal ratings; the same recipe and seed then give the same model, to the bit.</p>"
-        f"<pre>{html.escape(' · '.join(about))}</pre><details open><summary>The recipes</summary>"
-        f"<pre>{html.escape(recipes)}</pre></details>"
+        f"<pre>{html.escape(' · '.join(about))}</pre><h3>The recipes</h3><pre>{html.escape(recipes)}</pre>"
     )
-    return _section("To repeat it", text)
+    return section("repeat", "To repeat it", text)
+
+
+def _python(recipe: dict[str, Any]) -> str:
+    """A recipe as Python, with every field."""
+    if recipe["name"] == Popularity.name:
+        return "gm.Popularity()"
+    try:
+        return f"gm.{recipe_from_dict(recipe)!r}"
+    except GramianError:  # a recipe of somebody's own
+        return f"gm.recipe_from_dict({recipe!r})"
 
 
 # ---- models --------------------------------------------------------------------------------------------
@@ -197,47 +251,3 @@ def _fitted(made: Comparison, train: Ratings, best: str, kind: type[Any]) -> tup
         if isinstance(model, kind) and (kind is not FactorModel or model.n_factors > 0):
             return record["model"], model
     return None
-
-
-# ---- pieces of HTML ------------------------------------------------------------------------------------
-
-
-def _section(title: str, content: str) -> str:
-    return f"<section><h2>{html.escape(title)}</h2>{content}</section>"
-
-
-def _table(table: pl.DataFrame) -> str:
-    numeric = [dtype.is_numeric() for dtype in table.dtypes]
-    head = "".join(
-        f"<th{' class=number' if number else ''}>{html.escape(name.replace('_', ' '))}"
-        for name, number in zip(table.columns, numeric, strict=True)
-    )
-    body = "".join(
-        "<tr>" + "".join(f"<td{' class=number' if number else ''}>{_cell(value)}"
-                         for value, number in zip(row, numeric, strict=True))
-        for row in table.iter_rows()
-    )  # fmt: skip
-    return f"<div class=wide><table><thead><tr>{head}</thead><tbody>{body}</tbody></table></div>"
-
-
-def _cell(value: Any) -> str:
-    if value is None:
-        return ""
-    if isinstance(value, float):
-        if 0 < abs(value) < 1e-4:
-            return "&lt; 0.0001"
-        return f"{value:g}" if value == round(value, 2) else f"{value:.4f}" if abs(value) < 10 else f"{value:,.0f}"
-    return f"{value:,}" if isinstance(value, int) else html.escape(str(value))
-
-
-def _picture(figure: Figure, words: str, *, vector: bool = True) -> str:
-    """The figure inside the page: SVG, sharp in print, or PNG where there are too many points for that."""
-    buffer = io.BytesIO()
-    kind = "svg" if vector else "png"
-    try:
-        figure.savefig(buffer, format=kind, metadata={"Date": None} if vector else None)
-    except (ValueError, RuntimeError) as error:
-        raise DataError(f"The picture {words!r} could not be drawn: {error}.") from error
-    data = base64.b64encode(buffer.getvalue()).decode()
-    mime = "svg+xml" if vector else "png"
-    return f'<figure><img alt="{html.escape(words)}" src="data:image/{mime};base64,{data}"></figure>'

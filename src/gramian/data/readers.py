@@ -16,7 +16,16 @@ from gramian.errors import DataError, DataWarning
 from gramian.frames import USUAL, Names, find_columns, pick_columns
 from gramian.ratings import Ratings
 
-__all__ = ["TITLES", "item_columns", "read_features", "read_items", "read_ratings", "read_table"]
+__all__ = [
+    "TITLES",
+    "features_of",
+    "items_of",
+    "read_features",
+    "read_items",
+    "read_ratings",
+    "read_table",
+    "read_whole_table",
+]
 
 SEPARATORS = ("::", "\t", ",", ";", "|")
 PARQUET = (".parquet", ".pq")
@@ -109,7 +118,11 @@ def read_items(path: str | os.PathLike[str], item: str | None = None, title: str
         path: The file, with a header.
         item, title: Column names; not given, found by the usual names (``movieId``, ``name``, …).
     """
-    table = _whole_table(path)
+    return items_of(read_whole_table(path), item, title)
+
+
+def items_of(table: pl.DataFrame, item: str | None = None, title: str | None = None) -> pl.DataFrame:
+    """What :func:`read_items` makes of a table that was read already."""
     column = find_columns(table.columns, {"item": item})["item"]
     titles = [title] if title else [c for c in table.columns if c.lower() in TITLES]
     if not titles or titles[0] not in table.columns:
@@ -124,15 +137,14 @@ def read_features(path: str | os.PathLike[str], what: str, column: str | None = 
     The id comes first and is called ``what`` (``"user"`` or ``"item"``); ``column`` says which it is, else the usual
     names do. Columns of text that are numbers throughout become numbers; titles are left out.
     """
-    table = _whole_table(path)
+    return features_of(read_whole_table(path), what, column)
+
+
+def features_of(table: pl.DataFrame, what: str, column: str | None = None) -> pl.DataFrame:
+    """What :func:`read_features` makes of a table that was read already."""
     name = find_columns(table.columns, {what: column})[what]
     rest = [_plain_numbers(table[c]) for c in table.columns if c not in (name, what) and c.lower() not in TITLES]
     return pl.DataFrame([_plain_integers(table[name]).alias(what), *rest])
-
-
-def item_columns(path: str | os.PathLike[str]) -> list[str]:
-    """The names of the columns of a table about items."""
-    return _whole_table(path).columns
 
 
 def _plain_numbers(series: pl.Series) -> pl.Series:
@@ -143,7 +155,7 @@ def _plain_numbers(series: pl.Series) -> pl.Series:
     return numbers if (numbers.is_not_null() | text.is_null() | (text == "")).all() else series
 
 
-def _whole_table(path: str | os.PathLike[str]) -> pl.DataFrame:
+def read_whole_table(path: str | os.PathLike[str]) -> pl.DataFrame:
     """Every column of a file with a header."""
     source = _existing(path)
     if source.suffix.lower() in PARQUET:

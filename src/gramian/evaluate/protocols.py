@@ -16,9 +16,8 @@ import polars as pl
 from gramian import splits
 from gramian.errors import DataError, ParameterError
 from gramian.evaluate.groups import BY, group_edges, group_names, group_of, training_counts
-from gramian.metrics import rating_errors
+from gramian.evaluate.newcomers import Newcomers
 from gramian.models.base import Array, Model, Recipe, check_ratings_given
-from gramian.models.folding import FoldingModel
 from gramian.parameters import check_choice, check_number
 from gramian.ratings import Ratings
 from gramian.significance import rmse_error, standard_error
@@ -128,23 +127,7 @@ def evaluate_fold_in(model: Model, given: Ratings, asked: Ratings) -> dict[str, 
     Raises:
         ParameterError: The model cannot fold in.
     """
-    if not isinstance(model, FoldingModel):
-        raise ParameterError(
-            f"A model of {type(model.recipe).__name__} cannot take in somebody new, so it has no errors on cold users."
-        )
-    places = given.user_ids.codes(asked.user_ids.ids, "user")
-    known = model.codes_of(given)[1]
-    wanted = model.codes_of(asked)[1]
-    predicted = np.full(len(asked), model.ratings.global_mean)
-    for user, place in enumerate(places):
-        rated = slice(*given.by_user.indptr[place : place + 2]) if place >= 0 else slice(0, 0)
-        items, values = known[rated], given.values[rated]
-        ids = model.item_ids.take(items[items >= 0]).to_list()
-        scores = model._scores_of(model.fold_in(dict(zip(ids, values[items >= 0].tolist(), strict=True))))
-        rows = slice(*asked.by_user.indptr[user : user + 2])
-        codes = wanted[rows]
-        predicted[rows] = np.where(codes >= 0, scores[codes], model.ratings.global_mean)
-    return rating_errors(asked.values, np.clip(predicted, *model.scale))
+    return Newcomers.of(model, given).evaluate(asked)
 
 
 # ---- folds --------------------------------------------------------------------------------------------

@@ -19,7 +19,16 @@ from gramian.errors import DataError, GramianError
 from gramian.models.base import Model, Recipe
 from gramian.ratings import Ratings
 
-__all__ = ["PeakMemory", "append_record", "mlflow_callback", "peak_memory", "read_records", "run_key", "versions"]
+__all__ = [
+    "PeakMemory",
+    "append_record",
+    "check_log",
+    "mlflow_callback",
+    "peak_memory",
+    "read_records",
+    "run_key",
+    "versions",
+]
 
 
 def run_key(recipe: Recipe[Any], train: Ratings, test: Ratings, *settings: Any) -> str:
@@ -60,6 +69,14 @@ def _ends_whole(file: Any) -> bool:
     return bool(file.read(1) == b"\n")
 
 
+def check_log(path: str | os.PathLike[str] | None) -> None:
+    """Raise DataError where a log could not be written: before anything is trained."""
+    if path is None:
+        return
+    if Path(path).is_dir() or not Path(path).resolve().parent.is_dir():
+        raise DataError(f"The log {str(path)!r} cannot be written: it needs to be a file in a folder that there is.")
+
+
 def read_records(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
     """Every whole line of a log; none where there is no log. A line cut off by a kill is passed over."""
     if not Path(path).exists():
@@ -82,7 +99,7 @@ def mlflow_callback() -> Callable[[Model], None]:
     try:
         import mlflow
     except ImportError:
-        raise GramianError("The MLflow callback needs MLflow, which is not installed: pip install mlflow.") from None
+        raise GramianError("This needs MLflow, which is not installed: pip install 'gramian[mlflow]'.") from None
 
     def tell(model: Model) -> None:
         last = dict(model.history[-1])

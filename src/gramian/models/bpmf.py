@@ -77,6 +77,8 @@ class BPMF(Recipe[BayesianModel]):
     search_space: ClassVar[Mapping[str, Range | tuple[Any, ...]]] = {
         "factors": Range(8, 64, whole=True),
         "prior_scale": Range(0.1, 1.0),
+        "noise": ("common", "by_user"),
+        "implicit": ("none", "users", "items", "both"),
     }
 
     factors: int = param(32, "latent features K; more cost K² per rating and hardly overfit", low=1, high=512)

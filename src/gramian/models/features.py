@@ -56,6 +56,14 @@ class FeatureTable:
         Raises:
             DataError: There is no such column; an id is missing or repeated; no feature is left.
         """
+        made = cls.found_in(frame, what)
+        if made is None:
+            raise DataError(f"The table of {what}s has no feature: no column has numbers or a value that occurs twice.")
+        return made
+
+    @classmethod
+    def found_in(cls, frame: Any, what: str) -> FeatureTable | None:
+        """As :meth:`from_frame`; None where no feature is left, as of a table of titles only."""
         table = to_polars(frame)
         name = find_columns(table.columns, {what: None})[what]
         ids = id_series(table[name], what)
@@ -64,7 +72,7 @@ class FeatureTable:
         parts = [_encoded(column) for column in table.drop(name)]
         names = tuple(text for part, _ in parts for text in part)
         if not names:
-            raise DataError(f"The table of {what}s has no feature: no column has numbers or a value that occurs twice.")
+            return None
         dense = np.concatenate([values for _, values in parts], axis=1)
         rows, columns = np.nonzero(dense)
         matrix = csr_from_sorted(rows, columns, dense[rows, columns], len(ids))

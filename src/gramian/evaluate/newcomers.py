@@ -1,0 +1,89 @@
+"""A trained model as it is for users whom it meets after its training (strong generalization)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from gramian.errors import ParameterError
+from gramian.evaluate.ranking import PopularityModel
+from gramian.ids import Codes
+from gramian.kernels.csr import csr_from_sorted
+from gramian.models.base import Array, Model
+from gramian.models.folding import FoldingModel
+from gramian.persist import Arrays
+from gramian.ratings import Ratings
+
+__all__ = ["Newcomers"]
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Newcomers(Model):
+    """The users of some given ratings, each folded into a model; everything that judges models judges this, too.
+
+    Its ``ratings`` are the given ones, over the items of the model: what a newcomer has seen. A user without any is
+    predicted as anybody new, an item unknown to the model by the global mean.
+
+    Attributes:
+        trained: The model.
+        folded: For each user, then for anybody new, what gives the scores of all items.
+    """
+
+    trained: Model
+    folded: tuple[Callable[[], Array], ...] = field(repr=False)
+
+    @classmethod
+    def of(cls, trained: Model, given: Ratings) -> Newcomers:
+        """Fold every user of ``given`` in.
+
+        Raises:
+            ParameterError: The model cannot take in somebody new.
+        """
+        items = trained._codes(trained.item_ids, given.item_ids.ids, "item", "fallback", say=False)[given.item_codes]
+        known = items >= 0
+        users, items, values = given.user_codes[known], items[known], given.values[known]
+        order = np.lexsort((items, users))
+        rows = csr_from_sorted(users[order], items[order], values[order], given.n_users)
+        ratings = Ratings(given.user_ids, trained.item_ids, rows, item_table=trained.ratings.item_table)
+        folded = []
+        for user in range(given.n_users):
+            codes, stars = rows.row(user)
+            ids = trained.item_ids.take(codes).to_list()
+            folded.append(_scorer(trained, dict(zip(ids, stars.tolist(), strict=True))))
+        return cls(trained.recipe, ratings, trained.history, trained, (*folded, _scorer(trained, {})))
+
+    @property
+    def scale(self) -> tuple[float, float]:
+        """That of the training ratings."""
+        return self.trained.scale
+
+    def score_pairs(self, users: Codes, items: Codes) -> Array:
+        """The scores of pairs, user by user."""
+        made = np.full(len(users), self.trained.ratings.global_mean)
+        for user in np.unique(users):
+            here = np.flatnonzero((users == user) & (items >= 0))
+            made[here] = self.folded[user]()[items[here]]
+        return made
+
+    def score_block(self, users: Codes) -> Array:
+        """The scores of all items."""
+        return np.array([self.folded[user]() for user in users])
+
+    def arrays(self) -> Arrays:
+        """Those of the trained model."""
+        return self.trained.arrays()
+
+
+def _scorer(model: Model, rated: dict[Any, float]) -> Callable[[], Array]:
+    """What gives somebody's scores of all items, from these ratings."""
+    if isinstance(model, PopularityModel):  # the same list for everyone
+        return lambda: model.counts.astype(np.float64)
+    if not isinstance(model, FoldingModel):
+        raise ParameterError(
+            f"A model of {type(model.recipe).__name__} cannot take in somebody new, so it has no errors on cold users."
+        )
+    row = model.fold_in(rated)
+    return lambda: model._scores_of(row)
