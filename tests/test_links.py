@@ -10,7 +10,7 @@ import pytest
 from scipy import stats
 
 import gramian as gm
-from gramian.engine import local
+from gramian.engine import local, ridge
 from gramian.kernels.csr import CSR, csr_from_sorted, transpose
 from gramian.models import features as tables
 from gramian.models import gibbs, links
@@ -40,24 +40,28 @@ def solver(request, monkeypatch):
 # ---- the conditionals ------------------------------------------------------------------------------
 
 
-def test_draws_of_the_coefficients_have_the_mean_and_covariance_of_the_closed_form(solver):
+@pytest.mark.parametrize("shape", [(9, 3), (3, 6)])
+def test_draws_of_the_coefficients_have_the_mean_and_covariance_of_the_closed_form(solver, shape):
     """β | rest ~ MN(H⁻¹Fᵀ(X − m), H⁻¹, Λ⁻¹): 3000 draws, made white, have mean 0 and covariance 1."""
+    n, count = shape
     rng = np.random.default_rng(0)
-    F = rng.normal(size=(9, 3)) * (rng.random((9, 3)) < 0.7)
-    known, away = features_of(F, [0, 0, 1]), rng.normal(size=(9, D))
+    F = rng.normal(size=shape) * (rng.random(shape) < 0.7)
+    groups = np.arange(count) // 2
+    known, rows, mean = features_of(F, groups), rng.normal(size=(n, D)), rng.normal(size=D)
     precision = np.array([[2.0, 0.5], [0.5, 1.0]])
-    ridge = np.array([0.5, 2.0])
-    before = links.Link(rng.normal(size=(3, D)), ridge)
+    precisions = np.array([0.5, 2.0, 1.0])[: groups[-1] + 1]
+    before = links.Link(rng.normal(size=(count, D)), precisions)
     root = np.linalg.cholesky(precision)
     draws = np.array([
-        links.draw_link(known, away, root, before, np.random.default_rng(s), 1).coefficients for s in range(3000)
+        links.draw_link(known, rows, mean, root, before, np.random.default_rng(s), 1).coefficients
+        for s in range(3000)
     ])  # fmt: skip
     F = F.astype(np.float32).astype(float)
-    H = F.T @ F + np.diag(ridge[[0, 0, 1]])
-    white = np.linalg.cholesky(H).T @ (draws - np.linalg.solve(H, F.T @ away)) @ root
+    H = F.T @ F + np.diag(precisions[groups])
+    white = np.linalg.cholesky(H).T @ (draws - np.linalg.solve(H, F.T @ (rows - mean))) @ root
     white = white.reshape(3000, -1)
     assert np.abs(white.mean(axis=0)).max() < 5 / np.sqrt(3000)
-    assert np.abs(np.cov(white.T) - np.eye(6)).max() < 5 * np.sqrt(2 / 3000)
+    assert np.abs(np.cov(white.T) - np.eye(count * D)).max() < 5 * np.sqrt(2 / 3000)
 
 
 def test_the_precision_of_each_group_is_drawn_from_its_gamma():
@@ -68,7 +72,9 @@ def test_the_precision_of_each_group_is_drawn_from_its_gamma():
     before = links.no_link(known, D, "float64")
     made = []
     for seed in range(1000):
-        link = links.draw_link(known, away, np.linalg.cholesky(precision), before, np.random.default_rng(seed), 1)
+        link = links.draw_link(
+            known, away, np.zeros(D), np.linalg.cholesky(precision), before, np.random.default_rng(seed), 1
+        )
         lengths = np.einsum("fc,cd,fd->f", link.coefficients, precision, link.coefficients)
         made.append(link.ridge * (1 + np.array([lengths[:2].sum(), lengths[2]]) / 2))
     for group, count in enumerate((2, 1)):
@@ -140,12 +146,12 @@ def test_ranks_of_the_truth_are_uniform():
     assert p.min() > 0.01 / len(p), p
 
 
-def silent(rng, shape, dtype):
-    return np.zeros(shape, dtype)
+def silent(rows, mean, root, seed, side, *, n_jobs=None):
+    return ridge.padded((rows - mean) @ root)
 
 
 def test_without_the_injected_noise_the_calibration_fails(monkeypatch):
-    monkeypatch.setattr(links, "_noise", silent)
+    monkeypatch.setattr(ridge, "noisy", silent)
     assert uniformity(60).min() < 1e-5
 
 

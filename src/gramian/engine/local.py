@@ -26,7 +26,9 @@ from gramian.kernels.csr import CSR, PIECE_RATINGS, pieces_of
 
 __all__ = [
     "Penalty",
+    "Task",
     "block_update",
+    "blocks_of",
     "cg_update",
     "converted",
     "dense_product",
@@ -376,14 +378,13 @@ def converted(rows: Array, dtype: npt.DTypeLike, *, n_jobs: int | None = None) -
     return out
 
 
-def sparse_product(rows: CSR, other: Array, *, n_jobs: int | None = None, wide: bool = True) -> Array:
-    """The sparse matrix times ``other``, (columns, K) or (columns,), in its dtype; ``wide``: by float64."""
-    from gramian.kernels import lanczos, links, sweep
+def sparse_product(rows: CSR, other: Array, *, n_jobs: int | None = None) -> Array:
+    """The sparse matrix times ``other``, (columns, K) or (columns,), in its dtype; summed in float64."""
+    from gramian.kernels import lanczos, sweep
 
     out = np.empty((rows.n_rows, *other.shape[1:]), other.dtype)
     fixed, other = [sweep.fixed(array) for array in rows], sweep.fixed(other)
-    by_rows = lanczos.sparse_times if wide else links.sparse_times
-    multiply = by_rows if other.ndim == 2 else lanczos.sparse_times_vector
+    multiply = lanczos.sparse_times if other.ndim == 2 else lanczos.sparse_times_vector
 
     def block(first: int, last: int) -> None:
         multiply(*fixed, other, first, last, out)
@@ -420,11 +421,15 @@ def _blocks(rows: CSR, per_rating: int, per_row: int | Array) -> tuple[list[tupl
     return [block for block in blocks if block[0] not in out], heavy
 
 
+def blocks_of(rows: CSR, per_rating: int) -> list[tuple[int, int]]:
+    """All rows in blocks of about the same work, heavy rows alone and first; at so many multiplications per rating."""
+    blocks, heavy = _blocks(rows, per_rating, ROW_WORK)
+    return [*((row, row + 1) for row in heavy.tolist()), *blocks]
+
+
 def _over_blocks(work: Callable[[int, int], None], rows: CSR, per_rating: int, threads: int) -> None:
     """Run ``work(start, stop)`` over blocks of rows, at so many multiplications per rating; heavy rows first."""
-    blocks, heavy = _blocks(rows, per_rating, ROW_WORK)
-    tasks: list[Task] = [partial(work, row, row + 1) for row in heavy.tolist()]
-    tasks += [partial(work, *block) for block in blocks]
+    tasks: list[Task] = [partial(work, *block) for block in blocks_of(rows, per_rating)]
     with runner(threads, len(tasks), per_rating * int(rows.indptr[-1])) as run:
         run(tasks)
 

@@ -101,8 +101,7 @@ def draw_prior(
     )
     if features is None or link is None:
         return RowPrior(mean, precision)
-    away = rows - mean.astype(rows.dtype)
-    return RowPrior(mean, precision, draw_link(features, away, np.linalg.cholesky(precision), link, rng, n_jobs))
+    return RowPrior(mean, precision, draw_link(features, rows, mean, np.linalg.cholesky(precision), link, rng, n_jobs))
 
 
 def draw_rows(
@@ -114,7 +113,7 @@ def draw_rows(
     precision = prior.precision / noise_precision
     linear = np.einsum("cd,d->c", precision, prior.mean)
     if features is not None and prior.link is not None:  # Λ(m + βᵀf), with the small product first
-        turned = Link(np.einsum("fc,cd->fd", prior.link.coefficients, precision), prior.link.ridge)
+        turned = Link(local.dense_product(prior.link.coefficients, precision, n_jobs=n_jobs), prior.link.ridge)
         linear = row_means(features, turned, n_jobs) + linear
     return local.half_sweep(
         ratings, other, local.Penalty(precision), biased=biased, offset=offset, n_jobs=n_jobs, linear=linear,

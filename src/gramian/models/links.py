@@ -22,7 +22,8 @@ With :math:`\Lambda = LL^\top` the columns of βL are independent, and the whole
 
 with standard normal E₁ (n × D) and E₂ (F × D): the right side has the covariance H, so what solves it has H⁻¹
 (*noise injection*). By a Cholesky factor of H where the features are at most ``EXACT_LIMIT``; else by conjugate
-gradient on the sparse F, preconditioned by the diagonal of H, from the β before: H is never formed.
+gradient on the sparse F, preconditioned by the diagonal, in as many unknowns as there are features or rows, whichever
+are fewer (:mod:`gramian.engine.ridge`): H is never formed.
 
 Source: Simm et al. 2015, *Macau: scalable Bayesian multi-relational factorization with side information*.
 """
@@ -36,7 +37,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from gramian.engine import local
+from gramian.engine import local, ridge
 from gramian.errors import DivergenceError
 from gramian.kernels.csr import CSR
 
@@ -44,7 +45,9 @@ __all__ = ["Features", "Link", "Strangers", "draw_link", "explained", "no_link",
 
 Array = npt.NDArray[Any]
 EXACT_LIMIT = 512  # features whose H is factored: 0.05 GFLOP a sweep
-TOLERANCE = 1e-3  # of the residual of every column, relative to its right side
+# Of the residual of every column, relative to its right side: a coefficient is then within some hundredths of its
+# posterior deviation of the exact draw, for in the norm of H the injected noise alone is as long as that of F of them.
+TOLERANCE = 1e-2
 STEPS = 200  # of conjugate gradient at most; tens are usual
 
 
@@ -66,12 +69,6 @@ class Features:
         """The mean features of the rows, (F,)."""
         totals = np.bincount(self.matrix.indices, self.matrix.values, minlength=self.count)
         return totals / max(1, self.matrix.n_rows)
-
-    @cached_property
-    def diagonal(self) -> Array:
-        """The diagonal of FᵀF."""
-        squares = np.square(self.turned.values, dtype=np.float64)
-        return np.bincount(self.turned.row_codes(), squares, minlength=self.count)
 
     @cached_property
     def gram(self) -> Array:
@@ -122,32 +119,50 @@ def no_link(features: Features, size: int, dtype: npt.DTypeLike) -> Link:
 
 def row_means(features: Features, link: Link, n_jobs: int | None = None) -> Array:
     """Fβ, (rows, D): by how much the features move the mean of each row."""
-    return local.sparse_product(features.matrix, link.coefficients, n_jobs=n_jobs, wide=False)
+    size = link.coefficients.shape[1]
+    moved = ridge.product(features.matrix, ridge.padded(link.coefficients), n_jobs=n_jobs)
+    return np.ascontiguousarray(moved[:, :size])
 
 
 def draw_link(
-    features: Features, away: Array, root: Array, before: Link, rng: np.random.Generator, n_jobs: int | None = None
-) -> Link:
-    """β, then λ, given the rows less their common mean (``away``, n × D) and L."""
-    dtype, size = away.dtype, away.shape[1]
-    ridge = before.ridge[features.groups]
-    noisy = local.dense_product(away, root, n_jobs=n_jobs) + _noise(rng, away.shape, dtype)
-    target = local.sparse_product(features.turned, noisy, n_jobs=n_jobs, wide=False)
-    target += np.sqrt(ridge)[:, None].astype(dtype) * _noise(rng, target.shape, dtype)
+    features: Features, rows: Array, mean: Array, root: Array, before: Link, rng: np.random.Generator,
+    n_jobs: int | None = None,
+) -> Link:  # fmt: skip
+    """β, then λ, given the rows (n × D), their common mean m, and L."""
+    size = rows.shape[1]
+    precisions = before.ridge[features.groups]
+    seed = int(rng.integers(2**63))
+    no_rows = np.empty((features.count, 0), rows.dtype)
+    Y = ridge.noisy(rows, mean, root, seed, 0, n_jobs=n_jobs)
+    E = ridge.noisy(no_rows, mean[:0], root[:0], seed, 1, n_jobs=n_jobs)
     if features.count <= EXACT_LIMIT:
-        white = _factored(features, ridge, target)
+        target = ridge.product(features.turned, Y, n_jobs=n_jobs) + np.sqrt(precisions)[:, None].astype(E.dtype) * E
+        white = _factored(features, precisions, target[:, :size])
     else:
-        start = local.dense_product(before.coefficients, root, n_jobs=n_jobs)
-        white = _conjugate_gradient(features, ridge, target, start, n_jobs)
+        white = _by_gradients(features, before.ridge, Y, E, n_jobs)[:, :size]
     lengths = np.bincount(features.groups, np.einsum("fd,fd->f", white, white, dtype=np.float64))
     counts = np.bincount(features.groups)
     drawn = rng.gamma(1 + counts * size / 2) / (1 + lengths / 2)
     return Link(local.dense_product(white, np.linalg.inv(root), n_jobs=n_jobs), drawn)
 
 
-def _noise(rng: np.random.Generator, shape: tuple[int, ...], dtype: npt.DTypeLike) -> Array:
-    """The normals that are injected."""
-    return rng.standard_normal(shape, np.float32 if dtype == np.float32 else np.float64)
+def _by_gradients(features: Features, precisions: Array, Y: Array, E: Array, n_jobs: int | None) -> Array:
+    """By conjugate gradient; of one group on F, of several on F λ^-½, where each has the precision 1."""
+    G, c, scale = ridge.Sparse(features.matrix, features.turned), float(precisions[0]), None
+    if len(precisions) > 1:
+        scale, c = (precisions[features.groups] ** -0.5).astype(Y.dtype), 1.0
+        matrix, turned = features.matrix, features.turned
+        G = ridge.Sparse(
+            matrix._replace(values=matrix.values * scale[matrix.indices]),
+            turned._replace(values=turned.values * scale[turned.row_codes()]),
+        )
+    t = ridge.draw(G, c, Y, E, tolerance=TOLERANCE, steps=STEPS, n_jobs=n_jobs)
+    if t is None:
+        raise DivergenceError(
+            f"The coefficients of {features.count} features were not found in {STEPS} steps of conjugate gradient; "
+            "use dtype='float64', or fewer features."
+        )
+    return t if scale is None else t * scale[:, None]
 
 
 def explained(features: Features, link: Link, precision: Array, columns: slice) -> float:
@@ -163,44 +178,9 @@ def explained(features: Features, link: Link, precision: Array, columns: slice) 
     return by_features / (by_features + float(np.diag(np.linalg.inv(precision))[columns].sum()))
 
 
-def _factored(features: Features, ridge: Array, target: Array) -> Array:
+def _factored(features: Features, precisions: Array, target: Array) -> Array:
     """H⁻¹ times the target, by Cholesky in float64."""
     from scipy.linalg import cho_factor, cho_solve
 
-    factor = cho_factor(features.gram + np.diag(ridge), lower=True, check_finite=False)
+    factor = cho_factor(features.gram + np.diag(precisions), lower=True, check_finite=False)
     return np.asarray(cho_solve(factor, target.astype(np.float64), check_finite=False)).astype(target.dtype)
-
-
-def _conjugate_gradient(features: Features, ridge: Array, target: Array, x: Array, n_jobs: int | None) -> Array:
-    """The same for each column at once, from ``x``, until every residual is small."""
-    dtype = target.dtype
-    column, inverse = ridge[:, None].astype(dtype), (1 / (features.diagonal + ridge))[:, None].astype(dtype)
-
-    def times(p: Array) -> Array:
-        there = local.sparse_product(features.matrix, p, n_jobs=n_jobs, wide=False)
-        back = local.sparse_product(features.turned, there, n_jobs=n_jobs, wide=False)
-        back += column * p
-        return back
-
-    def dot(a: Array, b: Array) -> Array:
-        return np.asarray(np.einsum("fd,fd->d", a, b))
-
-    r = target - times(x)
-    p = inverse * r
-    z, length = p, dot(r, p)
-    small = TOLERANCE**2 * dot(target, inverse * target)
-    for _ in range(STEPS):
-        if (length <= small).all():
-            return x
-        q = times(p)
-        along = np.where(length > 0, length / np.maximum(dot(p, q), np.finfo(dtype).tiny), 0)
-        x = x + along * p
-        r = r - along * q
-        z = inverse * r
-        longer = dot(r, z)
-        p = z + np.where(length > 0, longer / np.maximum(length, np.finfo(dtype).tiny), 0) * p
-        length = longer
-    raise DivergenceError(
-        f"The coefficients of {features.count} features were not found in {STEPS} steps of conjugate gradient; "
-        "use dtype='float64', or fewer features."
-    )
