@@ -118,9 +118,9 @@ def apis(files, parts) -> Iterator[dict[str, Api]]:
 
 
 @pytest.fixture
-def fed(files, tmp_path) -> Iterator[tuple[Api, Store]]:
-    """A Bayesian model with a store."""
-    store = Store(str(tmp_path / "feedback.db"))
+def fed(files, where) -> Iterator[tuple[Api, Store]]:
+    """A Bayesian model with a store, on SQLite and on PostgreSQL."""
+    store = Store(where)
     settings = Settings(rate=0)
     with api_of(files["bpmf"], settings, feedback=Feedback(store, settings)) as api:
         yield api, store
@@ -394,8 +394,8 @@ def test_what_may_not_be_kept(fed) -> None:
     assert store.count() == 1
 
 
-def test_another_server_on_the_same_database_is_seen(files, tmp_path) -> None:
-    where, settings = str(tmp_path / "feedback.db"), Settings(rate=0, history_seconds=0.05)
+def test_another_server_on_the_same_database_is_seen(files, where) -> None:
+    settings = Settings(rate=0, history_seconds=0.05)
     with api_of(files["als"], settings, feedback=Feedback(Store(where), settings)) as api:
         assert api.post("recommend", {"user": USER}).json["from"] == "model"
         other = Store(where)
