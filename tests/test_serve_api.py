@@ -473,12 +473,20 @@ def test_other_sites_are_refused(apis) -> None:
     assert apis["als"].get("/v1/model", headers={"Origin": f"http://127.0.0.1:{apis['als'].port}"}).status == 200
 
 
+def test_a_name_behind_a_proxy(files) -> None:
+    with api_of(files["als"], Settings(rate=0, names=("films.example",))) as api:
+        proxied = {"Host": "films.example", "Origin": "https://films.example"}
+        assert api.get("/v1/model", headers=proxied).status == 200
+        said(api.get("/v1/model", headers={**proxied, "Origin": "https://evil.example"}), 403)
+
+
 def test_headers_of_every_answer(apis) -> None:
     for path in ("/", "/v1/health", "/v1/nothing", "/v1/recommend"):
         headers = apis["als"].get(path).headers
         assert "default-src 'none'" in headers["content-security-policy"]
         assert "unsafe" not in headers["content-security-policy"]
         assert headers["x-content-type-options"] == "nosniff"
+        assert (headers["cache-control"] == "no-store") == path.startswith("/v1")
 
 
 def test_metrics_have_no_ids(apis) -> None:
