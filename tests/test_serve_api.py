@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
+import sqlalchemy as sa
 import uvicorn
 
 import gramian as gm
@@ -392,6 +393,15 @@ def test_what_may_not_be_kept(fed) -> None:
     assert store.count() == 0
     assert api.post("ratings", {"ratings": [{**rating, "item": 999}], "new_items": True}).status == 201
     assert store.count() == 1
+
+
+def test_a_database_that_fails_is_said_and_does_not_end_the_server(fed) -> None:
+    api, store = fed
+    with store._writing.begin() as connection:
+        connection.execute(sa.text("DROP TABLE gramian_ratings"))
+    assert "The feedback database" in said(api.post("recommend", {"user": USER}), 503)
+    assert "failed" in said(api.post("ratings", {"ratings": [{"user": USER, "item": ITEM, "rating": 4}]}), 503)
+    assert api.post("recommend", {"ratings": {str(ITEM): 5}}).status == 200
 
 
 def test_another_server_on_the_same_database_is_seen(files, where) -> None:
