@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -104,3 +105,29 @@ def pools(monkeypatch) -> list[int]:
 def wide_parts(wide_ratings: gm.Ratings) -> tuple[gm.Ratings, gm.Ratings]:
     """Few training ratings and many held-out ones: a model without much regularization soon overfits."""
     return wide_ratings.split(0.6, seed=1)
+
+
+@pytest.fixture(scope="session")
+def postgres_url() -> Iterator[str]:
+    """A real PostgreSQL server."""
+    from serving import postgres
+
+    with postgres() as url:
+        yield url
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def where(request, tmp_path) -> str:
+    """An empty feedback database of each kind."""
+    if request.param == "sqlite":
+        return str(tmp_path / "feedback.db")
+    import sqlalchemy as sa
+
+    from gramian.serve import tables
+
+    url = request.getfixturevalue("postgres_url")
+    engine = sa.create_engine(url.replace("postgresql", "postgresql+psycopg"))
+    with engine.begin() as connection:
+        tables.metadata.drop_all(connection)
+    engine.dispose()
+    return url

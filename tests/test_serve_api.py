@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
+import sqlalchemy as sa
 import uvicorn
 
 import gramian as gm
@@ -118,9 +119,9 @@ def apis(files, parts) -> Iterator[dict[str, Api]]:
 
 
 @pytest.fixture
-def fed(files, tmp_path) -> Iterator[tuple[Api, Store]]:
-    """A Bayesian model with a store."""
-    store = Store(str(tmp_path / "feedback.db"))
+def fed(files, where) -> Iterator[tuple[Api, Store]]:
+    """A Bayesian model with a store, on SQLite and on PostgreSQL."""
+    store = Store(where)
     settings = Settings(rate=0)
     with api_of(files["bpmf"], settings, feedback=Feedback(store, settings)) as api:
         yield api, store
@@ -394,8 +395,17 @@ def test_what_may_not_be_kept(fed) -> None:
     assert store.count() == 1
 
 
-def test_another_server_on_the_same_database_is_seen(files, tmp_path) -> None:
-    where, settings = str(tmp_path / "feedback.db"), Settings(rate=0, history_seconds=0.05)
+def test_a_database_that_fails_is_said_and_does_not_end_the_server(fed) -> None:
+    api, store = fed
+    with store._writing.begin() as connection:
+        connection.execute(sa.text("DROP TABLE gramian_ratings"))
+    assert "The feedback database" in said(api.post("recommend", {"user": USER}), 503)
+    assert "failed" in said(api.post("ratings", {"ratings": [{"user": USER, "item": ITEM, "rating": 4}]}), 503)
+    assert api.post("recommend", {"ratings": {str(ITEM): 5}}).status == 200
+
+
+def test_another_server_on_the_same_database_is_seen(files, where) -> None:
+    settings = Settings(rate=0, history_seconds=0.05)
     with api_of(files["als"], settings, feedback=Feedback(Store(where), settings)) as api:
         assert api.post("recommend", {"user": USER}).json["from"] == "model"
         other = Store(where)
@@ -473,12 +483,20 @@ def test_other_sites_are_refused(apis) -> None:
     assert apis["als"].get("/v1/model", headers={"Origin": f"http://127.0.0.1:{apis['als'].port}"}).status == 200
 
 
+def test_a_name_behind_a_proxy(files) -> None:
+    with api_of(files["als"], Settings(rate=0, names=("films.example",))) as api:
+        proxied = {"Host": "films.example", "Origin": "https://films.example"}
+        assert api.get("/v1/model", headers=proxied).status == 200
+        said(api.get("/v1/model", headers={**proxied, "Origin": "https://evil.example"}), 403)
+
+
 def test_headers_of_every_answer(apis) -> None:
     for path in ("/", "/v1/health", "/v1/nothing", "/v1/recommend"):
         headers = apis["als"].get(path).headers
         assert "default-src 'none'" in headers["content-security-policy"]
         assert "unsafe" not in headers["content-security-policy"]
         assert headers["x-content-type-options"] == "nosniff"
+        assert (headers["cache-control"] == "no-store") == path.startswith("/v1")
 
 
 def test_metrics_have_no_ids(apis) -> None:

@@ -46,7 +46,7 @@ def send(operation: Any, mode: GenerationMode, secret: str, counts: Counter[int]
     """Send good or bad requests, check the answers, and count them by status."""
 
     @given(case=operation.as_strategy(generation_mode=mode))
-    @settings(max_examples=20, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=12, suppress_health_check=list(HealthCheck))
     def requests(case: schemathesis.Case) -> None:
         if mode is GenerationMode.POSITIVE and isinstance(case.body, dict) and len(counts) > 1:
             case.body = known(case.body)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -191,3 +193,11 @@ def test_where_it_may_not_be_reached_without_keys(model, command) -> None:
 
 def test_a_model_that_is_not_there(tmp_path, command) -> None:
     assert "There is no model file" in command("serve", str(tmp_path / "none.gramian"), code=2)
+
+
+def test_the_commands_need_no_server_until_they_serve() -> None:
+    code = (
+        "import sys, gramian, gramian.cli; print([n for n in ('fastapi', 'uvicorn', 'sqlalchemy') if n in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

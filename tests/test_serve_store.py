@@ -14,26 +14,6 @@ import sqlalchemy as sa
 from gramian.errors import DataError, FormatError, ParameterError
 from gramian.serve import tables
 from gramian.serve.store import Given, Key, RepeatedKeyError, Store, StoreError
-from serving import postgres
-
-
-@pytest.fixture(scope="module")
-def postgres_url() -> Iterator[str]:
-    with postgres() as url:
-        yield url
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def where(request, tmp_path) -> str:
-    """An empty database of each kind."""
-    if request.param == "sqlite":
-        return str(tmp_path / "feedback.db")
-    url = request.getfixturevalue("postgres_url")
-    engine = sa.create_engine(url.replace("postgresql", "postgresql+psycopg"))
-    with engine.begin() as connection:
-        tables.metadata.drop_all(connection)
-    engine.dispose()
-    return url
 
 
 @pytest.fixture

@@ -41,6 +41,10 @@ def serve(
     ] = None,
     items: Annotated[str | None, typer.Option(help="A table of items with titles to show.")] = None,
     test: Annotated[str | None, typer.Option(help="Ratings to measure the model with: errors and calibration.")] = None,
+    name: Annotated[
+        list[str] | None,
+        typer.Option(help="A name it may be called by, behind a proxy say; several times for more."),
+    ] = None,
     rate: Annotated[float, typer.Option(help="Requests per second of one client, 0 for no limit.", min=0)] = 200.0,
     threads: Annotated[int, typer.Option(help="How many requests are worked on at once.", min=1, max=64)] = 2,
 ) -> None:
@@ -49,7 +53,8 @@ def serve(
     from gramian.serve.run import run
     from gramian.serve.settings import Settings
 
-    settings = Settings(host=host, keys=db is not None, rate=rate, burst=int(2 * rate), threads=threads)
+    names = tuple(one.lower() for one in name or ())
+    settings = Settings(host=host, names=names, keys=db is not None, rate=rate, burst=int(2 * rate), threads=threads)
     run(model, settings, port=port, db=db, items=items, test=test)
 
 

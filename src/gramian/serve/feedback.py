@@ -37,9 +37,10 @@ class Remembered(Generic[K, V]):
 
     def put(self, key: K, value: V) -> None:
         """Remember a value."""
-        self._values[key] = (time.monotonic() + self._seconds, value)
+        now = time.monotonic()
+        self._values[key] = (now + self._seconds, value)
         self._values.move_to_end(key)
-        while len(self._values) > self._most:
+        while len(self._values) > self._most or next(iter(self._values.values()))[0] < now:
             self._values.popitem(last=False)
 
     def forget(self, key: K) -> None:

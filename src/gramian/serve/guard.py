@@ -35,6 +35,7 @@ HEADERS = [
     (b"cross-origin-resource-policy", b"same-origin"),
     (b"permissions-policy", b"camera=(), microphone=(), geolocation=()"),
 ]
+PRIVATE = ((b"cache-control", b"no-store"),)
 # What may be seen without a key: the page itself (not what it shows), and whether the server lives.
 OPEN = ("/", "/v1/health", "/v1/ready", "/v1/openapi.json")
 NO_KEY = Key(0, "", "admin")
@@ -68,6 +69,7 @@ class Guard:
     def __init__(self, app: Any, service: Service) -> None:
         self._app, self._service = app, service
         self._rates = Rates(service.settings.rate, service.settings.burst)
+        self._names = service.settings.names
         self._local = service.settings.host in LOOPBACK
 
     async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
@@ -82,7 +84,8 @@ class Guard:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message["headers"] = [*message.get("headers", ()), *HEADERS]
+                private = PRIVATE if scope["path"].startswith("/v1/") else ()
+                message["headers"] = [*message.get("headers", ()), *HEADERS, *private]
             await send(message)
 
         try:
@@ -130,12 +133,13 @@ class Guard:
     def _same_site(self, headers: dict[bytes, bytes]) -> None:
         """Refuse what another web site sends through a visitor's browser."""
         host = headers.get(b"host", b"").decode("latin-1")
-        if self._local and _hostname(host) not in LOOPBACK:
+        if self._local and _hostname(host) not in (*LOOPBACK, *self._names):
             raise Problem(
-                "forbidden", "This server answers to its own address only: call it by 127.0.0.1 or localhost."
+                "forbidden", "This server answers to its own names only: 127.0.0.1, localhost, those of --name."
             )
         origin = headers.get(b"origin")
-        if origin is not None and origin.decode("latin-1").partition("://")[2] != host:
+        site = "" if origin is None else origin.decode("latin-1").partition("://")[2]
+        if origin is not None and site != host and _hostname(site) not in self._names:
             raise Problem("forbidden", "This request comes from a page of another site; that is not allowed.")
 
     def _limited(self, scope: Any, receive: Receive) -> Receive:

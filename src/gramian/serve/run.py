@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import sys
@@ -61,9 +62,10 @@ def run(
     Raises:
         GramianError: The model, a file or the database cannot be used.
     """
-    if db is None and settings.host not in LOOPBACK:
+    if db is None and (settings.host not in LOOPBACK or settings.names):
+        reached = ", ".join((settings.host, *settings.names))
         raise ParameterError(
-            f"A server that others can reach ({settings.host}) needs API keys, which are kept in a database: give one "
+            f"A server that others can reach ({reached}) needs API keys, which are kept in a database: give one "
             "with --db, and make a key with gramian keys create."
         )
     path = str(demo_model()) if model is None else model
@@ -87,6 +89,7 @@ def serve(service: Service, port: int) -> None:
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     logging.getLogger("gramian.serve").setLevel(logging.INFO)
     sys.setswitchinterval(TURN_SECONDS)
+    service.when_ready = gc.freeze  # the model is here to stay: the collector need not walk through it
     threadpool_limits(1)  # requests are computed side by side: threads within one would only wait for each other
     host = service.settings.host
     shown = f"[{host}]" if ":" in host else host

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import logging
 import time
 from collections.abc import Callable, Mapping
@@ -46,6 +45,7 @@ class Service:
         self.settings, self.feedback, self.test = settings, feedback, test
         self.telemetry = Telemetry()
         self.ready = False
+        self.when_ready: Callable[[], object] = lambda: None
         self.measured: dict[str, Any] | None = None
         self.measuring = test is not None
         self._load, self._reloading = load, asyncio.Lock()
@@ -75,7 +75,7 @@ class Service:
         except Exception:
             log.exception("The model could not be made ready")
             return
-        gc.freeze()  # the model is here to stay: the collector need not walk through it
+        self.when_ready()
         self.ready = True
         self.telemetry.ready.set(1)
         log.info("ready: model %s", self.live.version)

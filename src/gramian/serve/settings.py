@@ -15,6 +15,7 @@ class Settings:
 
     Attributes:
         host: The address it is bound to.
+        names: Names that it may be called by besides those of loopback, behind a proxy say.
         keys: Whether requests need an API key.
         body_bytes: The largest request body.
         body_seconds: How long a body may take to arrive.
@@ -29,6 +30,7 @@ class Settings:
     """
 
     host: str = "127.0.0.1"
+    names: tuple[str, ...] = ()
     keys: bool = False
     body_bytes: int = 1 << 20
     body_seconds: float = 10.0
