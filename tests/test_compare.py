@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 import gramian as gm
+from gramian import zoo
 from gramian.evaluate.records import append_record, mlflow_callback, peak_memory, read_records
 from gramian.models.baseline import Baseline
 from test_cli import Run, run  # noqa: F401
@@ -109,6 +110,14 @@ def test_cold_users_are_taken_in_before_they_are_judged(ratings):
     assert rows["als"]["recall"] == pytest.approx(np.mean(found))
 
 
+def test_the_family_is_what_can_be_fitted_here(monkeypatch):
+    monkeypatch.setattr(Broken, "needs", ("no_such_package_as_this",))
+    monkeypatch.setitem(zoo.RECIPES, "broken", Broken)
+    assert "broken" not in [recipe.name for recipe in zoo.family()]
+    monkeypatch.setattr(Broken, "needs", ("numpy",))
+    assert "broken" in [recipe.name for recipe in zoo.family()]
+
+
 def test_wrong_arguments_are_said_before_anything_is_fitted(parts):
     with pytest.raises(gm.ParameterError, match="There is no model 'alt'"):
         gm.compare(["als", "alt"], *parts)
@@ -174,6 +183,16 @@ def test_compare_on_the_command_line(run: Run, tmp_path, parts) -> None:  # noqa
     assert "--protocol" in err
 
 
+def test_a_narrow_terminal_gets_the_columns_that_fit(run: Run, tmp_path, parts, monkeypatch) -> None:  # noqa: F811
+    parts[0].to_frame().write_csv(tmp_path / "r.csv")
+    monkeypatch.setenv("COLUMNS", "80")
+    code, out, err = run("compare", "r.csv", "--models", "baseline,als")
+    assert code == 0
+    assert "too narrow" in err
+    assert len([line for line in out.splitlines() if line.startswith(("als", "baseline"))]) == 2
+    assert "parameters" not in out
+
+
 def test_compare_chooses_on_validation_and_tests_once(run: Run, tmp_path, ratings) -> None:  # noqa: F811
     ratings.to_frame().write_csv(tmp_path / "r.csv")
     for protocol in ("time", "last", "cold_users"):
@@ -192,7 +211,17 @@ def test_compare_chooses_on_validation_and_tests_once(run: Run, tmp_path, rating
 def test_control_c_keeps_what_is_finished(tmp_path, wide_ratings) -> None:
     wide_ratings.take(wide_ratings.user_codes < 120).to_frame().write_csv(tmp_path / "r.csv")
     program = [sys.executable, "-c", "from gramian.cli import main; main()"]
-    words = ["compare", "r.csv", "--models", "baseline,bpmf,als", "--protocol", "random", "--log", "log.jsonl"]
+    words = [
+        "compare",
+        "r.csv",
+        "--models",
+        "baseline,bpmf,als",
+        "--protocol",
+        "random",
+        "--json",
+        "--log",
+        "log.jsonl",
+    ]
     pipe = subprocess.PIPE
     running = subprocess.Popen([*program, *words], cwd=tmp_path, stdout=pipe, stderr=pipe, text=True)
     deadline = time.monotonic() + 120
@@ -201,7 +230,7 @@ def test_control_c_keeps_what_is_finished(tmp_path, wide_ratings) -> None:
     running.send_signal(signal.SIGINT)
     out, err = running.communicate(timeout=120)
     assert running.returncode == 130, err
-    assert "baseline" in out
+    assert [record["model"] for record in json.loads(out)][0] == "baseline"
     assert "als" not in out
     assert "Go on with --resume" in err
     assert "Traceback" not in err
