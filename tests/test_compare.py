@@ -230,8 +230,7 @@ def test_control_c_keeps_what_is_finished(tmp_path, wide_ratings) -> None:
     running.send_signal(signal.SIGINT)
     out, err = running.communicate(timeout=120)
     assert running.returncode == 130, err
-    assert [record["model"] for record in json.loads(out)][0] == "baseline"
-    assert "als" not in out
+    assert [record["model"] for record in json.loads(out)] == ["baseline"]
     assert "Go on with --resume" in err
     assert "Traceback" not in err
     more = subprocess.run([*program, *words, "--resume"], cwd=tmp_path, capture_output=True, text=True, check=True)
