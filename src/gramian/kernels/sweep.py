@@ -27,19 +27,20 @@ with it. The plain twin of it all is in :mod:`gramian.kernels.reference`.
 
 from __future__ import annotations
 
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from gramian.kernels.compiled import compiled
+from gramian.kernels.compiled import borrowing, inlined
 from gramian.kernels.csr import CSR, PIECE_RATINGS
 from gramian.kernels.draw import fill_normals
-from gramian.kernels.dual import dual_limit, dual_workspace, solve_dual
+from gramian.kernels.dual import begin_dual, dual_lengths, dual_limit, solve_dual
 from gramian.kernels.lane_solve import back_lanes, block, factor_lanes, interleave
 from gramian.kernels.lanes import lanes
 from gramian.kernels.pieces import add_row_ratings, part_size, sum_pieces
-from gramian.kernels.rows import aligned, begin_row, block_ratings, padded_columns, padded_prior
+from gramian.kernels.rows import begin_row, block_ratings, pad_prior, padded_columns
 from gramian.kernels.system_solve import solve_system
 from gramian.kernels.tiles import tile_rows
 
@@ -51,7 +52,7 @@ Array = npt.NDArray[Any]
 LANE_LIMIT = 96
 
 
-@compiled
+@inlined
 def _build_row(
     slot: Any, totals: Any, sums: Any, two_parts: Any, panel: Any, roots: Any,
     columns: int, factors: int, biased: bool, prior: Any, row: int,
@@ -81,7 +82,7 @@ def _build_row(
     )  # fmt: skip
 
 
-@compiled
+@borrowing
 def _free_unknowns(precision: Any, shared: Any) -> int:
     """Unknowns without a prior: a row with fewer ratings than these is singular."""
     free = 0
@@ -90,9 +91,22 @@ def _free_unknowns(precision: Any, shared: Any) -> int:
     return free
 
 
-@compiled
+@borrowing
+def _lane_lengths(like: Any, size: int, columns: int) -> Any:
+    """Lengths of the prior, slots, totals, two parts, panel, roots, normals, matrices, inverse, bad."""
+    together, piece = lanes(like), block_ratings(columns, like.itemsize)
+    tall = -(-size // block(like)) * block(like)
+    ncol, room = max(tall, size + 1), max(columns, tall) + 1
+    return (
+        columns * (columns + 1), together * columns * (columns + 2), 2 * together, 2 * part_size(columns, like),
+        piece * columns, 2 * piece, (size + 4) * together, (room * ncol + columns) * together,
+        room * together, together,
+    )  # fmt: skip
+
+
+@borrowing
 def _lane_sweep(
-    out: Any, status: Any,
+    out: Any, status: Any, workspace: Any, edges: Any, tolerance: float,
     indptr: Any, indices: Any, values: Any, offset: float,
     weights: Any, other: Any, biased: bool,
     precision: Any, linear: Any, shared: Any, by_count: bool,
@@ -103,19 +117,21 @@ def _lane_sweep(
     size, together = precision.shape[0], lanes(out)
     factors = size - 1 if biased else size
     columns = padded_columns(out, factors)
-    slot_size, piece = columns * columns + 2 * columns, block_ratings(columns, out.itemsize)
-    tolerance = out.dtype.type(2 * np.finfo(out.dtype).eps * (size + 8))
+    slot_size, ncol = columns * (columns + 2), max(-(-size // block(out)) * block(out), size + 1)
     free = _free_unknowns(precision, shared)
-    prior = padded_prior(precision, shared, by_count, factors, columns)
-    slots, totals = aligned(together * slot_size, out), aligned(2 * together, out)
-    two_parts = aligned(2 * part_size(columns, out), out)
-    panel, roots = aligned(piece * columns, out), aligned(2 * piece, out)
-    normals = aligned((size + 4) * together, out)
-    tall = -(-size // block(out)) * block(out)
-    ncol, room = max(tall, size + 1), max(columns, tall) + 1
-    mat = aligned((room * ncol + columns) * together, out)
-    inverse, bad = aligned(room * together, out), aligned(together, out)
-
+    prior, slots, totals = (
+        workspace[edges[0] : edges[1]],
+        workspace[edges[1] : edges[2]],
+        workspace[edges[2] : edges[3]],
+    )
+    two_parts, panel, roots = (
+        workspace[edges[3] : edges[4]],
+        workspace[edges[4] : edges[5]],
+        workspace[edges[5] : edges[6]],
+    )
+    normals, mat = workspace[edges[6] : edges[7]], workspace[edges[7] : edges[8]]
+    inverse, bad = workspace[edges[8] : edges[9]], workspace[edges[9] : edges[10]]
+    pad_prior(prior, precision, shared, by_count, factors, columns)
     for first in range(start, stop, together):
         group = min(together, stop - first)
         for lane in range(group):
@@ -140,35 +156,46 @@ def _lane_sweep(
                     out[row, c] = mat[(c * ncol + size) * together + lane]
 
 
-@compiled
+@borrowing
+def _system_lengths(like: Any, size: int, columns: int) -> Any:
+    """Lengths of the prior, slot, totals, two parts, panel, roots, normals, work, small, x."""
+    piece, unit = block_ratings(columns, like.itemsize), lanes(like)
+    return (
+        columns * (columns + 1), columns * (columns + 2), unit, 2 * part_size(columns, like), piece * columns,
+        2 * piece, columns + 2 * unit, 5 * columns + unit, tile_rows(like) ** 2, columns + unit,
+    )  # fmt: skip
+
+
+@borrowing
 def _system_sweep(
-    out: Any, status: Any,
+    out: Any, status: Any, workspace: Any, edges: Any, dual: Any, dual_edges: Any, few: int, tolerance: float,
     indptr: Any, indices: Any, values: Any, offset: float,
     weights: Any, other: Any, biased: bool,
     precision: Any, linear: Any, shared: Any, by_count: bool,
     drawing: bool, seed: int, sweep: int, side: int, spread: float, first_row: int,
-    few: int, sums: Any, start: int, stop: int,
+    sums: Any, start: int, stop: int,
 ) -> None:  # fmt: skip
     """Rows ``start`` … ``stop``, one system at a time; rows of at most ``few`` ratings by their duals."""
-    size, height = precision.shape[0], tile_rows(out)
+    size = precision.shape[0]
     factors = size - 1 if biased else size
     columns = padded_columns(out, factors)
-    piece = block_ratings(columns, out.itemsize)
-    tolerance = out.dtype.type(2 * np.finfo(out.dtype).eps * (size + 8))
     free = _free_unknowns(precision, shared)
-    prior = padded_prior(precision, shared, by_count, factors, columns)
-    slot, totals = aligned(columns * columns + 2 * columns, out), aligned(2, out)
-    two_parts = aligned(2 * part_size(columns, out), out)
-    panel, roots = aligned(piece * columns, out), aligned(2 * piece, out)
-    normals = aligned(size + 4, out)
-    work, small = aligned(5 * columns + 1, out), aligned(height * height, out)
-    dual, x = dual_workspace(few, columns, precision, out), aligned(size, out)
-
+    prior, slot, totals = workspace[edges[0] : edges[1]], workspace[edges[1] : edges[2]], workspace[edges[2] : edges[3]]
+    two_parts, panel, roots = (
+        workspace[edges[3] : edges[4]],
+        workspace[edges[4] : edges[5]],
+        workspace[edges[5] : edges[6]],
+    )
+    normals, work = workspace[edges[6] : edges[7]], workspace[edges[7] : edges[8]]
+    small, x = workspace[edges[8] : edges[9]], workspace[edges[9] : edges[10]]
+    pad_prior(prior, precision, shared, by_count, factors, columns)
+    if few >= 0:
+        begin_dual(dual, dual_edges, precision)
     for row in range(start, stop):
         count = indptr[row + 1] - indptr[row]
         if count <= few:
             status[row] = solve_dual(
-                x, dual, columns, biased, linear[row if linear.shape[0] > 1 else 0],
+                x, dual, dual_edges, columns, biased, size, linear[row if linear.shape[0] > 1 else 0],
                 out.dtype.type(max(count, 1) if by_count else 1), tolerance,
                 other, indices, values, offset, weights, indptr[row], indptr[row + 1],
             )  # fmt: skip
@@ -255,17 +282,25 @@ def half_sweep(
     offset, other, precision = dtype.type(offset), fixed(other), fixed(precision, dtype)
     weights = fixed(np.empty(0, dtype) if weights is None else weights, dtype)
     linear = fixed(np.atleast_2d(np.zeros(len(precision)) if linear is None else linear), dtype)
+    size, columns = len(precision), padded_columns(other, len(precision) - biased)
+    tolerance = dtype.type(2 * np.finfo(dtype).eps * (size + 8))
     common = (
-        out, status, *fixed_rows, offset, weights, other, biased, precision, linear,
+        tolerance, *fixed_rows, offset, weights, other, biased, precision, linear,
         fixed(np.empty((0, 0), dtype) if shared is None else shared, dtype),
         by_count, draw is not None, np.uint64(seed), sweep, side, dtype.type(spread), 0,
+        fixed(np.empty(0, dtype) if sums is None else sums), start, stop,
     )  # fmt: skip
-    sums = fixed(np.empty(0, dtype) if sums is None else sums)
-    if len(precision) <= LANE_LIMIT:
-        _lane_sweep(*common, sums, start, stop)
+    if size <= LANE_LIMIT:
+        _lane_sweep(out, status, *_workspace(_lane_lengths(other, size, columns), dtype), *common)
         return
     few = dual_limit(precision, shared, draw is not None)
-    _system_sweep(*common, few, sums, start, stop)
+    own, dual = _system_lengths(other, size, columns), dual_lengths(other, size, columns, few)
+    _system_sweep(out, status, *_workspace(own, dtype), *_workspace(dual, dtype), few, *common)
+
+
+def _workspace(lengths: tuple[int, ...], dtype: Any) -> tuple[Array, tuple[int, ...]]:
+    """One array for parts of these lengths, and where they begin and end."""
+    return aligned_rows(1, sum(lengths), dtype)[0], (0, *accumulate(lengths))
 
 
 def part_length(other: Array, biased: bool) -> int:
