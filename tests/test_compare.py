@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 
 import gramian as gm
-from gramian import zoo
 from gramian.evaluate.records import append_record, mlflow_callback, peak_memory, read_records
 from gramian.models.baseline import Baseline
 from test_cli import Run, run  # noqa: F401
@@ -108,14 +107,6 @@ def test_cold_users_are_taken_in_before_they_are_judged(ratings):
         if user in given.user_ids:
             found.append(len(wanted & set(model.recommend_for(rated, 5)["item"].to_list())) / len(wanted))
     assert rows["als"]["recall"] == pytest.approx(np.mean(found))
-
-
-def test_the_family_is_what_can_be_fitted_here(monkeypatch):
-    monkeypatch.setattr(Broken, "needs", ("no_such_package_as_this",))
-    monkeypatch.setitem(zoo.RECIPES, "broken", Broken)
-    assert "broken" not in [recipe.name for recipe in zoo.family()]
-    monkeypatch.setattr(Broken, "needs", ("numpy",))
-    assert "broken" in [recipe.name for recipe in zoo.family()]
 
 
 def test_wrong_arguments_are_said_before_anything_is_fitted(parts):
