@@ -64,6 +64,15 @@ def test_a_failed_model_is_a_row_with_its_reason(parts):
     assert rows["als"]["rmse"] > 0
 
 
+@pytest.fixture
+def heeding_interrupts():
+    """A shell's job in the background ignores SIGINT, and so does what it starts."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("heeding_interrupts")
 def test_an_interrupt_keeps_the_finished_rows_and_resume_goes_on(parts, tmp_path):
     log = str(tmp_path / "log.jsonl")
     made = gm.compare({"bias": SMALL["bias"], "stop": Interrupting(), "als": SMALL["als"]}, *parts, log=log)
@@ -167,8 +176,14 @@ def test_compare_on_the_command_line(run: Run, tmp_path, parts) -> None:  # noqa
     assert code == 0
     assert [record["model"] for record in json.loads(out)] == ["baseline", "als"]
     assert err == ""
-    code, _, err = run("compare", "train.csv", "--models", "nothing")
-    assert (code, err.count("\n")) == (2, 1)
+    for wrong in (
+        ("--models", "nothing"),
+        ("--report", "r.html", "--choose"),
+        ("--report", "r.html", "--protocol", "cold_users"),
+        ("--protocol", "never"),
+    ):
+        code, _, err = run("compare", "train.csv", *wrong)
+        assert (code, err.count("\n")) == (2, 1)
     code, _, err = run("compare", "train.csv", "--test", "test.csv", "--protocol", "random")
     assert code == 2
     assert "--protocol" in err
@@ -199,6 +214,7 @@ def test_compare_chooses_on_validation_and_tests_once(run: Run, tmp_path, rating
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals")
+@pytest.mark.usefixtures("heeding_interrupts")
 def test_control_c_keeps_what_is_finished(tmp_path, wide_ratings) -> None:
     wide_ratings.take(wide_ratings.user_codes < 120).to_frame().write_csv(tmp_path / "r.csv")
     program = [sys.executable, "-c", "from gramian.cli import main; main()"]

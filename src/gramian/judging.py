@@ -105,6 +105,8 @@ def compare(
 
     check_writable(out, TABLES)
     check_writable(report)
+    if report is not None:
+        check_reported(protocol, choose)
     train, held, rule = parts(ratings, test, protocol, seed, read)
     keeping = keep_apart(train, held, rule, seed) if choose else None
     if keeping is not None:
@@ -125,6 +127,14 @@ def compare(
     if made.interrupted:
         note("Interrupted: the rows are those that were finished." + (" Go on with --resume." if log else ""))
         sys.exit(130)
+
+
+def check_reported(protocol: str | None, choose: bool = False) -> None:
+    """Raise ParameterError for what a report cannot show."""
+    if protocol == "cold_users":
+        raise ParameterError("A report is about users of the training: give --protocol time, random or last.")
+    if choose:
+        raise ParameterError("A report shows test errors, which --choose keeps back: leave one of the two out.")
 
 
 def keep_apart(train: Ratings, test: Ratings, rule: str, seed: int) -> HeldOut:
@@ -275,9 +285,8 @@ def report(
     from gramian.report import write_report
 
     check_writable(out)
+    check_reported(protocol)
     train, held, rule = parts(ratings, test, protocol, seed, read)
-    if rule == "cold_users":
-        raise ParameterError("A report is about users of the training: give --protocol time, random or last.")
     if items is not None:
         from gramian.data.readers import read_items
 
