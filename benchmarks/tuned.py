@@ -57,7 +57,9 @@ def row(name: str, split: Split, trials: int) -> str:
     found = gm.tune(SEARCHED[name], train, trials=trials, protocol=protocol, seed=0)
     errors, losses = [], []
     default: Any = gm.make_recipe(name)
-    tuned = found.recipe if name == "als" else dataclasses.replace(found.recipe, draws=default.draws)
+    tuned: Any = found.recipe
+    if name == "bpmf":
+        tuned = dataclasses.replace(tuned, draws=default.draws)
     recipes: list[Any] = [default, tuned]
     for recipe in recipes:
         model = recipe.fit(train)

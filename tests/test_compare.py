@@ -64,6 +64,15 @@ def test_a_failed_model_is_a_row_with_its_reason(parts):
     assert rows["als"]["rmse"] > 0
 
 
+@pytest.fixture
+def heeding_interrupts():
+    """A shell's job in the background ignores SIGINT, and so does what it starts."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("heeding_interrupts")
 def test_an_interrupt_keeps_the_finished_rows_and_resume_goes_on(parts, tmp_path):
     log = str(tmp_path / "log.jsonl")
     made = gm.compare({"bias": SMALL["bias"], "stop": Interrupting(), "als": SMALL["als"]}, *parts, log=log)
@@ -167,11 +176,27 @@ def test_compare_on_the_command_line(run: Run, tmp_path, parts) -> None:  # noqa
     assert code == 0
     assert [record["model"] for record in json.loads(out)] == ["baseline", "als"]
     assert err == ""
-    code, _, err = run("compare", "train.csv", "--models", "nothing")
-    assert (code, err.count("\n")) == (2, 1)
+    for wrong in (
+        ("--models", "nothing"),
+        ("--report", "r.html", "--choose"),
+        ("--report", "r.html", "--protocol", "cold_users"),
+        ("--protocol", "never"),
+    ):
+        code, _, err = run("compare", "train.csv", *wrong)
+        assert (code, err.count("\n")) == (2, 1)
     code, _, err = run("compare", "train.csv", "--test", "test.csv", "--protocol", "random")
     assert code == 2
     assert "--protocol" in err
+
+
+def test_a_narrow_terminal_gets_the_columns_that_fit(run: Run, tmp_path, parts, monkeypatch) -> None:  # noqa: F811
+    parts[0].to_frame().write_csv(tmp_path / "r.csv")
+    monkeypatch.setenv("COLUMNS", "80")
+    code, out, err = run("compare", "r.csv", "--models", "baseline,als")
+    assert code == 0
+    assert "too narrow" in err
+    assert len([line for line in out.splitlines() if line.startswith(("als", "baseline"))]) == 2
+    assert "parameters" not in out
 
 
 def test_compare_chooses_on_validation_and_tests_once(run: Run, tmp_path, ratings) -> None:  # noqa: F811
@@ -189,10 +214,21 @@ def test_compare_chooses_on_validation_and_tests_once(run: Run, tmp_path, rating
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals")
+@pytest.mark.usefixtures("heeding_interrupts")
 def test_control_c_keeps_what_is_finished(tmp_path, wide_ratings) -> None:
     wide_ratings.take(wide_ratings.user_codes < 120).to_frame().write_csv(tmp_path / "r.csv")
     program = [sys.executable, "-c", "from gramian.cli import main; main()"]
-    words = ["compare", "r.csv", "--models", "baseline,bpmf,als", "--protocol", "random", "--log", "log.jsonl"]
+    words = [
+        "compare",
+        "r.csv",
+        "--models",
+        "baseline,bpmf,als",
+        "--protocol",
+        "random",
+        "--json",
+        "--log",
+        "log.jsonl",
+    ]
     pipe = subprocess.PIPE
     running = subprocess.Popen([*program, *words], cwd=tmp_path, stdout=pipe, stderr=pipe, text=True)
     deadline = time.monotonic() + 120
@@ -201,8 +237,7 @@ def test_control_c_keeps_what_is_finished(tmp_path, wide_ratings) -> None:
     running.send_signal(signal.SIGINT)
     out, err = running.communicate(timeout=120)
     assert running.returncode == 130, err
-    assert "baseline" in out
-    assert "als" not in out
+    assert [record["model"] for record in json.loads(out)] == ["baseline"]
     assert "Go on with --resume" in err
     assert "Traceback" not in err
     more = subprocess.run([*program, *words, "--resume"], cwd=tmp_path, capture_output=True, text=True, check=True)

@@ -46,16 +46,6 @@ __all__ = [
 ]
 
 
-READING: list[tuple[str, Any, str | None]] = [
-    ("user", User, None),
-    ("item", Item, None),
-    ("rating", Rating, None),
-    ("time", Time, None),
-    ("separator", Separator, None),
-    ("duplicates", Duplicates, "last"),
-]
-
-
 def with_recipe_fields(command: Callable[..., None]) -> Callable[..., None]:
     """Give a command one option for every field of every recipe in the zoo."""
     from gramian.zoo import RECIPES
@@ -89,46 +79,6 @@ def with_recipe_fields(command: Callable[..., None]) -> Callable[..., None]:
     command.__signature__ = inspect.Signature([*typed, *made])  # type: ignore[attr-defined]
     command.__annotations__ = {p.name: p.annotation for p in [*typed, *made]}
     return command
-
-
-@dataclasses.dataclass(frozen=True)
-class Reading:
-    """How a table of ratings is read: its columns, what parts them, and what is done with repeated pairs."""
-
-    columns: dict[str, Any]
-    separator: str | None
-    duplicates: str
-
-    def __call__(self, source: str, *, quiet: bool = False) -> Ratings:
-        """The ratings of a file, or of a data set by its name."""
-        return read_source(source, self.columns, self.separator, self.duplicates, quiet)
-
-
-READ = Reading({}, None, "last")  # stands for the options that `with_reading` puts in its place
-
-
-def with_reading(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command that takes ``read`` the options for it: --user, --item, --rating, --time and how to read."""
-    signature = inspect.signature(command)
-    hints = inspect.get_annotations(command, eval_str=True)
-    made: list[inspect.Parameter] = []
-    for name, parameter in signature.parameters.items():
-        if name != "read":
-            made.append(parameter.replace(annotation=hints[name], kind=inspect.Parameter.KEYWORD_ONLY))
-            continue
-        made += [
-            inspect.Parameter(role, inspect.Parameter.KEYWORD_ONLY, default=usual, annotation=kind)
-            for role, kind, usual in READING
-        ]
-
-    @functools.wraps(command)
-    def run(**given: Any) -> None:
-        columns = column_choices(*(given.pop(role) for role, _, _ in READING[:4]))
-        command(read=Reading(columns, given.pop("separator"), given.pop("duplicates")), **given)
-
-    run.__signature__ = signature.replace(parameters=made)  # type: ignore[attr-defined]
-    run.__annotations__ = {parameter.name: parameter.annotation for parameter in made}
-    return run
 
 
 def _option(kind: type, text: str, *, worded: bool) -> Any:
@@ -194,6 +144,56 @@ def read_source(
         if quiet:
             warnings.simplefilter("ignore", DataWarning)
         return read_ratings(found, **names, separator=separator, duplicates=duplicates)
+
+
+READING: list[tuple[str, Any, str | None]] = [
+    ("user", User, None),
+    ("item", Item, None),
+    ("rating", Rating, None),
+    ("time", Time, None),
+    ("separator", Separator, None),
+    ("duplicates", Duplicates, "last"),
+]
+
+
+@dataclasses.dataclass(frozen=True)
+class Reading:
+    """How a table of ratings is read: its columns, what parts them, and what is done with repeated pairs."""
+
+    columns: dict[str, Any]
+    separator: str | None
+    duplicates: str
+
+    def __call__(self, source: str, *, quiet: bool = False) -> Ratings:
+        """The ratings of a file, or of a data set by its name."""
+        return read_source(source, self.columns, self.separator, self.duplicates, quiet)
+
+
+READ = Reading({}, None, "last")  # stands for the options that `with_reading` puts in its place
+
+
+def with_reading(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command that takes ``read`` the options for it: --user, --item, --rating, --time and how to read."""
+    signature = inspect.signature(command)
+    hints = inspect.get_annotations(command, eval_str=True)
+    made: list[inspect.Parameter] = []
+    for name, parameter in signature.parameters.items():
+        if name != "read":
+            made.append(parameter.replace(annotation=hints[name], kind=inspect.Parameter.KEYWORD_ONLY))
+            continue
+        made += [
+            inspect.Parameter(role, inspect.Parameter.KEYWORD_ONLY, default=usual, annotation=kind)
+            for role, kind, usual in READING
+        ]
+
+    @functools.wraps(command)
+    def run(**given: Any) -> None:
+        columns = column_choices(*(given.pop(role) for role, _, _ in READING[:4]))
+        command(read=Reading(columns, given.pop("separator"), given.pop("duplicates")), **given)
+
+    run.__signature__ = signature.replace(parameters=made)  # type: ignore[attr-defined]
+    run.__annotations__ = {parameter.name: parameter.annotation for parameter in made}
+    return run
 
 
 def held_out_part(train: Ratings, validation: str | None, read: Reading) -> tuple[Ratings, Ratings | None]:

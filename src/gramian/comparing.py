@@ -161,20 +161,19 @@ def compare(
     known = {r["key"]: r for r in read_records(log) if r.get("key") and "reason" not in r} if log else {}
     done = known if resume else {}
     made = Comparison([], users=test.user_codes, earlier=job.earlier(known, wanted))
-    for number, (label, recipe) in enumerate(wanted.items(), 1):
-        key = job.key(recipe)
-        if key in done:
-            made.records.append({**done[key], "model": label})
-            continue
-        if say is not None:
-            say(f"{number} of {len(wanted)}: {label} …")
-        try:
-            record = _one(label, recipe, job, made)
-        except KeyboardInterrupt:
-            return dataclasses.replace(made, interrupted=True)
-        made.records.append(record)
-        if log is not None:
-            append_record(log, {"key": key, **record})
+    try:
+        for number, (label, recipe) in enumerate(wanted.items(), 1):
+            key = job.key(recipe)
+            if key in done:
+                made.records.append({**done[key], "model": label})
+                continue
+            if say is not None:
+                say(f"{number} of {len(wanted)}: {label} …")
+            made.records.append(_one(label, recipe, job, made))
+            if log is not None:
+                append_record(log, {"key": key, **made.records[-1]})
+    except KeyboardInterrupt:
+        return dataclasses.replace(made, interrupted=True)
     return made
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import shutil
 import sys
 import warnings
 from typing import Any
@@ -13,7 +14,9 @@ import polars as pl
 
 from gramian.errors import GramianWarning, ParameterError
 
-__all__ = ["note", "print_json", "print_table", "show_warnings_as_notes", "write_table"]
+__all__ = ["note", "print_json", "print_table", "show_warnings_as_notes", "terminal_width", "write_table"]
+
+PIPE = 240
 
 
 def note(text: str) -> None:
@@ -43,8 +46,7 @@ def print_table(table: pl.DataFrame, title: str | None = None, *, cut: bool = Fa
     from rich.console import Console
     from rich.table import Table
 
-    piped = not sys.stdout.isatty() and "COLUMNS" not in os.environ
-    console = Console(highlight=False, markup=False, width=None if cut or not piped else 240)
+    console = Console(highlight=False, markup=False, width=None if cut else terminal_width())
     limit = _text_width(table, console.width) if cut else None
     shown = Table(title=title, title_justify="left", title_style="bold", header_style="bold", box=None, pad_edge=False)
     for name, dtype in table.schema.items():
@@ -52,6 +54,12 @@ def print_table(table: pl.DataFrame, title: str | None = None, *, cut: bool = Fa
     for row in table.iter_rows():
         shown.add_row(*(_cell(value, limit) for value in row))
     console.print(shown)
+
+
+def terminal_width() -> int:
+    """How many characters a line has: of a pipe, which has none, many."""
+    piped = not sys.stdout.isatty() and "COLUMNS" not in os.environ
+    return PIPE if piped else shutil.get_terminal_size().columns
 
 
 def _text_width(table: pl.DataFrame, width: int) -> int:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gramian.arguments import READ, Reading, load_model, measure_intervals, with_reading
-from gramian.console import note, print_json, print_table, write_table
+from gramian.console import note, print_json, print_table, terminal_width, write_table
 from gramian.errors import ParameterError
 from gramian.options import Items, Json, ModelPath, Out, RatingsPath, Unknown
 
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 __all__ = ["compare", "evaluate", "report", "tune"]
 
+WIDE = 110  # characters that all columns of a comparison take
+NARROW = ("model", "rmse", "error", "p", "ndcg", "fit_seconds", "peak_mb", "reason")
 VALIDATION = 0.1  # of the training ratings, for --choose
 TABLES = (".csv", ".parquet")
 PICTURES = (".png", ".svg", ".pdf")
@@ -103,6 +105,8 @@ def compare(
 
     check_writable(out, TABLES)
     check_writable(report)
+    if report is not None:
+        check_reported(protocol, choose)
     train, held, rule = parts(ratings, test, protocol, seed, read)
     keeping = keep_apart(train, held, rule, seed) if choose else None
     if keeping is not None:
@@ -123,6 +127,14 @@ def compare(
     if made.interrupted:
         note("Interrupted: the rows are those that were finished." + (" Go on with --resume." if log else ""))
         sys.exit(130)
+
+
+def check_reported(protocol: str | None, choose: bool = False) -> None:
+    """Raise ParameterError for what a report cannot show."""
+    if protocol == "cold_users":
+        raise ParameterError("A report is about users of the training: give --protocol time, random or last.")
+    if choose:
+        raise ParameterError("A report shows test errors, which --choose keeps back: leave one of the two out.")
 
 
 def keep_apart(train: Ratings, test: Ratings, rule: str, seed: int) -> HeldOut:
@@ -190,9 +202,12 @@ def _show(made: Comparison, final: dict[str, Any] | None, out: str | None, json:
         write_table(made.table, out)
         note(f"{out}: {made.table.height:,} rows")
     elif made.records:
-        print_table(
-            made.table, f"Errors on {on} ± standard error, ndcg and recall at {k}, µs per pair, p against the best"
-        )
+        table = made.table
+        what = f"Errors on {on} ± standard error, ndcg and recall at {k}, µs per pair, p against the best"
+        if terminal_width() < WIDE:
+            table = table.select(name for name in NARROW if name in table.columns)
+            note("note: The terminal is too narrow for all columns; --out and --json have them.")
+        print_table(table, what)
     if final is not None and not json:
         print(f"chosen: {final['chosen']}; on the test, once: RMSE {final['rmse']:.4f}, MAE {final['mae']:.4f}")
     elif made.earlier and final is None:
@@ -270,9 +285,8 @@ def report(
     from gramian.report import write_report
 
     check_writable(out)
+    check_reported(protocol)
     train, held, rule = parts(ratings, test, protocol, seed, read)
-    if rule == "cold_users":
-        raise ParameterError("A report is about users of the training: give --protocol time, random or last.")
     if items is not None:
         from gramian.data.readers import read_items
 

@@ -28,7 +28,15 @@ __all__ = [
     "traces",
 ]
 
+# One for each model of a comparison; told apart by more than hue.
+COLORS = (
+    "#1f77b4", "#ff7f0e", "#2ca02c", "#d62728", "#9467bd", "#8c564b", "#e377c2", "#17becf", "#7f7f7f", "#bcbd22",
+    "#0b3c5d", "#f4a582", "#006d2c", "#7b0041", "#c5b0d5", "#000000",
+)  # fmt: skip
+
 TRAIN, VALIDATION, MUTED = "#2563a8", "#c2571a", "#9aa5b1"
+# Places for a label beside its point, the nearest first.
+AROUND = tuple((x, y) for y in (4, -12, 16, -24, 28, -36, 40, -48, 52, -60) for x in (7, -7))
 SMALL = (4.8, 2.9)  # inches: one of several beside each other
 
 
@@ -266,10 +274,13 @@ def error_by_seconds(
     for place, label in enumerate(labels):
         how: dict[str, Any] = {"marker": "o", "markersize": 7, "capsize": 3, "elinewidth": 1.2}
         axes.errorbar(seconds[place], rmse[place], yerr=errors[place] or 0.0, color=_color(colors, label, place), **how)
-        short = label if len(label) <= 28 else label[:27] + "…"
-        axes.annotate(short, (seconds[place], rmse[place]), xytext=(7, 4), textcoords="offset points", fontsize=9.5)
     axes.set(xscale="log", xlabel="seconds to fit", ylabel="test RMSE ± standard error")
     axes.margins(x=0.2)
+    taken: list[Any] = []
+    figure.canvas.draw()
+    for place, label in enumerate(labels):
+        how = {"shifts": AROUND, "size": 9.5, "color": _color(colors, label, place)}
+        _label(figure, axes, (seconds[place], rmse[place]), label, taken, **how)
     return _finished(figure, path)
 
 
@@ -323,7 +334,7 @@ def error_by_group(
 
 
 def _color(colors: Mapping[str, str] | None, label: str, place: int) -> str:
-    return f"C{place % 10}" if colors is None else colors[label]
+    return COLORS[place % len(COLORS)] if colors is None else colors[label]
 
 
 def _legend_above(figure: Figure, axes: Any) -> None:
@@ -333,11 +344,23 @@ def _legend_above(figure: Figure, axes: Any) -> None:
     figure.legend(handles, short, frameon=False, loc="outside upper left", ncols=4, fontsize=8.5, columnspacing=1.2)
 
 
-def _label(figure: Figure, axes: Any, position: npt.NDArray[Any], label: str, taken: list[Any]) -> None:
+def _label(
+    figure: Figure,
+    axes: Any,
+    position: Any,
+    label: str,
+    taken: list[Any],
+    *,
+    shifts: tuple[tuple[int, int], ...] = ((5, 3), (-5, 3), (5, -9), (-5, -9)),
+    size: float = 7.5,
+    color: str = "black",
+) -> None:
     """Write a label where it covers no other one; leave it out where there is no room."""
     short = label if len(label) <= 32 else label[:31] + "…"
-    for shift, align in (((5, 3), "left"), ((-5, 3), "right"), ((5, -9), "left"), ((-5, -9), "right")):
-        text = axes.annotate(short, position, xytext=shift, textcoords="offset points", fontsize=7.5, ha=align)
+    for shift in shifts:
+        align = "left" if shift[0] > 0 else "right"
+        how = {"textcoords": "offset points", "fontsize": size, "ha": align, "color": color}
+        text = axes.annotate(short, position, xytext=shift, **how)
         box = text.get_window_extent(figure.canvas.get_renderer())  # type: ignore[attr-defined]
         inside = axes.bbox.x0 <= box.x0 and box.x1 <= axes.bbox.x1
         if inside and not any(box.overlaps(other) for other in taken):

@@ -28,6 +28,7 @@ from gramian.zoo import recipe_from_dict
 
 __all__ = ["report_html", "write_report"]
 
+FEW = 6  # models whose errors are shown by group
 EXAMPLES = 3  # users who are shown recommendations
 
 
@@ -79,7 +80,7 @@ LINKS = {
 
 
 def _sections(made: Comparison, train: Ratings, test: Ratings, best: str) -> Iterator[str]:
-    colors = {record["model"]: f"C{place % 10}" for place, record in enumerate(made.records)}
+    colors = {record["model"]: plots.COLORS[n % len(plots.COLORS)] for n, record in enumerate(made.records)}
     yield _comparison(made, colors)
     yield _curves(made, colors)
     sure = _fitted(made, train, best, UncertainModel)
@@ -157,9 +158,11 @@ def _curves(made: Comparison, colors: dict[str, str]) -> str:
         r["model"]: [epoch["train_rmse"] for epoch in r["history"] if epoch.get("train_rmse") is not None] for r in rows
     }
     shown = {label: values for label, values in histories.items() if values}
-    groups = {r["model"]: r["breakdown"] for r in rows}
+    ranked = sorted(rows, key=lambda r: (r["model"] != "baseline", r["rmse"]))  # more lines could not be told apart
+    groups = {r["model"]: r["breakdown"] for r in ranked[:FEW]}
+    which = "" if len(rows) <= FEW else ", of the best and baseline"
     pictures = [
-        picture(plots.error_by_group(groups, by, colors=colors), words)
+        picture(plots.error_by_group(groups, by, colors=colors), words + which)
         for by, words in (("activity", "Test error by activity"), ("popularity", "Test error by popularity"))
     ]
     if shown:

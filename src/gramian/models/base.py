@@ -59,7 +59,6 @@ class Recipe(ABC, Generic[ModelT]):
     length_field: ClassVar[str] = "epochs"
     # Where tuning looks: a range or a tuple of choices for each field worth it.
     search_space: ClassVar[Mapping[str, Range | tuple[Any, ...]]] = {}
-    needs: ClassVar[tuple[str, ...]] = ()  # packages of an extra, without which it cannot be fitted
 
     def __post_init__(self) -> None:
         check_fields(self)
