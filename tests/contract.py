@@ -83,6 +83,18 @@ MODELS = {
         closed_form=True,
         restless=gm.PMF(factors=8, noise_std=0.5, prior_precision=0.2, epochs=12),
     ),
+    "sgd": Variants(
+        [
+            gm.SGD(factors=4, regularization=2.0, epochs=4),
+            gm.SGD(factors=4, regularization=0.1, weighting="count", optimizer="adam", learning_rate=0.01, epochs=4),
+            gm.SGD(factors=3, regularization=1.0, bias_regularization=3.0, optimizer="momentum", learning_rate=0.002,
+                   epochs=4, dtype="float64", seed=7),
+            gm.SGD(factors=3, regularization=2.0, biases=False, schedule="inverse", epochs=4),
+        ],
+        closed_form=True,
+        restless=gm.SGD(factors=8, regularization=0.05, optimizer="momentum", learning_rate=0.005,
+                        schedule="inverse", epochs=30),
+    ),
     "bpmf": Variants(
         [
             gm.BPMF(factors=3, draws=8, burn_in=3),
@@ -169,4 +181,4 @@ def other_value(field: dataclasses.Field[Any], value: Any) -> Any:
         return 1.0
     if value is None:
         return 1 if about["low"] is None or about["low"] <= 1 else about["low"]
-    return value + 1
+    return value + 1 if about["high"] is None or value + 1 <= about["high"] else value / 2

@@ -18,6 +18,7 @@ MEASURED = {
     "SVD": gm.SVD(),
     "SoftImpute": gm.SoftImpute(),
     "PMF": gm.PMF(),
+    "SGD": gm.SGD(),
 }
 FLOORS = {
     "global mean": 1.0605,
@@ -26,6 +27,7 @@ FLOORS = {
     "SVD": 0.8804,
     "SoftImpute": 0.8731,
     "PMF": 0.8748,
+    "SGD": 0.8750,
     "BPMF, K = 16": 0.8654,
 }
 

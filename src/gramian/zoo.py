@@ -14,6 +14,7 @@ from gramian.models.base import Model, Recipe
 from gramian.models.baseline import Baseline as Baseline
 from gramian.models.bpmf import BPMF as BPMF
 from gramian.models.pmf import PMF as PMF
+from gramian.models.sgd import SGD as SGD
 from gramian.models.softimpute import SoftImpute as SoftImpute
 from gramian.models.svd import SVD as SVD
 from gramian.persist import read_file

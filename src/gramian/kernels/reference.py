@@ -40,8 +40,12 @@ import numpy.typing as npt
 from gramian.kernels.csr import CSR
 
 __all__ = [
+    "ADAM_DECAY",
+    "DESCENT_EPSILON",
+    "DESCENT_RULES",
     "block_half_sweep",
     "cg_half_sweep",
+    "descend",
     "explain_row",
     "gradient",
     "half_sweep",
@@ -346,3 +350,43 @@ def soft_impute(X: Array, seen: Array, shrinkage: float, steps: int = 1000) -> A
         U, s, Vt = np.linalg.svd(np.where(seen, X, Z), full_matrices=False)
         Z = (U * np.maximum(s - shrinkage, 0)) @ Vt
     return Z
+
+
+DESCENT_RULES = ("momentum", "adagrad", "adam")
+ADAM_DECAY, DESCENT_EPSILON = 0.999, 1e-8
+
+
+def descend(
+    users: Array, items: Array, values: Array, W: Array, U: Array, user_state: Array, item_state: Array,
+    user_shrink: Array, item_shrink: Array, *, biased: bool, offset: float, rule: str, rate: float, beta: float,
+) -> float:  # fmt: skip
+    """Stochastic gradient descent, rating by rating, in place: what :mod:`gramian.kernels.descent` does."""
+    K, total = W.shape[1] - biased, 0.0
+    for i, j, r in zip(users.tolist(), items.tolist(), values.tolist(), strict=True):
+        w, u = W[i].copy(), U[j].copy()
+        error = r - offset - w[:K] @ u[:K] - (w[K] + u[K] if biased else 0.0)
+        total += error**2
+        one = [1.0] * biased  # the bias's partner
+        for row, state, mine, partner, shrink in (
+            (W[i], user_state[i], w, u, user_shrink[i]),
+            (U[j], item_state[j], u, w, item_shrink[j]),
+        ):
+            penalty = np.append(np.full(K, shrink[0]), [shrink[1]] * biased)
+            _move(row, state, error * np.append(partner[:K], one) - penalty * mine, rule, rate, beta)
+    return float(total)
+
+
+def _move(row: Array, state: Array, gradient: Array, rule: str, rate: float, beta: float) -> None:
+    D = len(row)
+    if rule == "momentum":
+        state[:] = beta * state + rate * gradient
+        row += state
+    elif rule == "adagrad":
+        state += gradient**2
+        row += rate * gradient / np.sqrt(state + DESCENT_EPSILON)
+    else:
+        first, second, powers = state[:D], state[D : 2 * D], state[2 * D :]
+        powers *= (beta, ADAM_DECAY)
+        first[:] = beta * first + (1 - beta) * gradient
+        second[:] = ADAM_DECAY * second + (1 - ADAM_DECAY) * gradient**2
+        row += rate * (first / (1 - powers[0])) / (np.sqrt(second / (1 - powers[1])) + DESCENT_EPSILON)

@@ -39,7 +39,7 @@ from gramian.parameters import param
 from gramian.persist import Arrays
 from gramian.ratings import Ratings
 
-__all__ = ["ALS", "AlternatingRecipe"]
+__all__ = ["ALS", "AlternatingRecipe", "ridge_side"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,6 +96,16 @@ class AlternatingRecipe(Recipe[FactorModel]):
         return FactorModel(self, ratings, history, users, items, self.offset(ratings), self.side)
 
 
+def ridge_side(recipe: Any) -> SideSettings:
+    """How a recipe with ALS's fields for the penalties, biases and threads solves a row."""
+    lambdas = np.full(recipe.factors, recipe.regularization)
+    if recipe.biases:
+        bias = recipe.regularization if recipe.bias_regularization is None else recipe.bias_regularization
+        lambdas = np.append(lambdas, bias)
+    penalty = local.Penalty(np.diag(lambdas), recipe.weighting == "count")
+    return SideSettings(recipe.biases, penalty, centred=recipe.biases, n_jobs=recipe.n_jobs)
+
+
 def _penalty(rows: Array, counts: Array, penalty: local.Penalty) -> float:
     """Σ s xᵀΛx for a diagonal Λ, in float64."""
     squares = np.square(rows, dtype=np.float64) @ np.diag(penalty.precision)
@@ -136,12 +146,7 @@ class ALS(AlternatingRecipe):
     @property
     def side(self) -> SideSettings:
         """How a row is solved."""
-        lambdas = np.full(self.factors, self.regularization)
-        if self.biases:
-            bias = self.regularization if self.bias_regularization is None else self.bias_regularization
-            lambdas = np.append(lambdas, bias)
-        penalty = local.Penalty(np.diag(lambdas), self.weighting == "count")
-        return SideSettings(self.biases, penalty, centred=self.biases, n_jobs=self.n_jobs)
+        return ridge_side(self)
 
     def start(self, ratings: Ratings) -> Arrays:
         """Item factors from N(0, 1/K), biases 0, and the users' best rows for these."""

@@ -1,0 +1,136 @@
+r"""Matrix factorization by stochastic gradient descent: the objective of ALS, one rating at a time.
+
+The model is :math:`\hat r_{ij} = \mu + b_i + c_j + w_i^\top u_j` with the objective J of
+:mod:`gramian.models.als`. There each side is solved exactly, in turn; here every rating moves the two rows that it
+concerns a little way down its own share of J,
+
+.. math::
+    J_{ij} = (r_{ij} - \hat r_{ij})^2 + \frac{s_i}{n_i}\left(\lambda\|w_i\|^2 + \lambda_b b_i^2\right)
+        + \frac{s_j}{n_j}\left(\lambda\|u_j\|^2 + \lambda_b c_j^2\right), \qquad J = \sum_\Omega J_{ij}
+
+with n the row's number of ratings, and :math:`s = 1`, or n (``weighting="count"``: every rating then shrinks its rows
+by the same λ, as most SGD programs do). The steps are those of :mod:`gramian.kernels.descent`; the learning rate of
+epoch t = 0, 1, … is :math:`\eta`, :math:`\eta/(1 + \delta t)` or :math:`\eta e^{-\delta t}`.
+
+The ratings are worked on in blocks that share no row (:mod:`gramian.engine.grid`), in an order that depends on the
+seed alone: the same seed gives the same bits on any number of threads.
+
+The users' rows of the model are the best ones for the items that were found, which is where steps on them alone would
+end: so a user who is folded in gets the row that the same ratings would have had in training.
+
+Sources: Koren, Bell & Volinsky 2009; Chin, Zhuang, Juan & Lin 2015 (blocks; AdaGrad).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from gramian.engine import grid
+from gramian.errors import DivergenceError
+from gramian.kernels.reference import DESCENT_RULES
+from gramian.models.als import AlternatingRecipe, ridge_side
+from gramian.models.base import Array, Epoch
+from gramian.models.factor import SideSettings
+from gramian.parameters import param
+from gramian.persist import Arrays
+from gramian.ratings import Ratings
+
+__all__ = ["SGD"]
+
+START = 0.1  # the size of a random row: small, so that the first epochs learn the biases
+
+
+@dataclass(frozen=True, kw_only=True)
+class SGD(AlternatingRecipe):
+    """Matrix factorization with biases by stochastic gradient descent.
+
+    See the head of this module for the objective, which is that of :class:`gramian.ALS`: the same settings of the
+    penalties mean the same. A learning rate that is too high is found out at the first loss that is not finite; the
+    model of the last good epoch is then returned, with a warning that names the rate.
+
+    Raises:
+        ParameterError: A field is outside its range.
+        DivergenceError: The first epoch already diverged.
+    """
+
+    name: ClassVar[str] = "sgd"
+
+    factors: int = param(32, "latent features K; more fit finer tastes and cost K per rating", low=1, high=512)
+    regularization: float = param(12.0, "λ on the factors; raise it when validation error rises", low=0)
+    bias_regularization: float | None = param(None, "λ on the biases; as regularization if not given", low=0,
+                                              optional=True)  # fmt: skip
+    weighting: str = param("none", "count: λ times the row's number of ratings (then use λ near 0.1)",
+                           choices=("none", "count"))  # fmt: skip
+    biases: bool = param(True, "a bias per user and item, and the global mean")
+    optimizer: str = param("adagrad", "the rule of a step; momentum wants a lower learning rate (near 0.003)",
+                           choices=DESCENT_RULES)  # fmt: skip
+    learning_rate: float = param(0.1, "η; lower it when the loss jumps about, and use more epochs", low=1e-8, high=1)
+    schedule: str = param("constant", "the rate of epoch t from 0: η, η/(1 + δt) or η exp(-δt)",
+                          choices=("constant", "inverse", "exponential"))  # fmt: skip
+    decay: float = param(0.1, "δ of the inverse and the exponential schedule", low=0)
+    momentum: float = param(0.9, "β of momentum and Adam; 0 is plain gradient descent", low=0, high=0.999)
+    epochs: int = param(12, "passes over the ratings", low=1)
+    patience: int | None = param(None, "stop after so many epochs without a better validation error", low=1,
+                                 optional=True)  # fmt: skip
+    seed: int = param(0, "of the random start and the order of the ratings", low=0)
+    dtype: str = param("float32", "precision of the factors", choices=("float32", "float64"))
+    n_jobs: int | None = param(None, "threads; all cores if not given", low=1, optional=True)
+
+    @property
+    def side(self) -> SideSettings:
+        """How a row is solved, once the items are found."""
+        return ridge_side(self)
+
+    def rate(self, number: int) -> float:
+        """The learning rate of an epoch (``number`` from 1)."""
+        t = self.decay * (number - 1)
+        return (
+            self.learning_rate * {"constant": 1.0, "inverse": 1 / (1 + t), "exponential": math.exp(-t)}[self.schedule]
+        )
+
+    def start(self, ratings: Ratings) -> Arrays:
+        """Factors from N(0, 0.01/K), biases 0, and a state that remembers nothing."""
+        rng = np.random.Generator(np.random.Philox(self.seed))
+        arrays: Arrays = {}
+        for side, count in (("user", ratings.n_users), ("item", ratings.n_items)):
+            rows = np.zeros((count, self.factors + self.biases), self.dtype)
+            rows[:, : self.factors] = START * rng.standard_normal((count, self.factors)) / np.sqrt(self.factors)
+            width = rows.shape[1]
+            state = np.zeros((count, 2 * width + 2 if self.optimizer == "adam" else width), self.dtype)
+            state[:, 2 * width :] = 1
+            arrays |= {f"{side}_rows": rows, f"{side}_state": state}
+        return arrays
+
+    def epoch(self, ratings: Ratings, arrays: Arrays, number: int) -> Epoch:
+        """One pass over all ratings, the rounds of blocks in an order of its own."""
+        made = {name: array.copy() for name, array in arrays.items()}
+        blocks = grid.grid_of(ratings, ratings.by_user, ratings.n_items, self.seed)
+        rounds = np.random.Generator(np.random.Philox([self.seed, number])).permutation(blocks.parts)
+        squared = grid.descend(
+            blocks, (made["user_rows"], made["item_rows"]), (made["user_state"], made["item_state"]),
+            (self._shrink(ratings.by_user.counts), self._shrink(ratings.by_item.counts)),
+            biased=self.biases, offset=self.offset(ratings), rule=DESCENT_RULES.index(self.optimizer),
+            rate=self.rate(number), beta=self.momentum, rounds=rounds, n_jobs=self.n_jobs,
+        )  # fmt: skip
+        if not np.isfinite(squared):
+            raise DivergenceError(
+                f"The loss of epoch {number} is not finite: the learning rate {self.rate(number):g} is too high "
+                f"for {self.optimizer}; lower learning_rate, or scale the ratings."
+            )
+        return Epoch(made, self.record(ratings, made, 0))
+
+    def _shrink(self, counts: Array) -> Array:
+        """λ of the factors and of the bias for each rating of a row, (rows, 2)."""
+        precision = np.diag(self.side.penalty.precision)
+        ends = precision[[0, -1]]
+        shares = np.ones(len(counts)) if self.weighting == "count" else 1 / np.maximum(counts, 1)
+        return np.outer(shares, ends).astype(self.dtype)
+
+    def finish(self, ratings: Ratings, arrays: Arrays) -> Arrays:
+        """The users' best rows for the items."""
+        items = arrays["item_rows"]
+        return {"user_rows": self.sweep(ratings, items, users=True)[0], "item_rows": items}
