@@ -95,6 +95,30 @@ MODELS = {
         restless=gm.SGD(factors=8, regularization=0.05, optimizer="momentum", learning_rate=0.005,
                         schedule="inverse", epochs=30),
     ),
+    "neuralmf": Variants(
+        [gm.NeuralMF(factors=3, epochs=3, batch_size=64)],
+        closed_form=False,
+        restless=gm.NeuralMF(factors=8, regularization=1e-6, learning_rate=0.05, epochs=12),
+    ),
+    "mlp": Variants(
+        [gm.MLP(factors=3, hidden=5, layers=2, batch_norm=True, dropout=0.2, epochs=3, batch_size=64)],
+        closed_form=False,
+        restless=gm.MLP(factors=8, hidden=16, regularization=1e-6, dropout=0.1, learning_rate=0.03, epochs=12),
+    ),
+    "residual": Variants(
+        [gm.ResidualMF(factors=3, hidden=4, epochs=3, batch_size=64, optimizer="momentum", learning_rate=0.05)],
+        closed_form=False,
+        restless=gm.ResidualMF(factors=8, hidden=16, regularization=1e-6, dropout=0.1, learning_rate=0.03, epochs=12),
+    ),
+    "autorec": Variants(
+        [
+            gm.AutoRec(hidden=6, epochs=3, batch_size=16, dropout=0.3, path="sparse", layers=2),
+            gm.AutoRec(hidden=4, epochs=3, side="user", path="sparse", optimizer="momentum"),
+            gm.AutoRec(hidden=4, epochs=3, path="dense", dropout=0.2),
+        ],
+        closed_form=False,
+        restless=gm.AutoRec(hidden=32, epochs=40, path="sparse", dropout=0.05, learning_rate=0.01, regularization=1e-6),
+    ),
     "bpmf": Variants(
         [
             gm.BPMF(factors=3, draws=8, burn_in=3),

@@ -6,6 +6,10 @@ import dataclasses
 import os
 from typing import Any
 
+from gramian.deep.autorec import AutoRec as AutoRec
+from gramian.deep.pairs import MLP as MLP
+from gramian.deep.pairs import NeuralMF as NeuralMF
+from gramian.deep.pairs import ResidualMF as ResidualMF
 from gramian.errors import FormatError, ParameterError
 from gramian.evaluate.conformal import Conformal
 from gramian.history import History

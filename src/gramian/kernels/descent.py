@@ -33,7 +33,7 @@ from gramian.kernels.compiled import compiled, inlined
 from gramian.kernels.reference import ADAM_DECAY, DESCENT_EPSILON, DESCENT_RULES
 from gramian.kernels.residuals import dot
 
-__all__ = ["descend"]
+__all__ = ["descend", "move"]
 
 TINY = 1e-12
 MOMENTUM, ADAGRAD = DESCENT_RULES.index("momentum"), DESCENT_RULES.index("adagrad")
@@ -73,7 +73,8 @@ def _adam(row: Any, state: Any, gradient: Any, rate: Any, beta: Any, beta2: Any,
 
 
 @inlined
-def _move(rule: int, row: Any, state: Any, gradient: Any, rate: Any, beta: Any) -> None:
+def move(rule: int, row: Any, state: Any, gradient: Any, rate: Any, beta: Any) -> None:
+    """One step of a row by a rule; the gradient is the direction to go."""
     kind = row.dtype.type
     if rule == MOMENTUM:
         _momentum(row, state, gradient, rate, beta)
@@ -111,6 +112,6 @@ def descend(
         for k in range(K):
             user_gradient[k] = error * u[k] - user_lambda * w[k]
             item_gradient[k] = error * w[k] - item_lambda * u[k]
-        _move(rule, w, user_state[i], user_gradient, eta, beta)
-        _move(rule, u, item_state[j], item_gradient, eta, beta)
+        move(rule, w, user_state[i], user_gradient, eta, beta)
+        move(rule, u, item_state[j], item_gradient, eta, beta)
     return total
