@@ -59,7 +59,7 @@ class AutoRec(Recipe[AutoRecModel]):
     layers: int = param(1, "hidden layers", low=1, high=3)
     activation: str = param("sigmoid", "φ of the hidden layers", choices=ACTIVATIONS)
     dropout: float = param(0.0, "share of the inputs left out in a training step", low=0, high=0.95)
-    regularization: float = param(1e-4, "λ of the squares of the layers' weights", low=0)
+    regularization: float = param(1e-3, "λ of the squares of the layers' weights", low=0)
     optimizer: str = param("adam", "adam, or momentum: gradient descent with momentum", choices=("adam", "momentum"))
     learning_rate: float = param(0.001, "η; lower it when the loss jumps about", low=1e-8, high=1)
     momentum: float = param(0.9, "β of momentum; β₁ of Adam", low=0, high=0.999)
