@@ -21,8 +21,8 @@ GRID = [
     gm.ALS(factors=factors, regularization=regularization, bias_regularization=bias, epochs=40, patience=3)
     for factors, regularization, bias in product((16, 32, 64), (8, 10, 12, 14, 16, 18, 21), (1, 3, 5, 8))
 ]
-BAYES = [gm.BPMF(factors=factors) for factors in (16, 32, 64)]
-DRAWS = 600  # of the Bayesian model that is measured; it is chosen with the default's 300
+BAYES = [gm.BPMF(factors=factors, prior_scale=scale) for factors, scale in product((16, 32, 64), (0.1, 0.3))]
+DRAWS = 2000  # of the Bayesian model that is measured; it is chosen with the default's 300
 BASELINES = [gm.Baseline(regularization=regularization) for regularization in (1, 2, 3, 4, 5, 6, 8)]
 Split = tuple[str, gm.Ratings, gm.Ratings]
 

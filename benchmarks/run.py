@@ -13,7 +13,7 @@ from collections.abc import Iterator
 import numpy as np
 
 import gramian as gm
-from accuracy import folds_of, measure, random_splits
+from accuracy import DRAWS, folds_of, measure, random_splits
 from calibration import bundled_splits, table, u1_split
 from epoch import epoch_times
 from machine import description
@@ -35,7 +35,7 @@ def epoch_table(sets: dict[str, gm.Ratings]) -> Iterator[str]:
 
 def accuracy_table(splits: Iterator[tuple[str, gm.Ratings, gm.Ratings]]) -> Iterator[str]:
     """Test RMSE of each split, and the mean."""
-    yield "| split | Baseline | ALS | BPMF | ALS chosen on validation | BPMF chosen on validation, 600 draws |"
+    yield f"| split | Baseline | ALS | BPMF | ALS chosen on validation | BPMF chosen on validation, {DRAWS} draws |"
     yield "|---|---|---|---|---|---|"
     rows = []
     for seed, (name, train, test) in enumerate(splits):
@@ -43,7 +43,7 @@ def accuracy_table(splits: Iterator[tuple[str, gm.Ratings, gm.Ratings]]) -> Iter
         rows.append(errors)
         chosen = f"K={als.factors}, λ={als.regularization:g}, λ_b={als.bias_regularization:g}, {als.epochs} epochs"
         cells = " | ".join(f"{error:.4f}" for error in errors)
-        yield f"| {name} | {cells} | {chosen} | K={bayes.factors}, {seconds:.1f} s |"
+        yield f"| {name} | {cells} | {chosen} | K={bayes.factors}, width {bayes.prior_scale:g}, {seconds:.1f} s |"
     cells = " | ".join(f"**{error:.4f}**" for error in np.mean(rows, axis=0))
     yield f"| **mean** | {cells} | | |"
 

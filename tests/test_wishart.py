@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
+from gramian.engine import local
 from gramian.kernels import reference, wishart
 from gramian.models import gibbs
 
@@ -113,3 +114,17 @@ def test_means_have_the_moments_of_their_t_distribution(many):
     away = means - center
     distance = strength * np.einsum("sc,scd,sd->s", away, precisions, away)
     assert stats.kstest(distance, stats.chi2(3).cdf).pvalue > 1e-3
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_the_engine_sums_moments_in_the_same_pieces_for_any_threads(threads):
+    rows = np.random.default_rng(2).standard_normal((2 * local.MOMENT_ROWS + 5, 40)).astype(np.float32)
+    total, cross = local.moments(rows, n_jobs=threads)
+    np.testing.assert_allclose(total, rows.astype(float).sum(0), rtol=1e-10)
+    np.testing.assert_allclose(cross, np.tril(rows.T.astype(float) @ rows), atol=1e-7)
+    assert [total.tobytes(), cross.tobytes()] == [part.tobytes() for part in local.moments(rows, n_jobs=2)]
+
+
+def test_the_engine_converts_rows_as_numpy_does():
+    rows = np.random.default_rng(3).standard_normal((60_001, 25)).astype(np.float32)
+    np.testing.assert_array_equal(local.converted(rows, np.float16, n_jobs=2), rows.astype(np.float16))

@@ -23,7 +23,9 @@ class History(Sequence[Mapping[str, Any]]):
 
     def append(self, **record: Any) -> History:
         """Return a new history with one more record at its end."""
-        return History((*self._records, record))
+        longer = History()
+        longer._records = (*self._records, record)
+        return longer
 
     @overload
     def __getitem__(self, index: int) -> Mapping[str, Any]: ...

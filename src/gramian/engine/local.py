@@ -12,7 +12,8 @@ import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from functools import partial
+from functools import cache, partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,7 +28,9 @@ __all__ = [
     "Penalty",
     "block_update",
     "cg_update",
+    "converted",
     "half_sweep",
+    "moments",
     "separate_update",
     "sparse_product",
     "squared_errors",
@@ -43,6 +46,8 @@ RATING_WORK, ROW_WORK = 250, 5_000
 # Blocks are about BLOCKS, so that threads end together; none so small that starting it costs more than it gains,
 # none so large that an interrupt waits long (0.1 s).
 BLOCKS, SMALL_BLOCK, LARGE_BLOCK = 64, 2e7, 1e9
+CONVERSION_WORK = 40  # per number
+MOMENT_ROWS = 4096  # rows whose moments are summed by one thread
 SMALL_WORK = 5e7  # below this, starting threads costs more than it gains
 PARTS_BYTES = 64 * 2**20  # sums of pieces of heavy rows that are held at a time
 
@@ -69,14 +74,15 @@ def thread_count(n_jobs: int | None) -> int:
             raise ParameterError(f"{THREADS_VARIABLE} must be a whole number from 1; got {given!r}.")
         return int(given)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(cores, _container_cores() or cores)
+    return min(cores, _container_cores(CONTROL_GROUP) or cores)
 
 
-def _container_cores() -> int | None:
+@cache  # asked several times in every sweep
+def _container_cores(folder: Path) -> int | None:
     """The processor time that the container's control group allows, in cores, rounded up; None without a limit."""
     for names in (("cpu.max",), ("cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us")):  # version 2, version 1
         try:
-            quota, period = " ".join((CONTROL_GROUP / name).read_text() for name in names).split()
+            quota, period = " ".join((folder / name).read_text() for name in names).split()
         except (OSError, ValueError):
             continue
         if quota.isdecimal() and period.isdecimal() and int(period) > 0:  # else "max", or -1
@@ -321,8 +327,34 @@ def squared_errors(
     def block(first: int, last: int) -> None:
         residuals.squared_errors(*fixed, here, other, biased, offset, first, last, out)
 
-    _over_blocks(block, rows, other.shape[1], thread_count(n_jobs))
+    _over_blocks(block, rows, RATING_WORK + other.shape[1], thread_count(n_jobs))
     return float(out.sum())
+
+
+def moments(rows: Array, *, n_jobs: int | None = None) -> tuple[Array, Array]:
+    """Σ x, (D,), and the lower triangle of Σ x xᵀ, (D, D), over rows (n, D): float64, in a fixed order."""
+    from gramian.kernels import wishart
+
+    size = rows.shape[1]
+    pieces = range(0, len(rows), MOMENT_ROWS)
+    totals, crosses = np.zeros((len(pieces), size)), np.zeros((len(pieces), size, size))
+
+    def add(place: int, first: int) -> None:
+        wishart.moments(rows[first : first + MOMENT_ROWS], totals[place], crosses[place])
+
+    with _runner(thread_count(n_jobs), len(pieces), rows.size * size) as run:
+        run([partial(add, *piece) for piece in enumerate(pieces)])
+    return np.add.reduce(totals, axis=0, initial=0.0), np.add.reduce(crosses, axis=0, initial=0.0)
+
+
+def converted(rows: Array, dtype: npt.DTypeLike, *, n_jobs: int | None = None) -> Array:
+    """A copy of the rows in ``dtype``."""
+    out, threads = np.empty(rows.shape, dtype), thread_count(n_jobs)
+    cuts = np.linspace(0, len(rows), threads + 1).astype(int).tolist()
+    tasks: list[Task] = [partial(np.copyto, out[a:b], rows[a:b], "same_kind") for a, b in pairwise(cuts)]
+    with _runner(threads, threads, CONVERSION_WORK * rows.size) as run:
+        run(tasks)
+    return out
 
 
 def sparse_product(rows: CSR, other: Array, *, n_jobs: int | None = None) -> Array:

@@ -29,7 +29,7 @@ def compiled(function: Callable[..., Any]) -> Any:
 
     Division is IEEE's: a check for zero in every division would keep loops from being vectorized.
     """
-    options: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
+    options: dict[str, Any] = {"nogil": True, "error_model": "numpy", "no_cfunc_wrapper": True}
     try:
         made = njit(cache=True, **options)(function)
     except RuntimeError:  # neither the package's folder nor the user's cache can be written to

@@ -24,7 +24,7 @@ from gramian.kernels.rows import aligned, padded_columns
 from gramian.kernels.system_solve import solve_system, update_rows
 from gramian.kernels.tiles import tile_rows
 
-__all__ = ["SMALLEST", "dual_limit", "dual_rows"]
+__all__ = ["SMALLEST", "dual_limit", "dual_workspace", "solve_dual"]
 
 SMALLEST = 97  # unknowns; smaller systems are solved side by side in the lanes, as fast as by their duals
 
@@ -39,10 +39,14 @@ def dual_limit(precision: Any, shared: Any, drawing: bool) -> int:
 
 
 @compiled
-def _workspace(limit: int, columns: int, size: int, like: Any) -> Any:
-    """(slot, panel, turned, scales, roots, work, small, sums, zeros) for rows of up to ``limit`` ratings."""
-    height, room = tile_rows(like), padded_columns(like, limit)
+def dual_workspace(limit: int, columns: int, precision: Any, like: Any) -> Any:
+    """(1 / √λ, slot, panel, turned, scales, roots, work, small, sums, zeros) for rows of up to ``limit`` ratings."""
+    height, room, size = tile_rows(like), padded_columns(like, max(limit, 0)), precision.shape[0]
+    roots_of_prior = aligned(size, like)
+    for k in range(size):
+        roots_of_prior[k] = 1 / np.sqrt(precision[k, k]) if limit >= 0 else 0.0
     return (
+        roots_of_prior,
         aligned(room * (room + 2), like), aligned(room * columns, like), aligned((columns + 1) * room, like),
         aligned(size, like), aligned(2 * room, like), aligned(5 * room + 1, like), aligned(height**2, like),
         aligned(2 * columns + 2, like), aligned(room, like),
@@ -90,12 +94,12 @@ def _combine(out: Any, beta: Any, panel: Any, columns: int, count: int) -> None:
 
 
 @compiled
-def _solve_row(
-    x: Any, workspace: Any, columns: int, biased: bool, roots_of_prior: Any, linear: Any, scale: float,
-    tolerance: float, other: Any, indices: Any, values: Any, offset: float, weights: Any, start: int, stop: int,
+def solve_dual(
+    x: Any, workspace: Any, columns: int, biased: bool, linear: Any, scale: float, tolerance: float, other: Any,
+    indices: Any, values: Any, offset: float, weights: Any, start: int, stop: int,
 ) -> bool:  # fmt: skip
-    """x, (D,), of one row; whether its system is numerically positive definite. The prior comes as 1 / √λ."""
-    slot, panel, turned, scales, roots, work, small, sums, zeros = workspace
+    """x, (D,), of the row of the ratings ``start`` … ``stop``; whether its system is not positive definite."""
+    roots_of_prior, slot, panel, turned, scales, roots, work, small, sums, zeros = workspace
     size, count = x.shape[0], stop - start
     factors = size - 1 if biased else size
     room = padded_columns(slot, count)
@@ -129,32 +133,4 @@ def _solve_row(
         for e in range(count):
             total += beta[e] * roots[2 * e]
         x[factors] = scales[factors] ** 2 * total
-    return wrong == 0
-
-
-@compiled
-def dual_rows(
-    out: Any, status: Any, limit: int, indptr: Any, indices: Any, values: Any, offset: float, weights: Any,
-    other: Any, biased: bool, precision: Any, linear: Any, by_count: bool, start: int, stop: int,
-) -> None:  # fmt: skip
-    """Those of the rows ``start`` … ``stop`` that have at most ``limit`` ratings.
-
-    The arguments are those of :func:`gramian.kernels.sweep.half_sweep`.
-    """
-    size = other.shape[1]
-    columns = padded_columns(out, size - 1 if biased else size)
-    tolerance = out.dtype.type(2 * np.finfo(out.dtype).eps * (size + 8))
-    workspace = _workspace(limit, columns, size, out)
-    roots_of_prior = 1 / np.sqrt(np.diag(precision))
-    x = np.empty(size, out.dtype)
-    for row in range(start, stop):
-        lo, hi = indptr[row], indptr[row + 1]
-        if hi - lo > limit:
-            continue
-        status[row] = not _solve_row(
-            x, workspace, columns, biased, roots_of_prior, linear[row if linear.shape[0] > 1 else 0],
-            out.dtype.type(max(hi - lo, 1) if by_count else 1), tolerance,
-            other, indices, values, offset, weights, lo, hi,
-        )  # fmt: skip
-        if status[row] == 0:
-            out[row] = x
+    return wrong != 0

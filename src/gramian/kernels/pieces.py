@@ -63,29 +63,25 @@ def add_row_ratings(
 
     ``sums`` is the sum of all parts where that is known already, else empty; ``two_parts`` holds two parts.
     """
-    heavy = stop - start > PIECE_RATINGS
-    if heavy and sums.shape[0] > 0:
+    if stop - start <= PIECE_RATINGS:
+        add_ratings(
+            slot, totals, panel, roots, columns, factors, bias, src, scale,
+            other, indices, values, offset, weights, start, stop,
+        )  # fmt: skip
+        return
+    if sums.shape[0] > 0:
         _add_sums(slot, totals, columns, src, scale, sums)
         return
     half = two_parts.shape[0] // 2
     total, part = two_parts[:half], two_parts[half:]
-    into, into_totals, begin, factor = slot, totals, src, scale
-    if heavy:
-        total[:] = 0
-        into, into_totals = part, part[columns * columns + 2 * columns :]
-        begin, factor = part, part.dtype.type(1.0)
-    while True:  # one call for light rows and for pieces: each would be compiled anew
-        last = min(stop, start + PIECE_RATINGS)
-        if heavy:
-            part[:] = 0
+    total[:] = 0
+    for first in range(start, stop, PIECE_RATINGS):
+        part[:] = 0
         add_ratings(
-            into, into_totals, panel, roots, columns, factors, bias, begin, factor,
-            other, indices, values, offset, weights, start, last,
+            part, part[columns * columns + 2 * columns :], panel, roots, columns, factors, bias,
+            part, part.dtype.type(1.0), other, indices, values, offset, weights,
+            first, min(stop, first + PIECE_RATINGS),
         )  # fmt: skip
-        if heavy:
-            total += part
-        start = last
-        if start == stop:
-            break
-    if heavy:
-        _add_sums(slot, totals, columns, src, scale, total)
+        for k in range(half):
+            total[k] += part[k]
+    _add_sums(slot, totals, columns, src, scale, total)

@@ -35,7 +35,7 @@ import numpy.typing as npt
 from gramian.kernels.compiled import compiled
 from gramian.kernels.csr import CSR, PIECE_RATINGS
 from gramian.kernels.draw import fill_normals
-from gramian.kernels.dual import dual_limit, dual_rows
+from gramian.kernels.dual import dual_limit, dual_workspace, solve_dual
 from gramian.kernels.lane_solve import back_lanes, block, factor_lanes, interleave
 from gramian.kernels.lanes import lanes
 from gramian.kernels.pieces import add_row_ratings, part_size, sum_pieces
@@ -149,7 +149,7 @@ def _system_sweep(
     drawing: bool, seed: int, sweep: int, side: int, spread: float, first_row: int,
     few: int, sums: Any, start: int, stop: int,
 ) -> None:  # fmt: skip
-    """Rows ``start`` … ``stop`` of more than ``few`` ratings, one system at a time."""
+    """Rows ``start`` … ``stop``, one system at a time; rows of at most ``few`` ratings by their duals."""
     size, height = precision.shape[0], tile_rows(out)
     factors = size - 1 if biased else size
     columns = padded_columns(out, factors)
@@ -162,10 +162,19 @@ def _system_sweep(
     panel, roots = aligned(piece * columns, out), aligned(2 * piece, out)
     normals = aligned(size + 4, out)
     work, small = aligned(5 * columns + 1, out), aligned(height * height, out)
+    dual, x = dual_workspace(few, columns, precision, out), aligned(size, out)
 
     for row in range(start, stop):
         count = indptr[row + 1] - indptr[row]
         if count <= few:
+            status[row] = solve_dual(
+                x, dual, columns, biased, linear[row if linear.shape[0] > 1 else 0],
+                out.dtype.type(max(count, 1) if by_count else 1), tolerance,
+                other, indices, values, offset, weights, indptr[row], indptr[row + 1],
+            )  # fmt: skip
+            if status[row] == 0:
+                for c in range(size):  # assigning arrays would compile the text of a message about their shapes
+                    out[row, c] = x[c]
             continue
         _build_row(
             slot, totals, sums, two_parts, panel, roots, columns, factors, biased, prior, row, indptr, indices,
@@ -256,10 +265,6 @@ def half_sweep(
         _lane_sweep(*common, sums, start, stop)
         return
     few = dual_limit(precision, shared, draw is not None)
-    if few >= 0:
-        dual_rows(
-            out, status, few, *fixed_rows, offset, weights, other, biased, precision, linear, by_count, start, stop
-        )
     _system_sweep(*common, few, sums, start, stop)
 
 

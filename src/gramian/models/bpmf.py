@@ -181,17 +181,19 @@ class BPMF(Recipe[BayesianModel]):
     # ---- what is kept ---------------------------------------------------------------------------
 
     def _kept(self, chain: gibbs.Chain, number: int, c: int) -> Arrays:
-        small = [compact(rows, self.keep_dtype) for rows in (chain.user_rows, chain.item_rows)]
+        small = [compact(rows, self.keep_dtype, self.n_jobs) for rows in (chain.user_rows, chain.item_rows)]
         kept = packed(Draw(small[0], small[1], chain.users, chain.items, chain.noise_precision))
         return {f"draw{number:06d}.{c}.{part}": array for part, array in zip(PARTS, kept, strict=True)}
 
     def _thin(self, arrays: Arrays, number: int) -> None:
         """Drop kept draws until they fit into memory, every second one each time; one stays in any case."""
-        each = sum(array.nbytes for name, array in arrays.items() if name.startswith(f"draw{number:06d}."))
-        after, step = number - self.dropped, 1
-        while after // step > max(1, self.memory * 2**30 // max(each, 1)):
-            step *= 2
-        for name in [name for name in arrays if name.startswith("draw")]:
+        own = [name for c in range(self.chains) for part in PARTS if (name := f"draw{number:06d}.{c}.{part}") in arrays]
+        after, room = number - self.dropped, self.memory * 2**30 // max(1, sum(arrays[name].nbytes for name in own))
+        step, before = (_spacing(count, max(1, room)) for count in (after, after - 1))
+        if step == 1:
+            return
+        every = [name for name in arrays if name.startswith("draw")] if step > before or after % step == 0 else own
+        for name in every:
             if (int(name[4:10]) - self.dropped) % step:
                 del arrays[name]
 
@@ -295,6 +297,14 @@ def _divergence(what: str) -> Iterator[None]:
         raise DivergenceError(
             f"{what}: its numbers are no longer finite; use dtype='float64', or check the ratings."
         ) from None
+
+
+def _spacing(count: int, room: float) -> int:
+    """The least power of two so that not more than ``room`` of ``count`` sweeps are its multiples."""
+    step = 1
+    while count // step > room:
+        step *= 2
+    return step
 
 
 def _draw(chain: gibbs.Chain) -> Draw:

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from gramian.engine import local
 from gramian.errors import FormatError
 from gramian.ids import Codes
 from gramian.kernels.csr import CSR
@@ -36,11 +37,11 @@ class Draw(NamedTuple):
     noise_precision: float
 
 
-def compact(rows: Array, dtype: npt.DTypeLike) -> Array:
+def compact(rows: Array, dtype: npt.DTypeLike, n_jobs: int | None = None) -> Array:
     """Rows in ``dtype``, but in float32 where they do not suit float16."""
     low, high = HALF_RANGE
     suits = np.dtype(dtype) != np.float16 or low <= float(max(rows.max(initial=0), -rows.min(initial=0))) <= high
-    return rows.astype(dtype if suits else np.float32)
+    return local.converted(rows, dtype if suits else np.float32, n_jobs=n_jobs)
 
 
 def packed(draw: Draw) -> tuple[Array, Array, Array]:
@@ -225,5 +226,5 @@ def redrawn(
             (key[0], key[1] + turn, which), biased=biased, offset=offset, n_jobs=n_jobs,
         )[0]  # fmt: skip
     kept = (draw.user_rows, draw.item_rows)
-    users, items = (compact(rows, old.dtype) for rows, old in zip(sides, kept, strict=True))
+    users, items = (compact(rows, old.dtype, n_jobs) for rows, old in zip(sides, kept, strict=True))
     return draw._replace(user_rows=users, item_rows=items)

@@ -69,13 +69,12 @@ class Key(NamedTuple):
         return self.seed, self.number, 2 * self.chain + which
 
 
-def draw_prior(rows: Rows, hyper: Hyperprior, rng: np.random.Generator) -> RowPrior:
+def draw_prior(rows: Rows, hyper: Hyperprior, rng: np.random.Generator, n_jobs: int | None = None) -> RowPrior:
     """The mean and the precision of a side, given its rows."""
     from gramian.kernels import wishart
 
     n, size = rows.shape
-    total, cross = np.zeros(size), np.zeros((size, size))
-    wishart.moments(rows, total, cross)
+    total, cross = local.moments(rows, n_jobs=n_jobs)
     bartlett = np.tril(rng.standard_normal((size, size)), -1)
     np.fill_diagonal(bartlett, np.sqrt(rng.chisquare(size + n - np.arange(size))))
     mean, precision = np.empty(size), np.empty((size, size))
@@ -107,9 +106,9 @@ def sweep(
     rng = np.random.default_rng([*key])
     how: dict[str, Any] = {"biased": biased, "offset": offset, "n_jobs": n_jobs}
     alpha = chain.noise_precision
-    of_items = draw_prior(chain.item_rows, hyper, rng)
+    of_items = draw_prior(chain.item_rows, hyper, rng, n_jobs)
     items, singular_items = draw_rows(by_item, chain.user_rows, of_items, alpha, key.side(ITEMS), **how)
-    of_users = draw_prior(chain.user_rows, hyper, rng)
+    of_users = draw_prior(chain.user_rows, hyper, rng, n_jobs)
     users, singular_users = draw_rows(by_user, items, of_users, alpha, key.side(USERS), **how)
     squared = local.squared_errors(by_user, users, items, **how)
     if hyper.noise_precision is None:
