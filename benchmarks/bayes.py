@@ -61,6 +61,7 @@ def table(ratings: gm.Ratings, sweeps: tuple[int, int]) -> Iterator[str]:
             results[peer.label] = run(peer, *arguments)
             own.append(run(GRAMIAN, *arguments))
             print(f"{peer.label}: {results[peer.label]}\nGramian: {own[-1]}", flush=True)
+        results = {"Gramian BPMF, noise by user": run(GRAMIAN, *arguments, "--noise-by-user"), **results}
     mine = [result["mean_seconds"] for result in own if "error" not in result]
     yield f"{ratings!r}; {sweeps[0]} + {sweeps[1]} sweeps, K = {FACTORS}.\n"
     yield "| system | seconds per sweep | times Gramian's | peak memory, GiB | test RMSE |"

@@ -96,40 +96,44 @@ MODELS = {
                         schedule="inverse", epochs=30),
     ),
     "neuralmf": Variants(
-        [gm.NeuralMF(factors=3, epochs=3, batch_size=64)],
+        [gm.NeuralMF(factors=3, epochs=3)],
         closed_form=False,
-        restless=gm.NeuralMF(factors=8, regularization=1e-6, learning_rate=0.05, epochs=12),
+        restless=gm.NeuralMF(factors=8, regularization=0.01, learning_rate=0.05, epochs=12),
     ),
     "mlp": Variants(
-        [gm.MLP(factors=3, hidden=5, layers=2, batch_norm=True, dropout=0.2, epochs=3, batch_size=64)],
+        [gm.MLP(factors=3, hidden=5, dropout=0.2, epochs=3)],
         closed_form=False,
-        restless=gm.MLP(factors=8, hidden=16, regularization=1e-6, dropout=0.1, learning_rate=0.03, epochs=12),
+        restless=gm.MLP(factors=8, hidden=16, regularization=0.01, dropout=0.1, learning_rate=0.03, epochs=12),
     ),
     "residual": Variants(
-        [gm.ResidualMF(factors=3, hidden=4, epochs=3, batch_size=64, optimizer="momentum", learning_rate=0.05)],
+        [gm.ResidualMF(factors=3, hidden=4, epochs=3, optimizer="momentum", learning_rate=0.05)],
         closed_form=False,
-        restless=gm.ResidualMF(factors=8, hidden=16, regularization=1e-6, dropout=0.1, learning_rate=0.03, epochs=12),
+        restless=gm.ResidualMF(factors=8, hidden=16, regularization=0.01, dropout=0.1, learning_rate=0.03, epochs=12),
     ),
     "autorec": Variants(
         [
-            gm.AutoRec(hidden=6, epochs=3, batch_size=16, dropout=0.3, path="sparse", layers=2),
-            gm.AutoRec(hidden=4, epochs=3, side="user", path="sparse", optimizer="momentum"),
-            gm.AutoRec(hidden=4, epochs=3, path="dense", dropout=0.2),
+            gm.AutoRec(hidden=(6, 4), epochs=3, dropout=0.3, path="sparse"),
+            gm.AutoRec(hidden=4, epochs=3, side="user", path="sparse", optimizer="momentum", dropout=0.0),
         ],
         closed_form=False,
-        restless=gm.AutoRec(hidden=32, epochs=40, path="sparse", dropout=0.05, learning_rate=0.01, regularization=1e-6),
+        restless=gm.AutoRec(hidden=32, epochs=20, path="sparse", dropout=0.05, learning_rate=0.03, regularization=0.01),
     ),
     "bpmf": Variants(
         [
             gm.BPMF(factors=3, draws=8, burn_in=3),
             gm.BPMF(factors=2, draws=6, burn_in=2, chains=2, biases=False, keep_dtype="float32", init="cold"),
             gm.BPMF(factors=4, draws=5, burn_in=0, dtype="float64", noise_precision=2.0, seed=7),
+            gm.BPMF(factors=2, draws=6, burn_in=2, implicit="both"),
+            gm.BPMF(factors=2, draws=6, burn_in=2, noise="by_user"),
         ],
         closed_form=False,
         restless=gm.BPMF(factors=2, draws=20, burn_in=2, memory=0.0),
         clips_each_draw=True,
     ),
 }  # fmt: skip
+
+
+TABLE = pl.DataFrame({"user": range(2000), "item": range(2000), "size": [n % 7 for n in range(2000)]})
 
 
 def label(recipe: Recipe[Any]) -> str:
@@ -197,12 +201,20 @@ def rebuilt(frame: pl.DataFrame, **columns: Any) -> gm.Ratings:
 def other_value(field: dataclasses.Field[Any], value: Any) -> Any:
     """Another allowed value of a recipe's field."""
     about = field.metadata
+    if about["table"]:
+        return TABLE
     if about["choices"] is not None:
         return next(choice for choice in about["choices"] if choice != value)
     if isinstance(value, bool):
         return not value
+    if isinstance(value, tuple):
+        return value[:1]
     if isinstance(value, str):
         return 1.0
+    if field.name == "batch_size":
+        return 100
     if value is None:
         return 1 if about["low"] is None or about["low"] <= 1 else about["low"]
-    return value + 1 if about["high"] is None or value + 1 <= about["high"] else value / 2
+    if about["high"] is None or value + 1 <= about["high"]:
+        return value + 1
+    return value / 2 if value > 0 else about["high"] / 2

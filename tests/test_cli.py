@@ -324,3 +324,22 @@ def without_numba(words: list[str]) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, (words, done.stderr)
+
+
+def test_a_bayesian_model_learns_from_tables_of_users_and_items(run: Run, tmp_path: Path) -> None:
+    ratings = gm.load_dataset("movielens-small").split(0.9, seed=0)[0]
+    ratings.to_frame().write_csv("ratings.csv")
+    users, items = sorted(set(ratings.users.tolist())), sorted(set(ratings.items.tolist()))
+    pl.DataFrame({"userId": users, "age": [20 + n % 50 for n in users]}).write_csv("users.csv")
+    pl.DataFrame({"movieId": items, "year": [1950 + n % 60 for n in items], "genres": ["A|B", "C"] * (len(items) // 2)
+                  + ["A"] * (len(items) % 2)}).write_csv("items.csv")  # fmt: skip
+    words = ("--implicit", "both", "--items", "items.csv", "--users", "users.csv", "--factors", "2", "--draws", "5")
+    code, _, err = run("fit", "ratings.csv", "--model", "bpmf", *words, "-o", "m.gramian")
+    assert code == 0, err
+    model = gm.load("m.gramian")
+    assert model.recipe.implicit == "both"
+    assert model.recipe.user_features.names == ("age",)
+    assert model.recipe.item_features.names == ("year", "genres=A", "genres=B", "genres=C")
+    code, _, err = run("fit", "ratings.csv", "--users", "users.csv")
+    assert code == 2
+    assert "does not learn from a table of users" in err

@@ -15,7 +15,7 @@ from gramian.deep.autorec import dense_batches, from_rows, masked_error, to_rows
 
 PAIRS = [
     gm.NeuralMF(factors=3, epochs=2),
-    gm.MLP(factors=3, hidden=5, layers=2, batch_norm=True, activation="elu", epochs=2),
+    gm.MLP(factors=3, hidden=(5, 4), batch_norm=True, activation="elu", epochs=2),
     gm.ResidualMF(factors=3, hidden=4, activation="tanh", epochs=2),
 ]
 
@@ -50,7 +50,7 @@ def test_the_sparse_path_has_the_loss_and_the_gradients_of_the_dense_network(rat
     """Also for inputs with a dropout mask: a plain step of rate 1 moves each weight by its negative gradient."""
     import jax
 
-    recipe = gm.AutoRec(hidden=5, layers=layers, side=side, path="sparse", regularization=0.01)
+    recipe = gm.AutoRec(hidden=(5, 4, 3)[:layers], side=side, path="sparse", regularization=0.01)
     rows = recipe.rows(ratings)
     width = ratings.n_items if side == "user" else ratings.n_users
     arrays = {name: array for name, array in recipe.start(ratings).items() if not name.startswith("state")}
@@ -85,7 +85,7 @@ def test_the_sparse_path_has_the_loss_and_the_gradients_of_the_dense_network(rat
 
 
 def test_weights_go_to_rows_and_back(ratings):
-    arrays = gm.AutoRec(hidden=4, layers=2, path="sparse").start(ratings)
+    arrays = gm.AutoRec(hidden=(4, 3), path="sparse").start(ratings)
     again = to_rows(from_rows(arrays, 2))
     for name, array in again.items():
         np.testing.assert_array_equal(array, arrays[name])

@@ -150,7 +150,7 @@ def test_a_sweep_equals_its_twin(biased):
 
 
 def flat(chain):
-    return [chain.user_rows, chain.item_rows, *chain.users, *chain.items, np.array(chain.noise_precision)]
+    return [chain.user_rows, chain.item_rows, *chain.users[:2], *chain.items[:2], np.array(chain.noise_precision)]
 
 
 # ---- simulation-based calibration (Talts, Betancourt, Simpson, Vehtari & Gelman 2018) ----------------

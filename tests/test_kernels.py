@@ -415,7 +415,8 @@ def test_turning_rows_into_columns_and_back_gives_the_same(problem):
         np.testing.assert_array_equal(array, again)
 
 
-@pytest.mark.parametrize("name", [name for name, variants in MODELS.items() if variants.closed_form])
+# gradient descent has a learning rate and a start that are in units of ratings too
+@pytest.mark.parametrize("name", [name for name, v in MODELS.items() if v.closed_form and name != "sgd"])
 def test_a_training_survives_values_of_any_size(name, frame):
     """Ratings in millionths or in millions: float32 neither overflows nor loses the model."""
     for unit in (1e-6, 1.0, 1e6):

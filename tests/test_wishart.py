@@ -74,7 +74,7 @@ def many():
     rng = np.random.default_rng(1)
     rows = rng.normal(size=(7, 3)) @ np.array([[1.0, 0, 0], [0.8, 0.5, 0], [-0.3, 0.2, 2]]) + [0.5, -1, 2]
     hyper = gibbs.Hyperprior(np.array([0.5, 1.0, 2.0]), 2.0, 1.0, 1.0)
-    draws = [gibbs.draw_prior(rows, hyper, rng) for _ in range(20_000)]
+    draws = [gibbs.draw_prior(rows, hyper, rng)[:2] for _ in range(20_000)]
     away = rows.mean(axis=0)
     spread = (rows - away).T @ (rows - away)
     inverse = np.diag(hyper.scale) + spread + (2 * 7 / 9) * np.outer(away, away)

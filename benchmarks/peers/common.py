@@ -35,6 +35,7 @@ def sampling_arguments() -> argparse.Namespace:
     parser.add_argument("folder", type=Path)
     for name in ("factors", "burn_in", "draws"):
         parser.add_argument(name, type=int)
+    parser.add_argument("--noise-by-user", action="store_true", help="of Gramian's")
     return parser.parse_args()
 
 

@@ -20,6 +20,7 @@ fields = {
     "factors": asked.factors,
     "burn_in": asked.burn_in,
     "draws": asked.burn_in + asked.draws,
+    "noise": "by_user" if asked.noise_by_user else "common",
     "seed": 0,
     "n_jobs": THREADS,
 }

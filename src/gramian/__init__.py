@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, Any
 __version__ = version("gramian")
 
 if TYPE_CHECKING:
+    from gramian.comparing import Comparison as Comparison
+    from gramian.comparing import compare as compare
     from gramian.data.datasets import load_dataset as load_dataset
     from gramian.data.doctor import check_ratings as check_ratings
     from gramian.data.readers import read_items as read_items
@@ -28,10 +30,18 @@ if TYPE_CHECKING:
     from gramian.evaluate.calibration import calibration as calibration
     from gramian.evaluate.conformal import Conformal as Conformal
     from gramian.evaluate.conformal import conformal as conformal
+    from gramian.evaluate.protocols import breakdown as breakdown
+    from gramian.evaluate.protocols import cross_validate as cross_validate
+    from gramian.evaluate.protocols import evaluate_fold_in as evaluate_fold_in
+    from gramian.evaluate.protocols import hold_out as hold_out
+    from gramian.evaluate.ranking import Popularity as Popularity
+    from gramian.evaluate.ranking import evaluate_ranking as evaluate_ranking
     from gramian.history import History as History
     from gramian.models.base import Model as Model
     from gramian.models.base import Recipe as Recipe
     from gramian.ratings import Ratings as Ratings
+    from gramian.tuning import Tuned as Tuned
+    from gramian.tuning import tune as tune
     from gramian.zoo import *  # noqa: F403
 
 _HOMES = {
@@ -45,7 +55,17 @@ _HOMES = {
     "calibration": "gramian.evaluate.calibration",
     "Conformal": "gramian.evaluate.conformal",
     "conformal": "gramian.evaluate.conformal",
+    "breakdown": "gramian.evaluate.protocols",
+    "cross_validate": "gramian.evaluate.protocols",
+    "evaluate_fold_in": "gramian.evaluate.protocols",
+    "hold_out": "gramian.evaluate.protocols",
+    "Popularity": "gramian.evaluate.ranking",
+    "evaluate_ranking": "gramian.evaluate.ranking",
     "History": "gramian.history",
+    "Comparison": "gramian.comparing",
+    "compare": "gramian.comparing",
+    "Tuned": "gramian.tuning",
+    "tune": "gramian.tuning",
     "Model": "gramian.models.base",
     "Recipe": "gramian.models.base",
     "load": "gramian.zoo",

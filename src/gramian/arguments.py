@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 
 from gramian.console import note
-from gramian.errors import DataWarning, ParameterError, UnknownIdWarning
+from gramian.errors import DataError, DataWarning, ParameterError, UnknownIdWarning
 from gramian.parameters import check_number
 
 if TYPE_CHECKING:
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 __all__ = [
     "checkpoint_beside",
     "column_choices",
+    "feature_tables",
+    "has_titles",
     "held_out_part",
     "intervals",
     "item_id",
@@ -43,12 +45,16 @@ def with_recipe_fields(command: Callable[..., None]) -> Callable[..., None]:
     from gramian.zoo import RECIPES
 
     options: dict[str, tuple[type, list[str], dict[str, None]]] = {}
-    worded = set()
+    parsers: dict[str, tuple[Callable[[str], Any], str]] = {}
     for name, recipe in sorted(RECIPES.items()):
         for field in dataclasses.fields(recipe):
+            if field.metadata["table"]:  # a command reads the file and gives the table
+                continue
             kind = {"int": int, "float": float, "bool": bool}.get(str(field.type).split(" ")[0], str)
             if field.metadata["word"] is not None:
-                worded.add(field.name)
+                parsers[field.name] = (_number_or_word, "NUMBER|WORD")
+            if field.metadata["most"] > 1:
+                parsers[field.name] = (_numbers, "NUMBER[,NUMBER…]")
             _, owners, helps = options.setdefault(field.name, (kind, [], {}))
             owners.append(name)
             helps[f"{field.metadata['help']} [default for {name}: {field.default}]"] = None
@@ -58,7 +64,7 @@ def with_recipe_fields(command: Callable[..., None]) -> Callable[..., None]:
             name,
             inspect.Parameter.KEYWORD_ONLY,
             default=None,
-            annotation=_option(kind, f"{'; '.join(helps)} ({', '.join(owners)})", worded=name in worded),
+            annotation=_option(kind, f"{'; '.join(helps)} ({', '.join(owners)})", *parsers.get(name, ())),
         )
         for name, (kind, owners, helps) in options.items()
     ]
@@ -71,9 +77,9 @@ def with_recipe_fields(command: Callable[..., None]) -> Callable[..., None]:
     return command
 
 
-def _option(kind: type, text: str, *, worded: bool) -> Any:
-    if worded:
-        return Annotated[str | None, typer.Option(help=text, parser=_number_or_word, metavar="NUMBER|WORD")]
+def _option(kind: type, text: str, parser: Callable[[str], Any] | None = None, shown: str | None = None) -> Any:
+    if parser is not None:
+        return Annotated[str | None, typer.Option(help=text, parser=parser, metavar=shown)]
     return Annotated[kind | None, typer.Option(help=text)]
 
 
@@ -83,6 +89,16 @@ def _number_or_word(text: str) -> float | str:
         return float(text)
     except ValueError:
         return text
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    """Whole numbers with commas between them."""
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise ParameterError(
+            f"Whole numbers are needed, with commas between them, as 64 or 64,32; got {text!r}."
+        ) from None
 
 
 def _named_models(names: str) -> Any:
@@ -147,6 +163,39 @@ def held_out_part(
     except ValueError:
         return train, read_source(validation, names, separator, duplicates)
     return train.split(share, seed=0)
+
+
+def feature_tables(
+    model: str, users: str | None, items: str | None, items_id: str | None, items_title: str | None
+) -> dict[str, Any]:
+    """The tables of a recipe that learns from features; an item table without any is one of titles only."""
+    from gramian.data.readers import read_features
+    from gramian.models.features import FeatureTable
+
+    if model != "bpmf":
+        if users is not None:
+            raise ParameterError(f"The model {model!r} does not learn from a table of users; use --model bpmf.")
+        return {}
+    made = {} if users is None else {"user_features": read_features(users, "user")}
+    if items is None:
+        return made
+    table = read_features(items, "item", items_id)
+    table = table.drop([name for name in table.columns if name == items_title and name != "item"])
+    if table.width == 1:
+        return made
+    try:
+        return {**made, "item_features": FeatureTable.from_frame(table, "item")}
+    except DataError as error:
+        if "has no feature" in str(error) and has_titles(items, items_title):
+            return made
+        raise
+
+
+def has_titles(items: str, title: str | None) -> bool:
+    """Whether a table of items has titles to show."""
+    from gramian.data.readers import TITLES, item_columns
+
+    return title is not None or any(name.lower() in TITLES for name in item_columns(items))
 
 
 def load_model(path: str) -> FactorModel:

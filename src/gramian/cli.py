@@ -14,6 +14,8 @@ import typer
 from gramian.arguments import (
     checkpoint_beside,
     column_choices,
+    feature_tables,
+    has_titles,
     held_out_part,
     intervals,
     item_id,
@@ -28,6 +30,22 @@ from gramian.arguments import (
 )
 from gramian.console import note, print_json, print_table, show_warnings_as_notes, write_table
 from gramian.errors import GramianError, ParameterError, TrainingWarning
+from gramian.judging import compare, report, tune
+from gramian.options import (
+    Count,
+    Duplicates,
+    Item,
+    Items,
+    Json,
+    ModelPath,
+    Out,
+    Rating,
+    RatingsPath,
+    Separator,
+    Time,
+    Unknown,
+    User,
+)
 
 app = typer.Typer(
     name="gramian",
@@ -37,21 +55,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-SOURCE = "a file (CSV, TSV, '::', gzip, Parquet, Arrow) or a data set's name such as movielens-small"
 
-RatingsPath = Annotated[str, typer.Argument(metavar="RATINGS", help=f"Ratings: {SOURCE}.")]
-ModelPath = Annotated[str, typer.Argument(metavar="MODEL", help="A model file.")]
-User = Annotated[str | None, typer.Option(help="The column of users: a name, or a position from 0.")]
-Item = Annotated[str | None, typer.Option(help="The column of items.")]
-Rating = Annotated[str | None, typer.Option(help="The column of ratings.")]
-Time = Annotated[str | None, typer.Option(help="The column of times.")]
-Separator = Annotated[str | None, typer.Option(help="The separator of a text file, found if not given.")]
-Duplicates = Annotated[str, typer.Option(help="Repeated pairs: last, mean or raise.")]
-Items = Annotated[str | None, typer.Option("--items", help="A table of items with titles, to show them.")]
-Out = Annotated[str | None, typer.Option("--out", "-o", help="Write to this file (.csv or .parquet) instead.")]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
-Unknown = Annotated[str, typer.Option(help="Ids the model does not know: fallback, nan or raise.")]
-Count = Annotated[int, typer.Option("-n", "--n", help="How many.")]
+
+for command in (compare, tune, report):
+    app.command()(command)
 
 
 def main() -> None:
@@ -146,6 +153,7 @@ def fit(
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted training.")] = False,
     items: Items = None,
+    users: Annotated[str | None, typer.Option("--users", help="A table about users, as features (bpmf).")] = None,
     items_title: Annotated[str | None, typer.Option(help="The column of titles in --items.")] = None,
     items_id: Annotated[str | None, typer.Option(help="The column of item ids in --items, found if not given.")] = None,
     user: User = None,
@@ -160,10 +168,11 @@ def fit(
     """Train a model and write it to a file."""
     from gramian.zoo import make_recipe
 
-    recipe = make_recipe(model, **{name: value for name, value in fields.items() if value is not None})
+    tables = feature_tables(model, users, items, items_id, items_title)
+    recipe = make_recipe(model, **{name: value for name, value in fields.items() if value is not None}, **tables)
     names = column_choices(user, item, rating, time)
     train = read_source(ratings, names, separator, duplicates)
-    if items is not None:
+    if items is not None and (model != "bpmf" or has_titles(items, items_title)):
         from gramian.data.readers import read_items
 
         train = train.with_items(read_items(items, item=items_id, title=items_title))

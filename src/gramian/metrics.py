@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["mae", "mse", "rating_errors", "rmse"]
+__all__ = ["mae", "mse", "per_group_means", "r2", "rating_errors", "rmse"]
 
 
 def mse(actual: npt.ArrayLike, predicted: npt.ArrayLike) -> float:
@@ -23,6 +23,31 @@ def mae(actual: npt.ArrayLike, predicted: npt.ArrayLike) -> float:
     r"""Mean absolute error, :math:`\frac1n\sum_i |r_i-\hat r_i|`, on the scale of the ratings."""
     difference = np.asarray(actual, np.float64) - np.asarray(predicted, np.float64)
     return float(np.mean(np.abs(difference)))
+
+
+def r2(actual: npt.ArrayLike, predicted: npt.ArrayLike) -> float:
+    r"""The share of variance explained, :math:`1 - \sum_i (r_i-\hat r_i)^2 / \sum_i (r_i-\bar r)^2`.
+
+    1 is perfect, 0 as good as the mean of the ratings themselves; NaN where all ratings are equal.
+    """
+    spread = float(np.var(np.asarray(actual, np.float64)))
+    return 1 - mse(actual, predicted) / spread if spread > 0 else float("nan")
+
+
+def per_group_means(values: npt.ArrayLike, groups: npt.ArrayLike) -> npt.NDArray[np.float64]:
+    r"""The mean of the values of each group: of users, say, for a macro average.
+
+    .. math::
+        m_g = \frac{1}{n_g}\sum_{i \in g} x_i, \qquad \text{macro average} = \frac1G \sum_g m_g
+
+    so that a user with a thousand ratings counts no more than one with ten. With squared errors for the values,
+    the square roots are each user's RMSE.
+
+    Returns:
+        One mean per group that occurs, in the order of the groups.
+    """
+    _, places = np.unique(np.asarray(groups), return_inverse=True)
+    return np.bincount(places, np.asarray(values, np.float64)) / np.bincount(places)
 
 
 def rating_errors(actual: npt.ArrayLike, predicted: npt.ArrayLike) -> dict[str, float | int]:

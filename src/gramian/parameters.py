@@ -9,7 +9,31 @@ from typing import Any
 
 from gramian.errors import ParameterError
 
-__all__ = ["check_choice", "check_fields", "check_level", "check_number", "param"]
+__all__ = ["Range", "check_choice", "check_fields", "check_level", "check_number", "param"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Range:
+    """Where to look for a good value of a field.
+
+    Attributes:
+        low: The smallest value.
+        high: The largest.
+        log: Whether equal ratios are as likely as equal steps are otherwise.
+        whole: Whether only whole numbers count.
+        power: The ends are for ratings of standard deviation 1 and grow with this power of it: 1 for a penalty of
+            factors, whose product is a rating.
+    """
+
+    low: float
+    high: float
+    log: bool = True
+    whole: bool = False
+    power: int = 0
+
+    def ends(self, spread: float) -> tuple[float, float]:
+        """The smallest and the largest value, for ratings of this standard deviation."""
+        return self.low * spread**self.power, self.high * spread**self.power
 
 
 def param(
@@ -21,6 +45,8 @@ def param(
     choices: tuple[str, ...] | None = None,
     optional: bool = False,
     word: str | None = None,
+    table: bool = False,
+    most: int = 1,
 ) -> Any:
     """A dataclass field with its help text and range, checked by :func:`check_fields`.
 
@@ -32,8 +58,11 @@ def param(
         choices: The words allowed, for text.
         optional: Whether ``None`` is allowed.
         word: A word allowed in place of a number, such as ``"estimate"``.
+        table: Whether it is a table, which the recipe checks by itself.
+        most: How many numbers it may have; several are a tuple, and a tuple of one is that number.
     """
     about = {"help": help, "low": low, "high": high, "choices": choices, "optional": optional, "word": word}
+    about |= {"table": table, "most": most}
     return dataclasses.field(default=default, metadata=about)
 
 
@@ -45,17 +74,23 @@ def check_fields(recipe: Any) -> None:
         about = field.metadata
         if (value is None and about["optional"]) or (isinstance(value, str) and value == about["word"]):
             continue
+        if about["table"]:
+            continue
         if about["choices"] is not None:
             check_choice(field.name, value, about["choices"], owner)
         elif field.type in ("bool", bool):
             if not isinstance(value, bool):
                 raise ParameterError(_sentence(field.name, owner, "True or False", value))
         else:
-            whole = str(field.type).startswith("int")
-            checked = check_number(
-                field.name, value, low=about["low"], high=about["high"], whole=whole, word=about["word"], owner=owner
-            )
-            object.__setattr__(recipe, field.name, checked)
+            whole, several = str(field.type).startswith("int"), about["most"] > 1 and isinstance(value, tuple | list)
+            if several and not 1 <= len(value) <= about["most"]:
+                raise ParameterError(_sentence(field.name, owner, f"1 to {about['most']} numbers", value))
+            checked = tuple(
+                check_number(field.name, one, low=about["low"], high=about["high"], whole=whole, word=about["word"],
+                             owner=owner)
+                for one in (value if several else [value])
+            )  # fmt: skip
+            object.__setattr__(recipe, field.name, checked[0] if len(checked) == 1 else checked)
 
 
 def check_number(

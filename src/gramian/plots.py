@@ -14,7 +14,17 @@ from gramian.persist import written_whole
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["calibration_panels", "interval_bars", "item_map", "learning_curve", "traces"]
+__all__ = [
+    "calibration_panels",
+    "error_by_groups",
+    "error_by_seconds",
+    "interval_bars",
+    "item_map",
+    "learning_curve",
+    "learning_curves",
+    "rating_panels",
+    "traces",
+]
 
 TRAIN, VALIDATION, MUTED = "#2563a8", "#c2571a", "#9aa5b1"
 
@@ -174,6 +184,92 @@ def interval_bars(
     axes.set_yticks(places, [label if len(label) <= 42 else label[:41] + "…" for label in labels], fontsize=8)
     axes.set(xlabel="rating", ylim=(-0.7, len(labels) - 0.3))
     figure.legend(*axes.get_legend_handles_labels(), frameon=False, loc="outside upper right", ncols=3, fontsize=9)
+    return _finished(figure, path)
+
+
+def rating_panels(
+    values: npt.NDArray[Any],
+    per_user: npt.NDArray[Any],
+    per_item: npt.NDArray[Any],
+    times: npt.NDArray[Any] | None = None,
+    path: str | os.PathLike[str] | None = None,
+) -> Figure:
+    """What a set of ratings looks like: the ratings, how many each user gave and each item has, and when.
+
+    Args:
+        values: The ratings.
+        per_user: The number of ratings of each user.
+        per_item: The number of ratings of each item.
+        times: Unix seconds of each rating, where known.
+        path: A file to write.
+    """
+    import numpy as np
+
+    figure, axes = _figure(6.4, 9.6 if times is not None else 7.2, rows=4 if times is not None else 3)
+    distinct, counts = np.unique(values, return_counts=True)
+    if len(distinct) <= 40:
+        axes[0].bar(distinct, counts, width=0.8 * float(np.diff(distinct).min(initial=1)), color=TRAIN)
+    else:
+        axes[0].hist(values, bins=40, color=TRAIN)
+    axes[0].set(xlabel="rating", ylabel="ratings")
+    for place, (counts, word) in enumerate(((per_user, "users"), (per_item, "items")), 1):
+        edges = np.unique(np.geomspace(1, counts.max() + 1, 30).astype(int))
+        axes[place].hist(counts, bins=edges, color=TRAIN)
+        axes[place].set(xscale="log", xlabel=f"ratings of one of the {word}", ylabel=word)
+    if times is not None:
+        axes[3].hist(times.astype("datetime64[s]"), bins=40, color=TRAIN)
+        axes[3].set(xlabel="time", ylabel="ratings")
+    return _finished(figure, path)
+
+
+def error_by_seconds(
+    labels: list[str],
+    seconds: list[float],
+    rmse: list[float],
+    errors: list[float | None],
+    path: str | os.PathLike[str] | None = None,
+) -> Figure:
+    """Test RMSE with its standard error against the seconds of a fit, one point for each label."""
+    figure, axes = _figure(6.4, 4.4)
+    for place, label in enumerate(labels):
+        color = f"C{place % 10}"
+        bar = errors[place] or 0.0
+        axes.errorbar(seconds[place], rmse[place], yerr=bar, marker="o", markersize=6, color=color, capsize=3)
+        short = label if len(label) <= 28 else label[:27] + "…"
+        axes.annotate(short, (seconds[place], rmse[place]), xytext=(7, 4), textcoords="offset points", fontsize=9)
+    axes.set(xscale="log", xlabel="seconds to fit", ylabel="test RMSE ± standard error")
+    axes.margins(x=0.25)
+    return _finished(figure, path)
+
+
+def learning_curves(histories: dict[str, list[float]], path: str | os.PathLike[str] | None = None) -> Figure:
+    """Training RMSE against the epoch, one line for each label; epochs as shares of the whole training."""
+    figure, axes = _figure(6.4, 4.0)
+    for label, values in histories.items():
+        shares = [(epoch + 1) / len(values) for epoch in range(len(values))]
+        axes.plot(shares, values, linewidth=1.6, marker="o" if len(values) < 40 else None, markersize=3, label=label)
+    axes.set(xlabel="share of the epochs", ylabel="training RMSE", xlim=(0, 1.02))
+    axes.legend(frameon=False, fontsize=8)
+    return _finished(figure, path)
+
+
+def error_by_groups(breakdowns: dict[str, list[dict[str, Any]]], path: str | os.PathLike[str] | None = None) -> Figure:
+    """Test RMSE by the user's activity (above) and the item's popularity (below), one line for each label.
+
+    Args:
+        breakdowns: Of each label, the rows of :func:`gramian.breakdown`.
+        path: A file to write.
+    """
+    figure, panels = _figure(6.4, 6.8, rows=2)
+    words = {"activity": "training ratings of the user", "popularity": "training ratings of the item"}
+    for axes, (by, word) in zip(panels, words.items(), strict=True):
+        for label, rows in breakdowns.items():
+            part = [row for row in rows if row["by"] == by]
+            bars = [row["error"] or 0.0 for row in part]
+            axes.errorbar([row["ratings"] for row in part], [row["rmse"] for row in part], yerr=bars, marker="o",
+                          markersize=4, linewidth=1.4, capsize=2, label=label)  # fmt: skip
+        axes.set(xlabel=word, ylabel="test RMSE")
+    panels[0].legend(frameon=False, fontsize=8, ncols=2)
     return _finished(figure, path)
 
 

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from gramian.errors import DataError, ParameterError
 from gramian.parameters import check_number
 
-__all__ = ["fold_labels", "last_rows", "latest_rows", "random_rows"]
+__all__ = ["fold_labels", "last_rows", "latest_rows", "random_rows", "rows_of_users"]
 
 Mask = npt.NDArray[np.bool_]
 
@@ -60,6 +60,13 @@ def last_rows(user_codes: npt.NDArray[np.int32], times: npt.NDArray[Any] | None,
     mask[order] = (place_from_end < n) & (counts[user_codes[order]] > n)
     if not mask.any():
         raise DataError(f"No user has more than {n} ratings, so none can be left out; lower n or use split().")
+    return mask
+
+
+def rows_of_users(user_codes: npt.NDArray[np.int32], fraction: float, seed: int) -> Mask:
+    """All rows of a random ``fraction`` of the users."""
+    chosen = random_rows(int(user_codes.max()) + 1, fraction, seed)
+    mask: Mask = chosen[user_codes]
     return mask
 
 

@@ -6,6 +6,7 @@ import dataclasses
 import os
 from typing import Any
 
+from gramian.deep import backend
 from gramian.deep.autorec import AutoRec as AutoRec
 from gramian.deep.pairs import MLP as MLP
 from gramian.deep.pairs import NeuralMF as NeuralMF
@@ -24,11 +25,16 @@ from gramian.models.svd import SVD as SVD
 from gramian.persist import read_file
 from gramian.ratings import Ratings
 
-__all__ = ["RECIPES", "load", "make_recipe", "recipe_from_dict"]
+__all__ = ["RECIPES", "family", "load", "make_recipe", "recipe_from_dict"]
 
 RECIPES: dict[str, type[Recipe[Any]]] = {
     value.name: value for value in tuple(globals().values()) if isinstance(value, type) and hasattr(value, "name")
 }
+
+
+def family() -> list[Recipe[Any]]:
+    """One recipe of every kind that can be trained here, with its default settings."""
+    return [kind() for kind in RECIPES.values() if not kind.extra or backend.is_installed()]
 
 
 def make_recipe(name: str, **fields: Any) -> Recipe[Any]:

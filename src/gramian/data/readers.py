@@ -16,12 +16,14 @@ from gramian.errors import DataError, DataWarning
 from gramian.frames import USUAL, Names, find_columns, pick_columns
 from gramian.ratings import Ratings
 
-__all__ = ["read_items", "read_ratings", "read_table"]
+__all__ = ["TITLES", "item_columns", "read_features", "read_items", "read_ratings", "read_table"]
 
 SEPARATORS = ("::", "\t", ",", ";", "|")
 PARQUET = (".parquet", ".pq")
 ARROW = (".arrow", ".feather", ".ipc")
 ROLES = ("user", "item", "rating", "time")
+
+TITLES = ("title", "name", "originaltitle")
 
 
 def read_ratings(
@@ -107,20 +109,49 @@ def read_items(path: str | os.PathLike[str], item: str | None = None, title: str
         path: The file, with a header.
         item, title: Column names; not given, found by the usual names (``movieId``, ``name``, …).
     """
-    source = _existing(path)
-    if source.suffix.lower() in PARQUET:
-        table = _guarded(source, lambda: pl.read_parquet(source))
-    else:
-        content = _text_bytes(source)
-        first = content[: content.find(b"\n")].decode("utf-8", errors="replace")
-        sep = max(SEPARATORS[1:], key=first.count)
-        table = _guarded(source, lambda: _parse(content, sep, True))
+    table = _whole_table(path)
     column = find_columns(table.columns, {"item": item})["item"]
-    titles = [title] if title else [c for c in table.columns if c.lower() in ("title", "name", "originaltitle")]
+    titles = [title] if title else [c for c in table.columns if c.lower() in TITLES]
     if not titles or titles[0] not in table.columns:
         raise DataError(f"No column for the title was found: the columns are {table.columns}; say which with title=….")
     rest = [c for c in table.columns if c not in (column, titles[0], "item", "title")]
     return table.select(_plain_integers(table[column]).alias("item"), pl.col(titles[0]).alias("title"), *rest)
+
+
+def read_features(path: str | os.PathLike[str], what: str, column: str | None = None) -> pl.DataFrame:
+    """A table about users or items from a CSV or Parquet file, for a recipe's ``user_features`` or ``item_features``.
+
+    The id comes first and is called ``what`` (``"user"`` or ``"item"``); ``column`` says which it is, else the usual
+    names do. Columns of text that are numbers throughout become numbers; titles are left out.
+    """
+    table = _whole_table(path)
+    name = find_columns(table.columns, {what: column})[what]
+    rest = [_plain_numbers(table[c]) for c in table.columns if c not in (name, what) and c.lower() not in TITLES]
+    return pl.DataFrame([_plain_integers(table[name]).alias(what), *rest])
+
+
+def item_columns(path: str | os.PathLike[str]) -> list[str]:
+    """The names of the columns of a table about items."""
+    return _whole_table(path).columns
+
+
+def _plain_numbers(series: pl.Series) -> pl.Series:
+    if series.dtype != pl.String:
+        return series
+    text = series.str.strip_chars()
+    numbers = text.cast(pl.Float64, strict=False)
+    return numbers if (numbers.is_not_null() | text.is_null() | (text == "")).all() else series
+
+
+def _whole_table(path: str | os.PathLike[str]) -> pl.DataFrame:
+    """Every column of a file with a header."""
+    source = _existing(path)
+    if source.suffix.lower() in PARQUET:
+        return _guarded(source, lambda: pl.read_parquet(source))
+    content = _text_bytes(source)
+    first = content[: content.find(b"\n")].decode("utf-8", errors="replace")
+    sep = max(SEPARATORS[1:], key=first.count)
+    return _guarded(source, lambda: _parse(content, sep, True))
 
 
 def _existing(path: str | os.PathLike[str]) -> Path:

@@ -8,7 +8,9 @@ users as columns; the paper found it the better one). The network gives every ce
 where :math:`\tilde r` is r with a share of its inputs left out (a denoising autoencoder: what is missing is what it has
 to learn to fill). Only observed cells count, so that it does not learn to reproduce the zeros:
 
-.. math:: J = \frac1{|\Omega|}\sum_{i,j} m_{ij}(r_{ij} - \hat r_{ij})^2 + \lambda\left(\|A\|^2 + \dots + \|V\|^2\right)
+.. math::
+    J = \frac1{|\Omega|}\Big(\sum_{i,j} m_{ij}(r_{ij} - \hat r_{ij})^2
+        + \lambda\left(\|A\|^2 + \dots + \|V\|^2\right)\Big)
 
 The ratings of a test are predicted from the reconstruction of the *training* rows.
 
@@ -21,7 +23,6 @@ Source: Sedhain, Menon, Sanner & Xie 2015.
 from __future__ import annotations
 
 import dataclasses
-import functools
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, ClassVar
@@ -53,20 +54,23 @@ class AutoRec(Recipe[AutoRecModel]):
     """
 
     name: ClassVar[str] = "autorec"
+    extra: ClassVar[str] = "deep"
 
     side: str = param("item", "whose rows are reconstructed", choices=("item", "user"))
-    hidden: int = param(256, "units of each hidden layer", low=1, high=4096)
-    layers: int = param(1, "hidden layers", low=1, high=3)
+    hidden: int | tuple[int, ...] = param(128, "units of each hidden layer, one number or several", low=1, high=4096,
+                                          most=3)  # fmt: skip
     activation: str = param("sigmoid", "φ of the hidden layers", choices=ACTIVATIONS)
-    dropout: float = param(0.0, "share of the inputs left out in a training step", low=0, high=0.95)
-    regularization: float = param(1e-3, "λ of the squares of the layers' weights", low=0)
+    dropout: float = param(0.8, "share of the inputs left out in a training step", low=0, high=0.95)
+    regularization: float = param(5.0, "λ on the layers' weights; raise it when validation error rises", low=0)
     optimizer: str = param("adam", "adam, or momentum: gradient descent with momentum", choices=("adam", "momentum"))
-    learning_rate: float = param(0.001, "η; lower it when the loss jumps about", low=1e-8, high=1)
+    learning_rate: float = param(0.003, "η; lower it when the loss jumps about", low=1e-8, high=1)
+    decay: float = param(0.05, "δ: the rate of epoch t from 0 is η/(1 + δt)", low=0)
     momentum: float = param(0.9, "β of momentum; β₁ of Adam", low=0, high=0.999)
-    batch_size: int = param(128, "rows in a step; all of them where there are fewer", low=1)
+    batch_size: int | None = param(None, "rows in a step; a 64th of them, but 8 to 512, if not given", low=1,
+                                   optional=True)  # fmt: skip
     path: str = param("auto", "sparse: observed cells only; dense: the Keras network; auto: the faster",
                       choices=("auto", "sparse", "dense"))  # fmt: skip
-    epochs: int = param(30, "passes over the rows", low=1)
+    epochs: int = param(60, "passes over the rows", low=1)
     patience: int | None = param(None, "stop after so many epochs without a better validation error", low=1,
                                  optional=True)  # fmt: skip
     seed: int = param(0, "of the random start, the order of the rows, and dropout", low=0)
@@ -74,27 +78,38 @@ class AutoRec(Recipe[AutoRecModel]):
 
     # ---- the network ------------------------------------------------------------------------------
 
-    def build(self, n_users: int, n_items: int) -> Any:
-        """The network, a ``keras.Model`` from rows of centred ratings to rows: take it away and change it."""
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """The units of each hidden layer."""
+        return self.hidden if isinstance(self.hidden, tuple) else (self.hidden,)
+
+    def build(self, n_users: int, n_items: int, n_ratings: int | None = None) -> Any:
+        """The network, a ``keras.Model`` from rows of centred ratings to rows: take it away and change it.
+
+        Args:
+            n_users: N, the width of an item's row.
+            n_items: M, that of a user's.
+            n_ratings: The ratings that the penalty is shared out to; without it there is no penalty.
+        """
         keras = backend.keras()
         width = n_items if self.side == "user" else n_users
-        penalty = keras.regularizers.L2(self.regularization)
+        penalty = None if n_ratings is None else keras.regularizers.L2(self.regularization / n_ratings)
         row = x = keras.layers.Input((width,), name="row")
         if self.dropout > 0:
             x = keras.layers.Dropout(self.dropout, seed=self.seed, name="dropout")(x)
-        for n in range(self.layers):
-            x = keras.layers.Dense(self.hidden, kernel_regularizer=penalty, name=f"hidden{n}")(x)
+        for n, size in enumerate(self.sizes):
+            x = keras.layers.Dense(size, kernel_regularizer=penalty, name=f"hidden{n}")(x)
             x = keras.layers.Activation("linear" if self.activation == "identity" else self.activation)(x)
         return keras.Model(row, keras.layers.Dense(width, kernel_regularizer=penalty, name="output")(x))
 
     def weight_shapes(self, n_users: int, n_items: int) -> dict[str, tuple[int, ...]]:
         """Names and shapes of the network's weights."""
         width = n_items if self.side == "user" else n_users
-        sizes = [width, *[self.hidden] * self.layers]
+        sizes = [width, *self.sizes]
         shapes: dict[str, tuple[int, ...]] = {}
         for n, (a, b) in enumerate(pairwise(sizes)):
             shapes |= {f"hidden{n}/kernel": (a, b), f"hidden{n}/bias": (b,)}
-        return shapes | {"output/kernel": (self.hidden, width), "output/bias": (width,)}
+        return shapes | {"output/kernel": (sizes[-1], width), "output/bias": (width,)}
 
     def rows(self, ratings: Ratings) -> CSR:
         """The samples: centred ratings."""
@@ -109,8 +124,17 @@ class AutoRec(Recipe[AutoRecModel]):
 
     # ---- training ---------------------------------------------------------------------------------
 
+    def _batches(self, rows: CSR, number: int) -> list[Array]:
+        """The samples of each step of an epoch."""
+        count = int((rows.counts > 0).sum())
+        size = backend.batch_size(
+            self.batch_size, count, min(max(count // 64, 8), 512), type(self).__name__, f"{self.side}s with ratings"
+        )
+        return list(sparse.batches(rows, size, self.seed, number))
+
     def start(self, ratings: Ratings) -> Arrays:
         """Weights uniform in ±√(6 / (inputs + outputs)) (Glorot & Bengio 2010), biases 0."""
+        self._batches(self.rows(ratings), 0)
         rng = np.random.Generator(np.random.Philox(self.seed))
         weights = {}
         for name, shape in self.weight_shapes(ratings.n_users, ratings.n_items).items():
@@ -119,50 +143,54 @@ class AutoRec(Recipe[AutoRecModel]):
         if self.is_sparse(ratings):
             arrays = to_rows(weights)
             return arrays | sparse.first_state(arrays, self.optimizer)
-        network = _compile(self, ratings.n_users, ratings.n_items)
+        network = _compile(self, ratings)
         for variable in network.weights:
             variable.assign(weights[variable.path])
         return backend.get_state(network)
 
     def epoch(self, ratings: Ratings, arrays: Arrays, number: int) -> Epoch:
         """One pass over all rows in a random order; the history has the error as it was met on the way."""
-        mean, made = (self._sparse_epoch if self.is_sparse(ratings) else self._dense_epoch)(ratings, arrays, number)
-        backend.finite_loss(mean, number, self.learning_rate)
+        rate = backend.rate(self, number)
+        go = self._sparse_epoch if self.is_sparse(ratings) else self._dense_epoch
+        mean, made = go(ratings, arrays, number, rate)
+        backend.finite_loss(mean, number, rate)
         return Epoch(made, {"train_rmse": float(np.sqrt(mean))})
 
-    def _sparse_epoch(self, ratings: Ratings, arrays: Arrays, number: int) -> tuple[float, Arrays]:
+    def _sparse_epoch(self, ratings: Ratings, arrays: Arrays, number: int, rate: float) -> tuple[float, Arrays]:
         made = {name: array.copy() for name, array in arrays.items()}
         rows = self.rows(ratings)
         others = ratings.by_item if self.side == "user" else ratings.by_user
-        n_batches = -(-int((rows.counts > 0).sum()) // self.batch_size)
+        picks, penalty = self._batches(rows, number), self.regularization / len(ratings)
         steps = sparse.Steps(
-            self.activation, self.layers, self.regularization, self.optimizer, self.learning_rate, self.momentum,
-            self.n_jobs,
-        )  # fmt: skip
+            self.activation, len(self.sizes), penalty, self.optimizer, rate, self.momentum, self.n_jobs
+        )
         total, n = sparse.epoch(
-            rows, sparse.dropped(rows.values, self.dropout, self.seed, number), made, steps,
-            sparse.batches(rows, self.batch_size, self.seed, number),
-            sparse.column_shrink(others.counts, n_batches, self.regularization),
+            rows, sparse.dropped(rows.values, self.dropout, self.seed, number), made, steps, picks,
+            sparse.column_shrink(others.counts, len(picks), penalty),
         )  # fmt: skip
         return total / n, made
 
-    def _dense_epoch(self, ratings: Ratings, arrays: Arrays, number: int) -> tuple[float, Arrays]:
-        network = _compiled(self._key(), ratings.n_users, ratings.n_items)
+    def _dense_epoch(self, ratings: Ratings, arrays: Arrays, number: int, rate: float) -> tuple[float, Arrays]:
+        sizes = (ratings.n_users, ratings.n_items, len(ratings))
+        network = backend.compiled((self._key(), sizes), lambda: _compile(self, ratings))
         backend.set_state(network, arrays)
+        network.optimizer.learning_rate.assign(rate)
         rows = self.rows(ratings)
         width = ratings.n_items if self.side == "user" else ratings.n_users
-        picks = list(sparse.batches(rows, self.batch_size, self.seed, number))
-        said = network.fit(dense_batches(rows, width, picks), epochs=1, shuffle=False, verbose=0).history
+        said = network.fit(
+            dense_batches(rows, width, self._batches(rows, number)), epochs=1, shuffle=False, verbose=0
+        ).history
         return float(said["squared_error"][0]), backend.get_state(network)
 
     def _key(self) -> AutoRec:
         """The recipe less what a compiled network does not depend on, once its variables are set."""
-        return dataclasses.replace(self, epochs=1, patience=None, seed=0, batch_size=1, path="dense", n_jobs=None)
+        free: dict[str, Any] = {"epochs": 1, "patience": None, "seed": 0, "batch_size": None, "n_jobs": None}
+        return dataclasses.replace(self, **free, learning_rate=0.1, decay=0.0, path="dense")
 
     def finish(self, ratings: Ratings, arrays: Arrays) -> Arrays:
         """The network's weights by their Keras paths, without what only training needs."""
         if self.is_sparse(ratings):
-            return from_rows(arrays, self.layers)
+            return from_rows(arrays, len(self.sizes))
         return {name: arrays[f"network.{name}"] for name in self.weight_shapes(ratings.n_users, ratings.n_items)}
 
     def model(self, ratings: Ratings, arrays: Arrays, history: History) -> AutoRecModel:
@@ -216,8 +244,8 @@ def masked_error(target: Any, made: Any) -> Any:
     return ops.sum(squared) / ops.maximum(ops.sum(ops.cast(mask, "float32")), 1.0)
 
 
-def _compile(recipe: AutoRec, n_users: int, n_items: int) -> Any:
-    network = recipe.build(n_users, n_items)
+def _compile(recipe: AutoRec, ratings: Ratings) -> Any:
+    network = recipe.build(ratings.n_users, ratings.n_items, len(ratings))
 
     def squared_error(target: Any, made: Any) -> Any:
         return masked_error(target, made)
@@ -226,6 +254,3 @@ def _compile(recipe: AutoRec, n_users: int, n_items: int) -> Any:
     network.compile(optimizer=steps, loss=masked_error, metrics=[squared_error])
     steps.build(network.trainable_variables)
     return network
-
-
-_compiled = functools.lru_cache(maxsize=8)(_compile)

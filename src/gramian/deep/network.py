@@ -3,10 +3,10 @@ r"""A trained network of two embeddings. It predicts, recommends and folds in wi
 An id that is not known stands for the middle of its side: NeuralMF has no bias and no factors for it, the networks
 with hidden layers take the mean row of the side; where neither id is known, μ stands in.
 
-Somebody new gets the row x that gradient descent on that row alone finds, all else as trained. With n ratings of
-:math:`n_\Omega` in training, the user's share of the loss is, times :math:`n_\Omega/n`,
+Somebody new gets the row x that gradient descent on that row alone finds, all else as trained: with n ratings it goes
+down
 
-.. math:: \frac1n \sum_{j} (r_j - \mu - \hat y(x, u_j))^2 + \frac{n_\Omega}{n}\lambda\|x\|^2
+.. math:: \frac1n \left(\sum_{j} (r_j - \mu - \hat y(x, u_j))^2 + \lambda\|x\|^2\right)
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ class PairModel(FoldingModel):
     @cached_property
     def _layers(self) -> list[Layer]:
         recipe = self._network_recipe
-        return layers_of(self.weights, recipe.layers) if recipe.has_layers else []
+        return layers_of(self.weights, len(recipe.sizes)) if recipe.has_layers else []
 
     @cached_property
     def _user_table(self) -> Array:
@@ -130,8 +130,7 @@ class PairModel(FoldingModel):
     def fold_in(self, ratings: Mapping[Any, float], *, unknown: str = "fallback") -> Array:
         """The row (K + 1,) [factors, bias] of a user with these ratings, by gradient steps (Adam) on it alone.
 
-        The penalty λ is that of training, where a batch has this user's share of the ratings. With no known item
-        it is the row of an unknown user.
+        With no known item it is the row of an unknown user.
         """
         codes, values = self._given(ratings, unknown)
         row = self._user_table[-1].copy()
@@ -140,7 +139,7 @@ class PairModel(FoldingModel):
         order = np.argsort(codes)
         items, target = self._item_table[codes[order]], values[order].astype(np.float64) - self.global_mean
         first, second = np.zeros_like(row), np.zeros_like(row)
-        shrink = self._network_recipe.regularization * len(self.ratings) / len(items)
+        shrink = self._network_recipe.regularization / len(items)
         for t in range(1, FOLD_STEPS + 1):
             gradient = self._row_gradient(row, items, target) + 2 * shrink * row
             first, second = 0.9 * first + 0.1 * gradient, 0.99 * second + 0.01 * gradient**2

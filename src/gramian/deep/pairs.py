@@ -11,7 +11,9 @@ With rows :math:`w_i, u_j` of K numbers, biases :math:`b_i, c_j`, and layers
 NeuralMF is matrix factorization as a network. The MLP may learn any function of the two rows, not the inner product
 alone. In ResidualMF that function learns what the factorization leaves: :math:`f \approx r - \mu - \text{MF}`.
 
-The loss of a batch is the mean squared error plus :math:`\lambda` times the sum of squares of all embeddings.
+The loss of a batch is its mean squared error plus :math:`\lambda / |\Omega|` times the sum of squares of all
+embeddings (and of the layers' weights): so λ means what it means in :class:`gramian.ALS`, whose objective NeuralMF's
+loss is, over the number of ratings :math:`|\Omega|`.
 
 Sources: He et al. 2017 (networks over embeddings); He, Zhang, Ren & Sun 2016 (residual branches).
 """
@@ -19,7 +21,6 @@ Sources: He et al. 2017 (networks over embeddings); He, Zhang, Ren & Sun 2016 (r
 from __future__ import annotations
 
 import dataclasses
-import functools
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -41,48 +42,65 @@ __all__ = ["MLP", "NeuralMF", "ResidualMF"]
 class PairRecipe(Recipe[PairModel]):
     """What the networks of two embeddings share."""
 
+    extra: ClassVar[str] = "deep"
     has_biases: ClassVar[bool]
     has_layers: ClassVar[bool]
 
     factors: int = param(16, "numbers in an embedding, K", low=1, high=512)
-    regularization: float = param(1e-4, "λ of the embeddings' squares, in each batch's loss", low=0)
+    regularization: float = param(12.0, "λ on the embeddings; raise it when validation error rises", low=0)
     optimizer: str = param("adam", "adam, or momentum: gradient descent with momentum (rate near 0.1)",
                            choices=("adam", "momentum"))  # fmt: skip
-    learning_rate: float = param(0.003, "η; a larger batch bears a higher one", low=1e-8, high=1)
+    learning_rate: float = param(0.01, "η; a larger batch bears a higher one", low=1e-8, high=1)
+    decay: float = param(0.1, "δ: the rate of epoch t from 0 is η/(1 + δt)", low=0)
     momentum: float = param(0.9, "β of momentum; β₁ of Adam", low=0, high=0.999)
-    batch_size: int = param(512, "ratings in a step; all of them where there are fewer", low=1)
-    epochs: int = param(6, "passes over the ratings", low=1)
+    batch_size: int | None = param(None, "ratings in a step; a 128th of them, but 16 to 8192, if not given", low=1,
+                                   optional=True)  # fmt: skip
+    epochs: int = param(15, "passes over the ratings", low=1)
     patience: int | None = param(None, "stop after so many epochs without a better validation error", low=1,
                                  optional=True)  # fmt: skip
     seed: int = param(0, "of the random start, the order of the ratings, and dropout", low=0)
 
-    def build(self, n_users: int, n_items: int) -> Any:
-        """The network, a ``keras.Model`` of two inputs of codes: take it away and change it as you like."""
+    def build(self, n_users: int, n_items: int, n_ratings: int | None = None) -> Any:
+        """The network, a ``keras.Model`` of two inputs of codes: take it away and change it as you like.
+
+        Args:
+            n_users: N, the rows of the users' embeddings.
+            n_items: M, those of the items'.
+            n_ratings: The ratings that the penalty is shared out to; without it there is no penalty.
+        """
         layers = backend.keras().layers
         user, item = (layers.Input((1,), dtype="int32", name=name) for name in ("user", "item"))
-        w, u = self._embed(user, n_users, "user_factors", 0), self._embed(item, n_items, "item_factors", 1)
+        w, u = (
+            self._embed(*of, n_ratings) for of in ((user, n_users, "user_factors"), (item, n_items, "item_factors"))
+        )
         parts = []
         if self.has_biases:
             dot = layers.Dot(axes=2)([w, u])
-            b, c = (self._embed(*of, None) for of in ((user, n_users, "user_biases"), (item, n_items, "item_biases")))
+            b, c = (
+                self._embed(*of, n_ratings) for of in ((user, n_users, "user_biases"), (item, n_items, "item_biases"))
+            )
             parts.append(layers.Flatten()(layers.Add()([dot, b, c])))
         if self.has_layers:
-            parts.append(self._layers(layers.Concatenate()([layers.Flatten()(w), layers.Flatten()(u)])))
+            parts.append(self._layers(layers.Concatenate()([layers.Flatten()(w), layers.Flatten()(u)]), n_ratings))
         return backend.keras().Model([user, item], parts[0] if len(parts) == 1 else layers.Add()(parts))
 
-    def _embed(self, codes: Any, count: int, name: str, seed: int | None) -> Any:
-        """Rows near 0 that differ, or (``seed`` None) biases of 0."""
+    def _embed(self, codes: Any, count: int, name: str, n_ratings: int | None) -> Any:
+        """Rows near 0 that differ, or biases of 0."""
         keras = backend.keras()
-        start = keras.initializers.RandomNormal(stddev=0.1 / np.sqrt(self.factors), seed=2 * self.seed + (seed or 0))
+        seed = 2 * self.seed + name.startswith("item")
+        start = keras.initializers.RandomNormal(stddev=0.1 / np.sqrt(self.factors), seed=seed)
+        bias = name.endswith("biases")
         return keras.layers.Embedding(
             count,
-            1 if seed is None else self.factors,
-            embeddings_initializer="zeros" if seed is None else start,
-            embeddings_regularizer=keras.regularizers.L2(self.regularization),
+            1 if bias else self.factors,
+            embeddings_initializer="zeros" if bias else start,
+            embeddings_regularizer=None
+            if n_ratings is None
+            else keras.regularizers.L2(self.regularization / n_ratings),
             name=name,
         )(codes)
 
-    def _layers(self, x: Any) -> Any:
+    def _layers(self, x: Any, n_ratings: int | None) -> Any:
         raise NotImplementedError
 
     def weight_shapes(self, n_users: int, n_items: int) -> dict[str, tuple[int, ...]]:
@@ -95,25 +113,33 @@ class PairRecipe(Recipe[PairModel]):
             shapes |= {f"{side}_biases/embeddings": (count, 1) for side, count in sides.items()}
         return shapes
 
+    def _batch(self, ratings: Ratings) -> int:
+        n = len(ratings)
+        usual = min(max(n // 128, 16), 8192)
+        return backend.batch_size(self.batch_size, n, usual, type(self).__name__, "ratings")
+
     def _key(self) -> PairRecipe:
         """The recipe less what a compiled network does not depend on, once its variables are set."""
-        return dataclasses.replace(self, epochs=1, patience=None, seed=0, batch_size=1)
+        return dataclasses.replace(self, epochs=1, patience=None, seed=0, batch_size=None, learning_rate=0.1)
 
     def start(self, ratings: Ratings) -> Arrays:
         """Small random embeddings, zero biases, random layers."""
-        network = _compile(self, ratings.n_users, ratings.n_items)
-        return backend.get_state(network)
+        self._batch(ratings)
+        return backend.get_state(_compile(self, ratings))
 
     def epoch(self, ratings: Ratings, arrays: Arrays, number: int) -> Epoch:
         """One pass over all ratings in a random order; the history has the loss as it was met on the way."""
-        network = _compiled(self._key(), ratings.n_users, ratings.n_items)
+        rate = backend.rate(self, number)
+        sizes = (ratings.n_users, ratings.n_items, len(ratings))
+        network = backend.compiled((self._key(), sizes), lambda: _compile(self, ratings))
         backend.set_state(network, arrays)
+        network.optimizer.learning_rate.assign(rate)
         order = np.random.Generator(np.random.Philox([self.seed, number])).permutation(len(ratings))
         users, items = ratings.user_codes[order][:, None], ratings.item_codes[order][:, None]
         target = (ratings.values[order] - np.float32(ratings.global_mean))[:, None]
-        batch = min(self.batch_size, len(ratings))
+        batch = self._batch(ratings)
         said = network.fit([users, items], target, batch_size=batch, epochs=1, shuffle=False, verbose=0).history
-        loss = backend.finite_loss(float(said["loss"][0]), number, self.learning_rate)
+        loss = backend.finite_loss(float(said["loss"][0]), number, rate)
         return Epoch(
             backend.get_state(network), {"objective": loss, "train_rmse": float(np.sqrt(said["mean_squared_error"][0]))}
         )
@@ -128,15 +154,12 @@ class PairRecipe(Recipe[PairModel]):
         return PairModel(self, ratings, history, checked_weights(self, arrays, shapes))
 
 
-def _compile(recipe: PairRecipe, n_users: int, n_items: int) -> Any:
-    network = recipe.build(n_users, n_items)
+def _compile(recipe: PairRecipe, ratings: Ratings) -> Any:
+    network = recipe.build(ratings.n_users, ratings.n_items, len(ratings))
     steps = backend.optimizer(recipe.optimizer, recipe.learning_rate, recipe.momentum)
     network.compile(optimizer=steps, loss="mse", metrics=["mean_squared_error"])
     steps.build(network.trainable_variables)
     return network
-
-
-_compiled = functools.lru_cache(maxsize=8)(_compile)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,37 +181,46 @@ class LayeredRecipe(PairRecipe):
 
     has_layers: ClassVar[bool] = True
 
-    regularization: float = param(2e-4, "λ of the embeddings' squares, in each batch's loss", low=0)
-    epochs: int = param(3, "passes over the ratings; the layers overfit soon: give validation and patience", low=1)
-    hidden: int = param(64, "units of each hidden layer", low=1, high=4096)
-    layers: int = param(1, "hidden layers", low=1, high=8)
+    regularization: float = param(12.0, "λ on the embeddings; raise it when validation error rises", low=0)
+    epochs: int = param(8, "passes over the ratings", low=1)
+    hidden: int | tuple[int, ...] = param(64, "units of each hidden layer, one number or several", low=1, high=4096,
+                                          most=8)  # fmt: skip
+    layer_regularization: float | None = param(None, "λ on the layers' weights; as regularization if not given", low=0,
+                                               optional=True)  # fmt: skip
     activation: str = param("relu", "φ of the hidden layers", choices=ACTIVATIONS[:4])
     batch_norm: bool = param(False, "normalize each hidden layer over the batch")
     dropout: float = param(0.0, "share of hidden units left out in a training step", low=0, high=0.95)
 
-    def _layers(self, x: Any) -> Any:
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """The units of each hidden layer."""
+        return self.hidden if isinstance(self.hidden, tuple) else (self.hidden,)
+
+    def _layers(self, x: Any, n_ratings: int | None) -> Any:
         keras = backend.keras()
-        for n in range(self.layers):
+        strength = self.regularization if self.layer_regularization is None else self.layer_regularization
+        penalty = None if n_ratings is None else keras.regularizers.L2(strength / n_ratings)
+        for n, size in enumerate(self.sizes):
             start = keras.initializers.GlorotUniform(seed=2 * self.seed + n + 2)
-            x = keras.layers.Dense(self.hidden, kernel_initializer=start, name=f"hidden{n}")(x)
+            x = keras.layers.Dense(size, kernel_initializer=start, kernel_regularizer=penalty, name=f"hidden{n}")(x)
             if self.batch_norm:
                 x = keras.layers.BatchNormalization(name=f"norm{n}")(x)
             x = keras.layers.Activation(self.activation)(x)
             if self.dropout > 0:
                 x = keras.layers.Dropout(self.dropout, seed=self.seed + n, name=f"dropout{n}")(x)
         start = keras.initializers.GlorotUniform(seed=2 * self.seed + 1)
-        return keras.layers.Dense(1, kernel_initializer=start, name="output")(x)
+        return keras.layers.Dense(1, kernel_initializer=start, kernel_regularizer=penalty, name="output")(x)
 
     def weight_shapes(self, n_users: int, n_items: int) -> dict[str, tuple[int, ...]]:
         """Names and shapes of the network's weights."""
         shapes = super().weight_shapes(n_users, n_items)
         wide = 2 * self.factors
-        for n in range(self.layers):
-            shapes |= {f"hidden{n}/kernel": (wide, self.hidden), f"hidden{n}/bias": (self.hidden,)}
+        for n, size in enumerate(self.sizes):
+            shapes |= {f"hidden{n}/kernel": (wide, size), f"hidden{n}/bias": (size,)}
             if self.batch_norm:
                 parts = ("gamma", "beta", "moving_mean", "moving_variance")
-                shapes |= {f"norm{n}/{part}": (self.hidden,) for part in parts}
-            wide = self.hidden
+                shapes |= {f"norm{n}/{part}": (size,) for part in parts}
+            wide = size
         return shapes | {"output/kernel": (wide, 1), "output/bias": (1,)}
 
 

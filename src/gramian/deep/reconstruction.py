@@ -75,7 +75,7 @@ class AutoRecModel(FoldingModel):
         recipe, first = self._autorec, self.weights["hidden0/kernel"]
         matrix = csr_array((rows.values, rows.indices, rows.indptr), shape=(rows.n_rows, len(first)))
         h = activate(recipe.activation, np.asarray(matrix @ first, np.float64) + self.weights["hidden0/bias"])
-        for n in range(1, recipe.layers):
+        for n in range(1, len(recipe.sizes)):
             z = h @ self.weights[f"hidden{n}/kernel"].astype(np.float64) + self.weights[f"hidden{n}/bias"]
             h = activate(recipe.activation, z)
         return h.astype(np.float32)
@@ -128,7 +128,7 @@ class AutoRecModel(FoldingModel):
             return self._columns_table[-1].copy()
         codes = self._codes_table[centred.indices].astype(np.float64)
         X = np.column_stack([codes, np.ones(len(codes))])
-        penalty = np.full(X.shape[1], max(self._autorec.regularization * len(self.ratings), TINY))
+        penalty = np.full(X.shape[1], max(self._autorec.regularization, TINY))
         penalty[-1] = TINY
         return np.linalg.solve(X.T @ X + np.diag(penalty), X.T @ centred.values).astype(np.float32)
 

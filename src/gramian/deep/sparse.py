@@ -7,7 +7,7 @@ epoch it sums to what the dense network takes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -68,7 +68,7 @@ def column_shrink(counts: Array, n_batches: int, regularization: float) -> Array
 
 
 def epoch(
-    rows: CSR, inputs: Array, arrays: Arrays, steps: Steps, picks: Iterator[Array], shrink: Array
+    rows: CSR, inputs: Array, arrays: Arrays, steps: Steps, picks: Iterable[Array], shrink: Array
 ) -> tuple[float, int]:
     """All steps of an epoch in place: the sum of squared errors as they were met, and how many ratings."""
     total, n = 0.0, 0

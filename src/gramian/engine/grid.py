@@ -110,7 +110,7 @@ def descend(
         )  # fmt: skip
 
     work = 8 * here[0].shape[1] * len(grid.values)
-    with local._runner(local.thread_count(n_jobs), grid.parts, work) as run:
+    with local.runner(local.thread_count(n_jobs), grid.parts, work) as run:
         for tasks in _rounds(grid, rounds, block):
             run(tasks)
     return float(errors.sum())

@@ -29,11 +29,14 @@ __all__ = [
     "block_update",
     "cg_update",
     "converted",
+    "dense_product",
     "half_sweep",
     "moments",
+    "runner",
     "separate_update",
     "sparse_product",
     "squared_errors",
+    "squared_errors_by_row",
     "thread_count",
     "update",
 ]
@@ -49,6 +52,7 @@ BLOCKS, SMALL_BLOCK, LARGE_BLOCK = 64, 2e7, 1e9
 CONVERSION_WORK = 40  # per number
 MOMENT_ROWS = 4096  # rows whose moments are summed by one thread
 SMALL_WORK = 5e7  # below this, starting threads costs more than it gains
+DENSE_ROWS = 8192  # of a dense product in one task
 PARTS_BYTES = 64 * 2**20  # sums of pieces of heavy rows that are held at a time
 
 Task = Callable[[], None]
@@ -176,7 +180,7 @@ def _solve_all(
         else:
             unfinished[part.row] = total
 
-    with _runner(threads, len(blocks) + len(sums), per_rating * int(rows.indptr[-1])) as run:
+    with runner(threads, len(blocks) + len(sums), per_rating * int(rows.indptr[-1])) as run:
         for wave in _waves(rows, heavy, len(sums)):
             finishing: list[Task] = []
             place = 0
@@ -319,6 +323,13 @@ def squared_errors(
     rows: CSR, here: Array, other: Array, *, biased: bool, offset: float, n_jobs: int | None = None
 ) -> float:
     """The sum of squared residuals over all ratings, accumulated in float64 in a fixed order."""
+    return float(squared_errors_by_row(rows, here, other, biased=biased, offset=offset, n_jobs=n_jobs).sum())
+
+
+def squared_errors_by_row(
+    rows: CSR, here: Array, other: Array, *, biased: bool, offset: float, n_jobs: int | None = None
+) -> Array:
+    """The same of each row, (rows,)."""
     from gramian.kernels import residuals, sweep
 
     out = np.empty(rows.n_rows)
@@ -328,7 +339,7 @@ def squared_errors(
         residuals.squared_errors(*fixed, here, other, biased, offset, first, last, out)
 
     _over_blocks(block, rows, RATING_WORK + other.shape[1], thread_count(n_jobs))
-    return float(out.sum())
+    return out
 
 
 def moments(rows: Array, *, n_jobs: int | None = None) -> tuple[Array, Array]:
@@ -342,7 +353,7 @@ def moments(rows: Array, *, n_jobs: int | None = None) -> tuple[Array, Array]:
     def add(place: int, first: int) -> None:
         wishart.moments(rows[first : first + MOMENT_ROWS], totals[place], crosses[place])
 
-    with _runner(thread_count(n_jobs), len(pieces), rows.size * size) as run:
+    with runner(thread_count(n_jobs), len(pieces), rows.size * size) as run:
         run([partial(add, *piece) for piece in enumerate(pieces)])
     return np.add.reduce(totals, axis=0, initial=0.0), np.add.reduce(crosses, axis=0, initial=0.0)
 
@@ -352,23 +363,39 @@ def converted(rows: Array, dtype: npt.DTypeLike, *, n_jobs: int | None = None) -
     out, threads = np.empty(rows.shape, dtype), thread_count(n_jobs)
     cuts = np.linspace(0, len(rows), threads + 1).astype(int).tolist()
     tasks: list[Task] = [partial(np.copyto, out[a:b], rows[a:b], "same_kind") for a, b in pairwise(cuts)]
-    with _runner(threads, threads, CONVERSION_WORK * rows.size) as run:
+    with runner(threads, threads, CONVERSION_WORK * rows.size) as run:
         run(tasks)
     return out
 
 
-def sparse_product(rows: CSR, other: Array, *, n_jobs: int | None = None) -> Array:
-    """The sparse matrix times ``other``, (columns, K) or (columns,), of the dtype of ``other``."""
-    from gramian.kernels import lanczos, sweep
+def sparse_product(rows: CSR, other: Array, *, n_jobs: int | None = None, wide: bool = True) -> Array:
+    """The sparse matrix times ``other``, (columns, K) or (columns,), in its dtype; ``wide``: by float64."""
+    from gramian.kernels import lanczos, links, sweep
 
     out = np.empty((rows.n_rows, *other.shape[1:]), other.dtype)
     fixed, other = [sweep.fixed(array) for array in rows], sweep.fixed(other)
-    multiply = lanczos.sparse_times if other.ndim == 2 else lanczos.sparse_times_vector
+    by_rows = lanczos.sparse_times if wide else links.sparse_times
+    multiply = by_rows if other.ndim == 2 else lanczos.sparse_times_vector
 
     def block(first: int, last: int) -> None:
         multiply(*fixed, other, first, last, out)
 
     _over_blocks(block, rows, max(1, int(np.prod(other.shape[1:]))), thread_count(n_jobs))
+    return out
+
+
+def dense_product(rows: Array, matrix: Array, *, n_jobs: int | None = None) -> Array:
+    """Many rows times a small square matrix, of the dtype of the rows; row by row, with no BLAS to round by threads."""
+    from gramian.kernels import dense, sweep
+
+    out = np.empty((len(rows), matrix.shape[1]), rows.dtype)
+    rows, matrix = sweep.fixed(rows), sweep.fixed(matrix, rows.dtype)
+    edges = [*range(0, len(rows), DENSE_ROWS), len(rows)]
+    tasks: list[Task] = [
+        partial(dense.rows_times, rows, matrix, first, last, out) for first, last in pairwise(edges) if last > first
+    ]
+    with runner(thread_count(n_jobs), len(tasks), rows.size * matrix.shape[1]) as run:
+        run(tasks)
     return out
 
 
@@ -390,12 +417,12 @@ def _over_blocks(work: Callable[[int, int], None], rows: CSR, per_rating: int, t
     blocks, heavy = _blocks(rows, per_rating, ROW_WORK)
     tasks: list[Task] = [partial(work, row, row + 1) for row in heavy.tolist()]
     tasks += [partial(work, *block) for block in blocks]
-    with _runner(threads, len(tasks), per_rating * int(rows.indptr[-1])) as run:
+    with runner(threads, len(tasks), per_rating * int(rows.indptr[-1])) as run:
         run(tasks)
 
 
 @contextmanager
-def _runner(threads: int, n_tasks: int, work: int) -> Iterator[Callable[[list[Task]], None]]:
+def runner(threads: int, n_tasks: int, work: int) -> Iterator[Callable[[list[Task]], None]]:
     """Give ``run(tasks)``, which returns when all tasks are done; an interrupt drops those not yet begun."""
 
     def run_alone(tasks: list[Task]) -> None:

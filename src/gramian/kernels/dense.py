@@ -13,7 +13,7 @@ from numba import njit
 
 from gramian.kernels.compiled import compiled
 
-__all__ = ["combine", "dot", "eigen", "gram", "times"]
+__all__ = ["combine", "dot", "eigen", "gram", "rows_times", "times"]
 
 COLUMNS = 256  # of a basis taken at a time: 2 KiB of each row
 
@@ -109,3 +109,18 @@ def eigen(A: Any) -> tuple[Any, Any]:
     values = np.einsum("ij,ij->i", G, R)
     order = np.argsort(-values, kind="stable")
     return np.maximum(values[order], 0.0), R[order]
+
+
+@compiled
+def rows_times(rows: Any, matrix: Any, start: int, stop: int, out: Any) -> None:
+    """Rows ``start`` … ``stop`` of X times a small matrix, into ``out``; in the dtype of all three."""
+    width, total = matrix.shape[1], np.empty(matrix.shape[1], rows.dtype)
+    for i in range(start, stop):
+        for c in range(width):
+            total[c] = 0
+        for k in range(rows.shape[1]):
+            value = rows[i, k]
+            for c in range(width):
+                total[c] += value * matrix[k, c]
+        for c in range(width):
+            out[i, c] = total[c]

@@ -26,6 +26,7 @@ Tikk 2011 (conjugate gradient); Rendle, Krichene, Zhang & Koren 2021 (blocks: iA
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -35,7 +36,7 @@ from gramian.engine import local
 from gramian.history import History
 from gramian.models.base import Array, Epoch, Recipe
 from gramian.models.factor import FactorModel, SideSettings, checked_rows
-from gramian.parameters import param
+from gramian.parameters import Range, param
 from gramian.persist import Arrays
 from gramian.ratings import Ratings
 
@@ -124,6 +125,11 @@ class ALS(AlternatingRecipe):
     """
 
     name: ClassVar[str] = "als"
+    search_space: ClassVar[Mapping[str, Range | tuple[Any, ...]]] = {
+        "factors": Range(4, 64, whole=True),
+        "regularization": Range(2, 60, power=1),
+        "bias_regularization": Range(0.5, 30),
+    }
 
     factors: int = param(32, "latent features K; more fit finer tastes and cost K² per rating", low=1, high=512)
     regularization: float = param(12.0, "λ on the factors; raise it when validation error rises", low=0)

@@ -7,7 +7,7 @@ import json
 import os
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
@@ -21,7 +21,7 @@ from gramian.ids import Codes, IdMap, id_series
 from gramian.metrics import rating_errors
 from gramian.models import training
 from gramian.models.tables import best_pairs, item_table
-from gramian.parameters import check_choice, check_fields, check_number
+from gramian.parameters import Range, check_choice, check_fields, check_number
 from gramian.persist import Arrays, write_file
 from gramian.ratings import Ratings
 
@@ -57,6 +57,10 @@ class Recipe(ABC, Generic[ModelT]):
     name: ClassVar[str]
     # The field that says how long a training is; a checkpoint may be resumed with another value of it.
     length_field: ClassVar[str] = "epochs"
+    # The extra that has to be installed for it to be trained.
+    extra: ClassVar[str] = ""
+    # Where tuning looks: a range or a tuple of choices for each field worth it.
+    search_space: ClassVar[Mapping[str, Range | tuple[Any, ...]]] = {}
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -68,7 +72,8 @@ class Recipe(ABC, Generic[ModelT]):
 
     def to_dict(self) -> dict[str, Any]:
         """The recipe's name and fields as plain data; :func:`gramian.recipe_from_dict` reads it back."""
-        return {"name": self.name, **dataclasses.asdict(self)}
+        fields = dataclasses.asdict(self)
+        return {"name": self.name} | {name: list(v) if isinstance(v, tuple) else v for name, v in fields.items()}
 
     def to_json(self) -> str:
         """The same as JSON text."""

@@ -9,8 +9,9 @@ It is the factor model with K = 0, and is solved by the same half-sweeps.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -18,7 +19,7 @@ from gramian.engine import local
 from gramian.models.als import AlternatingRecipe
 from gramian.models.base import Epoch
 from gramian.models.factor import SideSettings
-from gramian.parameters import param
+from gramian.parameters import Range, param
 from gramian.persist import Arrays
 from gramian.ratings import Ratings
 
@@ -34,6 +35,7 @@ class Baseline(AlternatingRecipe):
     """
 
     name: ClassVar[str] = "baseline"
+    search_space: ClassVar[Mapping[str, Range | tuple[Any, ...]]] = {"regularization": Range(0.3, 30)}
 
     biases: bool = param(True, "user and item biases; without them the global mean alone")
     regularization: float = param(4.0, "λ on the biases: so many ratings at the mean are added to each row", low=0)

@@ -21,9 +21,9 @@ its setting of the priors (ν₀ = D, β₀ = 2, centre 0), with biases as one m
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -38,20 +38,24 @@ from gramian.models.draws import (
     Draw,
     check_arrays,
     check_draws,
-    compact,
+    compacted,
+    draw_shapes,
     packed,
     trace_names,
     trace_scalars,
     unpacked,
 )
+from gramian.models.features import FeatureTable, side_features, table_of
+from gramian.models.links import no_link
+from gramian.models.noise import no_difference
 from gramian.models.posterior import BayesianModel
-from gramian.parameters import param
+from gramian.parameters import Range, param
 from gramian.persist import Arrays
 from gramian.ratings import Ratings
 
 __all__ = ["BPMF"]
 
-PARTS = ("user_rows", "item_rows", "rest")
+SIDES = ("user", "item")
 MAP_SWEEPS = 5  # of alternating least squares, before the first draw
 MAP_REGULARIZATION = 3.0  # a start of about the width that chains settle at, so that burn-in is short
 WATCHED_PAIRS = 1000
@@ -70,6 +74,10 @@ class BPMF(Recipe[BayesianModel]):
 
     name: ClassVar[str] = "bpmf"
     length_field: ClassVar[str] = "draws"
+    search_space: ClassVar[Mapping[str, Range | tuple[Any, ...]]] = {
+        "factors": Range(8, 64, whole=True),
+        "prior_scale": Range(0.1, 1.0),
+    }
 
     factors: int = param(32, "latent features K; more cost K² per rating and hardly overfit", low=1, high=512)
     draws: int = param(300, "sweeps of each chain, burn-in included; more lower the sampling error", low=1)
@@ -81,6 +89,15 @@ class BPMF(Recipe[BayesianModel]):
                                           low=1e-6, optional=True)  # fmt: skip
     prior_scale: float = param(0.3, "how wide the factors are expected to be; matters little with many ratings",
                                low=1e-6)  # fmt: skip
+    noise: str = param("common", "common: one noise precision; by_user: one for each user, around a common one",
+                       choices=("common", "by_user"))  # fmt: skip
+    implicit: str = param("none", "sets of ratings as features of the prior means: the items that a user rated "
+                          "(users), who rated an item (items), or both",
+                          choices=("none", "users", "items", "both"))  # fmt: skip
+    user_features: Any = param(None, "a table about users, as features of their prior means; none if not given",  # noqa: RUF009
+                               optional=True, table=True)  # fmt: skip
+    item_features: Any = param(None, "a table about items, as features of their prior means; none if not given",  # noqa: RUF009
+                               optional=True, table=True)  # fmt: skip
     init: str = param("map", "map: from some sweeps of alternating least squares; cold: from small random numbers",
                        choices=("map", "cold"))  # fmt: skip
     memory: float = param(1.0, "GiB that kept draws may take; beyond it they are thinned", low=0)
@@ -93,10 +110,18 @@ class BPMF(Recipe[BayesianModel]):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        for side in SIDES:
+            object.__setattr__(self, f"{side}_features", table_of(getattr(self, f"{side}_features"), side))
         if self.burn_in is not None and self.burn_in >= self.draws:
             raise ParameterError(
                 f"The 'burn_in' parameter of BPMF must be less than draws, which is {self.draws}; got {self.burn_in}."
             )
+
+    def to_dict(self) -> dict[str, Any]:
+        """As of :class:`Recipe`; a table of features is there by its digest and names."""
+        made = {field.name: getattr(self, field.name) for field in fields(self)}
+        tables = {name: value.to_dict() for name, value in made.items() if isinstance(value, FeatureTable)}
+        return {"name": self.name, **made, **tables}
 
     def to_resume(self) -> dict[str, Any]:
         """As of :class:`Recipe`; a burn-in that is a share of the draws may not change with them."""
@@ -135,7 +160,9 @@ class BPMF(Recipe[BayesianModel]):
         else:
             items[:, :K] *= 0.1
         alpha = self.noise_precision or 1 / variance
-        return gibbs.Chain(users, items, prior, prior, alpha)
+        noise = no_difference(ratings.n_users) if self.noise == "by_user" else None
+        links = [None if f is None else no_link(f, D, self.dtype) for f in side_features(self, ratings)]
+        return gibbs.Chain(users, items, prior._replace(link=links[0]), prior._replace(link=links[1]), alpha, noise)
 
     def start(self, ratings: Ratings) -> Arrays:
         """Every chain before its first sweep."""
@@ -152,12 +179,13 @@ class BPMF(Recipe[BayesianModel]):
     def epoch(self, ratings: Ratings, arrays: Arrays, number: int) -> Epoch:
         """One sweep of every chain."""
         made, records, traces = dict(arrays), [], []
+        kept: Arrays = {}
         for c in range(self.chains):
             with _divergence(f"Chain {c} diverged in sweep {number}"):
                 chain, squared, singular = gibbs.sweep(
                     _chain(arrays, c), ratings.by_user, ratings.by_item, self._hyper(ratings),
                     gibbs.Key(self.seed, c, number), biased=self.biases, offset=ratings.global_mean,
-                    n_jobs=self.n_jobs,
+                    n_jobs=self.n_jobs, features=side_features(self, ratings),
                 )  # fmt: skip
                 if not (np.isfinite(squared) and 0 < chain.noise_precision < np.inf):
                     raise FloatingPointError
@@ -165,9 +193,9 @@ class BPMF(Recipe[BayesianModel]):
             traces.append(self._trace(ratings, chain))
             records.append((squared, singular))
             if number > self.dropped:
-                made |= self._kept(chain, number, c)
+                kept |= self._kept(chain, number, c)
         made["traces"] = np.concatenate([arrays["traces"], np.array(traces)[None]])
-        self._thin(made, number)
+        self._keep(made, kept, number)
         if self.stop_when is not None and number > self.dropped:
             made |= self._watched(ratings, made, number - self.dropped)
         return Epoch(made, self._record(ratings, made, records))
@@ -181,19 +209,18 @@ class BPMF(Recipe[BayesianModel]):
     # ---- what is kept ---------------------------------------------------------------------------
 
     def _kept(self, chain: gibbs.Chain, number: int, c: int) -> Arrays:
-        small = [compact(rows, self.keep_dtype, self.n_jobs) for rows in (chain.user_rows, chain.item_rows)]
-        kept = packed(Draw(small[0], small[1], chain.users, chain.items, chain.noise_precision))
-        return {f"draw{number:06d}.{c}.{part}": array for part, array in zip(PARTS, kept, strict=True)}
+        draw = compacted(_draw(chain), self.keep_dtype, self.n_jobs)
+        return {f"draw{number:06d}.{c}.{part}": array for part, array in packed(draw).items()}
 
-    def _thin(self, arrays: Arrays, number: int) -> None:
-        """Drop kept draws until they fit into memory, every second one each time; one stays in any case."""
-        own = [name for c in range(self.chains) for part in PARTS if (name := f"draw{number:06d}.{c}.{part}") in arrays]
-        after, room = number - self.dropped, self.memory * 2**30 // max(1, sum(arrays[name].nbytes for name in own))
+    def _keep(self, arrays: Arrays, kept: Arrays, number: int) -> None:
+        """Add what is kept of a sweep; drop draws until they fit into memory, every second one each time."""
+        arrays |= kept
+        after, room = number - self.dropped, self.memory * 2**30 // max(1, sum(a.nbytes for a in kept.values()))
         step, before = (_spacing(count, max(1, room)) for count in (after, after - 1))
         if step == 1:
             return
-        every = [name for name in arrays if name.startswith("draw")] if step > before or after % step == 0 else own
-        for name in every:
+        every = [name for name in arrays if name.startswith("draw")] if step > before or after % step == 0 else kept
+        for name in list(every):
             if (int(name[4:10]) - self.dropped) % step:
                 del arrays[name]
 
@@ -259,7 +286,7 @@ class BPMF(Recipe[BayesianModel]):
         """The kept draws, in the order of the sweeps; before the first, the state of each chain stands in."""
         draws = sorted({name.rpartition(".")[0] for name in arrays if name.startswith("draw")})
         stems = draws or [f"chain{c}" for c in range(self.chains)]
-        made = {f"draw{s:05d}.{part}": arrays[f"{stem}.{part}"] for s, stem in enumerate(stems) for part in PARTS}
+        made = {f"draw{s:05d}.{part}": a for s, stem in enumerate(stems) for part, a in _parts(arrays, stem).items()}
         return {"traces": arrays["traces"], "offset": arrays["offset"], **made}
 
     def _model_of(self, ratings: Ratings, draws: list[Draw]) -> BayesianModel:
@@ -273,18 +300,33 @@ class BPMF(Recipe[BayesianModel]):
         Raises:
             FormatError: The arrays do not fit together.
         """
+        recipe = self._with_content(arrays)
+        arrays = {name: array for name, array in arrays.items() if "_features." not in name}
         count = sum(name.endswith(".rest") for name in arrays)
-        D = self.factors + self.biases
         names = trace_names(self.biases)
         wanted: dict[str, tuple[int, ...]] = {"traces": (len(history), self.chains, len(names)), "offset": (1,)}
-        for s in range(count):
-            shapes = ((ratings.n_users, D), (ratings.n_items, D), (1 + 2 * D + 2 * D * D,))
-            wanted |= {f"draw{s:05d}.{part}": shape for part, shape in zip(PARTS, shapes, strict=True)}
+        sizes, known = (ratings.n_users, ratings.n_items), side_features(recipe, ratings)
+        shapes = draw_shapes(sizes, self.factors + self.biases, known, self.noise == "by_user")
+        wanted |= {f"draw{s:05d}.{part}": shape for s in range(count) for part, shape in shapes.items()}
         check_arrays(self.name, arrays, wanted)
-        draws = [unpacked(*(arrays[f"draw{s:05d}.{part}"] for part in PARTS)) for s in range(count)]
+        draws = [unpacked(_parts(arrays, f"draw{s:05d}")) for s in range(count)]
         check_draws(self.name, draws)
         mean = float(arrays["offset"][0])
-        return BayesianModel(self, ratings, history, tuple(draws), mean, self.biases, arrays["traces"], self.dropped)
+        return BayesianModel(recipe, ratings, history, tuple(draws), mean, self.biases, arrays["traces"], self.dropped)
+
+    def _with_content(self, arrays: Arrays) -> BPMF:
+        """This recipe with the tables that a model file holds, where it was read from one."""
+        tables = {f"{side}_features": getattr(self, f"{side}_features") for side in SIDES}
+        return replace(self, **{
+            name: table if table is None or table.ids is not None else table.with_arrays(name, arrays)
+            for name, table in tables.items()
+        })  # fmt: skip
+
+
+def _parts(arrays: Arrays, stem: str) -> Arrays:
+    """The arrays of one chain or draw."""
+    start = f"{stem}."
+    return {name.removeprefix(start): array for name, array in arrays.items() if name.startswith(start)}
 
 
 @contextmanager
@@ -308,13 +350,12 @@ def _spacing(count: int, room: float) -> int:
 
 
 def _draw(chain: gibbs.Chain) -> Draw:
-    return Draw(chain.user_rows, chain.item_rows, chain.users, chain.items, chain.noise_precision)
+    return Draw(*chain)
 
 
 def _named(stem: str, chain: gibbs.Chain) -> Arrays:
-    return {f"{stem}.{part}": array for part, array in zip(PARTS, packed(_draw(chain)), strict=True)}
+    return {f"{stem}.{part}": array for part, array in packed(_draw(chain)).items()}
 
 
 def _chain(arrays: Arrays, c: int) -> gibbs.Chain:
-    draw = unpacked(*(arrays[f"chain{c}.{part}"] for part in PARTS))
-    return gibbs.Chain(draw.user_rows, draw.item_rows, draw.users, draw.items, draw.noise_precision)
+    return gibbs.Chain(*unpacked(_parts(arrays, f"chain{c}")))

@@ -14,12 +14,14 @@ from gramian.ids import Codes
 from gramian.kernels.csr import CSR
 from gramian.models import gibbs
 from gramian.models.base import Array
+from gramian.models.links import Features, Link, Strangers
+from gramian.models.noise import UserNoise, of_items, of_users
 from gramian.persist import Arrays
 
 __all__ = [
-    "TRACED_PAIRS", "Draw", "check_arrays", "check_draws", "compact", "contributions", "expected_drops",
-    "mean_directions", "packed", "prior_variance", "redrawn", "rows_of", "trace_names", "trace_scalars", "unpacked",
-    "user_given",
+    "TRACED_PAIRS", "Draw", "check_arrays", "check_draws", "compact", "compacted", "contributions", "draw_shapes",
+    "expected_drops", "knowing", "mean_directions", "packed", "prior_variance", "redrawn", "rows_of", "trace_names",
+    "trace_scalars", "unpacked", "user_given",
 ]  # fmt: skip
 
 TRACED_PAIRS = 10  # predictions that are followed through every sweep
@@ -35,6 +37,7 @@ class Draw(NamedTuple):
     users: gibbs.RowPrior
     items: gibbs.RowPrior
     noise_precision: float
+    user_noise: UserNoise | None = None
 
 
 def compact(rows: Array, dtype: npt.DTypeLike, n_jobs: int | None = None) -> Array:
@@ -44,21 +47,56 @@ def compact(rows: Array, dtype: npt.DTypeLike, n_jobs: int | None = None) -> Arr
     return local.converted(rows, dtype if suits else np.float32, n_jobs=n_jobs)
 
 
-def packed(draw: Draw) -> tuple[Array, Array, Array]:
-    """A draw as three arrays: user rows, item rows, and everything else in one of float64."""
+def compacted(draw: Draw, dtype: npt.DTypeLike, n_jobs: int | None = None) -> Draw:
+    """The draw with rows and β in ``dtype`` where they suit it."""
+    rows = [compact(rows, dtype, n_jobs) for rows in (draw.user_rows, draw.item_rows)]
+    users, items = (_compacted(prior, dtype, n_jobs) for prior in (draw.users, draw.items))
+    return Draw(rows[0], rows[1], users, items, draw.noise_precision, draw.user_noise)
+
+
+def _compacted(prior: gibbs.RowPrior, dtype: npt.DTypeLike, n_jobs: int | None) -> gibbs.RowPrior:
+    if prior.link is None:
+        return prior
+    return prior._replace(link=prior.link._replace(coefficients=compact(prior.link.coefficients, dtype, n_jobs)))
+
+
+def packed(draw: Draw) -> Arrays:
+    """A draw as named arrays: the rows, the β of a side that has one, and everything else in one of float64."""
+    made: Arrays = {"user_rows": draw.user_rows, "item_rows": draw.item_rows}
     rest = [np.array([draw.noise_precision])]
-    for prior in (draw.users, draw.items):
+    for side, prior in (("user", draw.users), ("item", draw.items)):
         rest += [prior.mean, prior.precision.ravel()]
-    return draw.user_rows, draw.item_rows, np.concatenate(rest)
+        if prior.link is not None:
+            made |= {f"{side}_link": prior.link.coefficients, f"{side}_ridge": prior.link.ridge}
+    if draw.user_noise is not None:
+        made["user_noise"] = draw.user_noise.packed()
+    return {**made, "rest": np.concatenate(rest)}
 
 
-def unpacked(user_rows: Array, item_rows: Array, rest: Array) -> Draw:
+def unpacked(arrays: Arrays) -> Draw:
     """The draw that :func:`packed` took apart."""
-    D = user_rows.shape[1]
-    cuts = np.cumsum([1, D, D * D, D])
-    noise, *parts = np.split(rest, cuts)
-    users, items = (gibbs.RowPrior(parts[k], parts[k + 1].reshape(D, D)) for k in (0, 2))
-    return Draw(user_rows, item_rows, users, items, float(noise[0]))
+    D = arrays["user_rows"].shape[1]
+    noise, *parts = np.split(arrays["rest"], np.cumsum([1, D, D * D, D]))
+    priors = []
+    for side, k in (("user", 0), ("item", 2)):
+        has = f"{side}_link" in arrays
+        link = Link(arrays[f"{side}_link"], arrays[f"{side}_ridge"]) if has else None
+        priors.append(gibbs.RowPrior(parts[k], parts[k + 1].reshape(D, D), link))
+    by_user = UserNoise.unpacked(arrays["user_noise"]) if "user_noise" in arrays else None
+    return Draw(arrays["user_rows"], arrays["item_rows"], priors[0], priors[1], float(noise[0]), by_user)
+
+
+def draw_shapes(
+    sides: tuple[int, int], D: int, features: Sequence[Features | None], by_user: bool
+) -> dict[str, tuple[int, ...]]:
+    """The shapes of the arrays of a draw of so many users and items."""
+    made: dict[str, tuple[int, ...]] = {"rest": (1 + 2 * D + 2 * D * D,)}
+    made |= {"user_noise": (sides[0] + 2,)} if by_user else {}
+    for name, count, known in zip(("user", "item"), sides, features, strict=True):
+        made[f"{name}_rows"] = (count, D)
+        if known is not None:
+            made |= {f"{name}_link": (known.count, D), f"{name}_ridge": (int(known.groups[-1]) + 1,)}
+    return made
 
 
 def trace_names(biased: bool) -> list[str]:
@@ -100,6 +138,7 @@ def check_arrays(name: str, arrays: Arrays, shapes: dict[str, tuple[int, ...]]) 
 def check_draws(name: str, draws: Sequence[Draw]) -> None:
     """Raise FormatError unless there is a draw, all noise precisions are positive, and those of the rows definite."""
     sound = len(draws) > 0 and all(draw.noise_precision > 0 for draw in draws)
+    sound &= all(draw.user_noise is None or draw.user_noise.packed().min() > 0 for draw in draws)
     try:  # a Cholesky factorization, unlike eigenvalues, does not mind columns of very different size
         for draw in draws:
             np.linalg.cholesky(np.array([draw.users.precision, draw.items.precision]))
@@ -112,28 +151,39 @@ def check_draws(name: str, draws: Sequence[Draw]) -> None:
         )
 
 
-def rows_of(rows: Array, codes: Codes, prior: gibbs.RowPrior) -> Array:
-    """The rows of ``codes`` in float32, the prior's mean for −1."""
-    taken: Array = rows[codes].astype(np.float32)
+def rows_of(rows: Array, codes: Codes, prior: gibbs.RowPrior, strangers: Strangers | None = None) -> Array:
+    """The rows of ``codes`` in float32; for negative ones, the mean of the prior, with what is known of them."""
+    taken: Array = rows[np.maximum(codes, 0)].astype(np.float32)
     if len(codes) and int(codes.min()) < 0:
-        taken[codes < 0] = prior.mean
+        new = codes < 0
+        taken[new] = prior.mean
+        if strangers is not None and prior.link is not None:
+            taken[new] += strangers.shifts(prior.link, codes[new])
     return taken
 
 
-def prior_variance(draw: Draw, users: Codes, items: Codes, biased: bool) -> Array:
-    r"""Variance of :math:`w^\top u + b + c` of pairs of which a side (−1) is only known by its prior.
+def knowing(draw: Draw, known: CSR | None) -> Draw:
+    """The draw as it is for one new user with these features (one row): the mean of the prior is theirs."""
+    if known is None or draw.users.link is None:
+        return draw
+    shift = np.einsum("f,fd->d", known.values, draw.users.link.coefficients[known.indices].astype(np.float64))
+    return draw._replace(users=gibbs.RowPrior(draw.users.mean + shift, draw.users.precision))
+
+
+def prior_variance(draw: Draw, users: Codes, items: Codes, biased: bool, rows: tuple[Array, Array]) -> Array:
+    r"""Variance of :math:`w^\top u + b + c` of pairs of which a side (negative) is only known by its prior.
 
     With v = (u, 1): :math:`v^\top\Sigma_u v` for an unknown user, the mirror image for an unknown item, and for
-    both also the trace of the product of the factors' covariances.
+    both also the trace of the product of the factors' covariances. ``rows`` are those of :func:`rows_of`.
     """
-    of_users, of_items = np.linalg.inv(draw.users.precision), np.linalg.inv(draw.items.precision)
-    user_rows, item_rows = rows_of(draw.user_rows, users, draw.users), rows_of(draw.item_rows, items, draw.items)
-    K = len(of_users) - biased
+    user_wide, item_wide = np.linalg.inv(draw.users.precision), np.linalg.inv(draw.items.precision)
+    user_rows, item_rows = (part.copy() for part in rows)
+    K = len(user_wide) - biased
     if biased:
         user_rows[:, K] = item_rows[:, K] = 1.0
-    total: Array = np.einsum("pc,cd,pd->p", item_rows, of_users, item_rows, optimize=True) * (users < 0)
-    total += np.einsum("pc,cd,pd->p", user_rows, of_items, user_rows, optimize=True) * (items < 0)
-    return total + float(np.sum(of_users[:K, :K] * of_items[:K, :K])) * ((users < 0) & (items < 0))
+    total: Array = np.einsum("pc,cd,pd->p", item_rows, user_wide, item_rows, optimize=True) * (users < 0)
+    total += np.einsum("pc,cd,pd->p", user_rows, item_wide, user_rows, optimize=True) * (items < 0)
+    return total + float(np.sum(user_wide[:K, :K] * item_wide[:K, :K])) * ((users < 0) & (items < 0))
 
 
 def _design(rows: Array, biased: bool) -> Array:
@@ -209,22 +259,45 @@ def mean_directions(draws: Sequence[Draw], factors: int) -> tuple[Array, Array]:
 
 def redrawn(
     draw: Draw, ratings: tuple[CSR, CSR], changed: tuple[Codes, Codes], key: tuple[int, int], *, biased: bool,
-    offset: float, n_jobs: int | None,
+    offset: float, n_jobs: int | None, features: Sequence[Features | None] = (None, None),
 ) -> Draw:  # fmt: skip
     """The draw with the changed users drawn anew, then the changed items given them, then the users once more.
 
-    New rows start at the mean of their prior. Rows, priors and noise of the rest stay as they are.
+    New rows start at the mean of their prior. Rows, priors and noise of the rest stay as they are; a new row of one
+    side is a feature of the other side's sets, of which nothing is known: its β is zero.
     """
     sides = [draw.user_rows.astype(np.float32), draw.item_rows.astype(np.float32)]
-    for which, prior in ((gibbs.USERS, draw.users), (gibbs.ITEMS, draw.items)):
+    priors = [
+        _grown(prior, known, len(other))
+        for prior, known, other in zip((draw.users, draw.items), features, reversed(sides), strict=True)
+    ]
+    for which, prior in enumerate(priors):
         new = np.tile(prior.mean.astype(np.float32), (ratings[which].n_rows - len(sides[which]), 1))
         sides[which] = np.concatenate([sides[which], new])
+    noise = None if draw.user_noise is None else draw.user_noise.grown(ratings[0].n_rows)
+    mine = None if noise is None else noise._replace(factors=noise.factors[changed[0]])
     for turn, which in enumerate((gibbs.USERS, gibbs.ITEMS, gibbs.USERS)):
-        prior = draw.users if which == gibbs.USERS else draw.items
+        known, part = features[which], ratings[which].take(changed[which])
         sides[which][changed[which]] = gibbs.draw_rows(
-            ratings[which].take(changed[which]), sides[1 - which], prior, draw.noise_precision,
+            part, sides[1 - which], priors[which], draw.noise_precision,
             (key[0], key[1] + turn, which), biased=biased, offset=offset, n_jobs=n_jobs,
+            features=None if known is None else known.take(changed[which]),
+            weights=of_users(mine, part) if which == gibbs.USERS else of_items(noise, part),
         )[0]  # fmt: skip
     kept = (draw.user_rows, draw.item_rows)
     users, items = (compact(rows, old.dtype, n_jobs) for rows, old in zip(sides, kept, strict=True))
-    return draw._replace(user_rows=users, item_rows=items)
+    compacted_priors = [
+        prior if old.link is None else _compacted(prior, old.link.coefficients.dtype, n_jobs)
+        for prior, old in zip(priors, (draw.users, draw.items), strict=True)
+    ]
+    return Draw(users, items, compacted_priors[0], compacted_priors[1], draw.noise_precision, noise)
+
+
+def _grown(prior: gibbs.RowPrior, known: Features | None, others: int) -> gibbs.RowPrior:
+    """The prior with β in float32 and zeros for features that came after the ``others`` of the sets."""
+    if prior.link is None or known is None:
+        return prior
+    beta = prior.link.coefficients.astype(np.float32)
+    new = known.count - len(beta)
+    beta = np.insert(beta, [others] * new, 0.0, axis=0) if new else beta
+    return prior._replace(link=prior.link._replace(coefficients=beta))

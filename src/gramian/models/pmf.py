@@ -44,8 +44,9 @@ Sources: Salakhutdinov & Mnih 2007; Candès & Plan 2010.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
@@ -55,7 +56,7 @@ from gramian.history import History
 from gramian.models.als import AlternatingRecipe
 from gramian.models.base import Epoch
 from gramian.models.factor import FactorModel, SideSettings, checked_rows
-from gramian.parameters import param
+from gramian.parameters import Range, param
 from gramian.persist import Arrays
 from gramian.ratings import Ratings
 
@@ -86,6 +87,7 @@ class PMF(AlternatingRecipe):
     """
 
     name: ClassVar[str] = "pmf"
+    search_space: ClassVar[Mapping[str, Range | tuple[Any, ...]]] = {"factors": Range(4, 64, whole=True)}
 
     factors: int = param(32, "latent features K", low=1, high=512)
     estimate: str = param("map", "map: the most probable rows given the ratings; mle: the likeliest, without priors",

@@ -17,6 +17,8 @@ from gramian.models.base import check_ratings_given
 from gramian.models.diagnostics import as_datatree, diagnostics
 from gramian.models.draws import TRACED_PAIRS, contributions, expected_drops, mean_directions, redrawn, trace_names
 from gramian.models.factor import Explanation, FactorModel, SideSettings
+from gramian.models.features import side_features
+from gramian.models.links import explained
 from gramian.models.posterior_scores import FOLDING, Posterior, ordered
 from gramian.models.tables import item_table
 from gramian.parameters import check_number
@@ -124,11 +126,14 @@ class BayesianModel(Posterior):
         check_number("n", n, low=1, whole=True, owner="ask_next")
         if isinstance(user, Mapping):
             items, values = self._given(user, "fallback")
+            draws = self._draws_knowing(items)
         else:
-            items, values = self.ratings.by_user.row(self._one_code(self.user_ids, user, "user"))
+            code = self._one_code(self.user_ids, user, "user")
+            items, values = self.ratings.by_user.row(code)
+            draws = self._draws_knowing(items, code)
         unrated = np.setdiff1d(np.arange(self.ratings.n_items), items)
         about = np.random.default_rng(self._setting("seed")).permutation(unrated)[:ABOUT_ITEMS]
-        gain = expected_drops(self.draws, items, values, about, self.biased, self.global_mean)
+        gain = expected_drops(draws, items, values, about, self.biased, self.global_mean)
         table = self._best_of(gain, n, self.item_ids.take(items).to_list(), among, "fallback")
         return table.rename({"score": "gain"})
 
@@ -149,6 +154,23 @@ class BayesianModel(Posterior):
             users, items = np.column_stack([users, b]), np.column_stack([items, c])
         settings = SideSettings(self.biased, local.Penalty(self.draws[-1].users.precision), centred=True)
         return FactorModel(self.recipe, self.ratings, self.history, users, items, self.global_mean, settings)
+
+    def feature_shares(self) -> pl.DataFrame:
+        """How much of the variance of factors and biases the features explain, averaged over the draws.
+
+        Returns:
+            A table: ``side`` (user, item), ``of`` (factors, biases), ``share`` in [0, 1]; a row for each side that
+            has features. Features that say nothing, permuted ones say, explain about none.
+        """
+        rows = []
+        for place, (side, known) in enumerate(zip(("user", "item"), self._features, strict=True)):
+            for of, columns in (("factors", slice(self.n_factors)), ("biases", slice(self.n_factors, None))):
+                if known is None or (of == "biases" and not self.biased):
+                    continue
+                priors = [(draw.users, draw.items)[place] for draw in self.draws]
+                shares = [explained(known, p.link, p.precision, columns) for p in priors if p.link is not None]
+                rows.append((side, of, float(np.mean(shares))))
+        return pl.DataFrame(rows, schema={"side": pl.String, "of": pl.String, "share": pl.Float64}, orient="row")
 
     @property
     def trace_names(self) -> list[str]:
@@ -201,7 +223,8 @@ class BayesianModel(Posterior):
         """
         i, j = self._one_code(self.user_ids, user, "user"), self._one_code(self.item_ids, item, "item")
         rated, values = self.ratings.by_user.row(i)
-        terms = np.mean([contributions(d, rated, values, j, self.biased, self.global_mean) for d in self.draws], axis=0)
+        draws = self._draws_knowing(rated, i)
+        terms = np.mean([contributions(d, rated, values, j, self.biased, self.global_mean) for d in draws], axis=0)
         order = np.argsort(-np.abs(terms), kind="stable")
         table = item_table(
             self.item_ids, rated[order], self.ratings.titles, rating=values[order], contribution=terms[order]
@@ -229,6 +252,8 @@ class BayesianModel(Posterior):
         items = np.unique(ratings.item_ids.codes(new.item_ids.ids, "item"))
         how: dict[str, Any] = {"biased": self.biased, "offset": self.global_mean, "n_jobs": self._setting("n_jobs")}
         sides, changed, seed = (ratings.by_user, ratings.by_item), (users, items), self._setting("seed")
+        if hasattr(self.recipe, "implicit"):
+            how["features"] = side_features(self.recipe, ratings)
         draws = tuple(
             redrawn(draw, sides, changed, (seed, UPDATING + 3 * s), **how) for s, draw in enumerate(self.draws)
         )

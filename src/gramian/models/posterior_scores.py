@@ -5,13 +5,15 @@ Draw *s* predicts :math:`m_s = \mu + b_i + c_j + w_i^\top u_j` and says that a r
 spread says how sure that is. A prediction is the mean of the draws' predictions *clipped to the scale*
 (``clip=True``), or of the free ones; scores for recommending are free.
 
-Whoever is unknown has the prior of the side: mean row :math:`m`, covariance :math:`\Lambda^{-1}`, per draw.
+Whoever is unknown has the prior of the side: mean row :math:`m`, covariance :math:`\Lambda^{-1}`, per draw; where a
+side has features, the mean is :math:`m + \beta^\top f` of those that a table gives, or of the mean features.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -21,11 +23,14 @@ from gramian.kernels.csr import CSR
 from gramian.mixture import NormalMixture
 from gramian.models import gibbs
 from gramian.models.base import Array
-from gramian.models.draws import Draw, packed, prior_variance, rows_of
+from gramian.models.draws import Draw, knowing, packed, prior_variance, rows_of
+from gramian.models.features import implicit_sets, side_features
 from gramian.models.folding import FoldingModel, one_row
+from gramian.models.links import Features, Strangers
 from gramian.models.uncertain import UncertainModel
 from gramian.parameters import check_choice, check_level, check_number
 from gramian.persist import Arrays
+from gramian.ratings import Ratings
 
 __all__ = ["Posterior", "ordered"]
 
@@ -56,8 +61,10 @@ class Posterior(FoldingModel, UncertainModel):
         """The parameters by name."""
         made: Arrays = {"traces": self.traces, "offset": np.array([self.global_mean])}
         for s, draw in enumerate(self.draws):
-            names = (f"draw{s:05d}.{part}" for part in ("user_rows", "item_rows", "rest"))
-            made |= dict(zip(names, packed(draw), strict=True))
+            made |= {f"draw{s:05d}.{part}": array for part, array in packed(draw).items()}
+        for name in ("user_features", "item_features"):
+            table = getattr(self.recipe, name, None)
+            made |= {} if table is None else table.to_arrays(name)
         return made
 
     @property
@@ -80,8 +87,49 @@ class Posterior(FoldingModel, UncertainModel):
     def _each_draw(self, users: Codes, items: Codes) -> Iterator[Array]:
         """What every draw predicts for pairs of codes, float32, pair by pair."""
         for draw in self.draws:
-            u, v = rows_of(draw.user_rows, users, draw.users), rows_of(draw.item_rows, items, draw.items)
-            yield self._products(u, v)
+            yield self._products(*self._rows(draw, users, items))
+
+    def _rows(self, draw: Draw, users: Codes, items: Codes) -> tuple[Array, Array]:
+        """The rows of pairs of codes."""
+        of_users, of_items = self._strangers
+        return (
+            rows_of(draw.user_rows, users, draw.users, of_users),
+            rows_of(draw.item_rows, items, draw.items, of_items),
+        )
+
+    @cached_property
+    def _strangers(self) -> list[Strangers | None]:
+        """What is known of users and of items that were not in training."""
+        tables = [getattr(self.recipe, f"{side}_features", None) for side in ("user", "item")]
+        return [
+            None if known is None else Strangers(
+                known.mean, known.count - (0 if table is None else len(table.names)),
+                None if table is None else table.matrix,
+            )
+            for known, table in zip(self._features, tables, strict=True)
+        ]  # fmt: skip
+
+    @property
+    def _features(self) -> tuple[Features | None, Features | None]:
+        return side_features(self.recipe, self.ratings) if hasattr(self.recipe, "implicit") else (None, None)
+
+    # Codes of ids that only a table of features knows are −2 − their place in it: new to the ratings, not unknown.
+
+    def _pair_codes(self, users: Any, items: Any, unknown: str, depth: int = 4) -> tuple[Codes, Codes]:
+        user_codes, item_codes = super()._pair_codes(users, items, unknown, depth + 1)
+        return self._known_by_table("user", users, user_codes), self._known_by_table("item", items, item_codes)
+
+    def codes_of(self, test: Ratings, unknown: str = "fallback") -> tuple[Codes, Codes]:
+        """As of :class:`Model`."""
+        users, items = super().codes_of(test, unknown)
+        return self._known_by_table("user", test.users, users), self._known_by_table("item", test.items, items)
+
+    def _known_by_table(self, side: str, ids: Any, codes: Codes) -> Codes:
+        table = getattr(self.recipe, f"{side}_features", None)
+        if table is None or table.ids is None or not len(codes) or int(codes.min()) >= 0:
+            return codes
+        places = np.broadcast_to(table.ids.codes(ids, side), codes.shape)
+        return np.where((codes < 0) & (places >= 0), -2 - places, codes).astype(np.int32)
 
     def _products(self, users: Array, items: Array) -> Array:
         """μ + b + c + wᵀu of pairs of rows: a sum over K whose rounding does not depend on the other pairs."""
@@ -120,7 +168,7 @@ class Posterior(FoldingModel, UncertainModel):
         return total / np.float32(self.n_draws)
 
     def _block(self, draw: Draw, users: Codes) -> Array:
-        return self._all_items(draw, rows_of(draw.user_rows, users, draw.users))
+        return self._all_items(draw, rows_of(draw.user_rows, users, draw.users, self._strangers[0]))
 
     def _all_items(self, draw: Draw, rows: Array) -> Array:
         """(rows, M): what a draw predicts for every item."""
@@ -131,13 +179,14 @@ class Posterior(FoldingModel, UncertainModel):
     def predictive_codes(self, users: Codes, items: Codes) -> NormalMixture:
         """One normal per draw; a pair with an unknown side has that side's prior covariance as well."""
         means = np.stack(list(self._each_draw(users, items)))
-        noise = np.array([draw.noise_precision for draw in self.draws])[:, None] ** -1
+        noise = np.stack([_noise(draw, users) for draw in self.draws])
         strange = np.flatnonzero((users < 0) | (items < 0))
         if len(strange) == 0:
             return NormalMixture(means, np.sqrt(noise))
         variance = np.broadcast_to(noise, means.shape).copy()
         for s, draw in enumerate(self.draws):
-            variance[s, strange] += prior_variance(draw, users[strange], items[strange], self.biased)
+            pairs = users[strange], items[strange]
+            variance[s, strange] += prior_variance(draw, *pairs, self.biased, self._rows(draw, *pairs))
         return NormalMixture(means, np.sqrt(variance))
 
     # ---- somebody new ---------------------------------------------------------------------------
@@ -152,12 +201,32 @@ class Posterior(FoldingModel, UncertainModel):
 
     def _fold(self, row: CSR, items: Codes) -> Array:
         out = np.empty((self.n_draws, self.draws[0].item_rows.shape[1]), np.float32)
-        for s, draw in enumerate(self.draws):
+        for s, draw in enumerate(self._draws_knowing(items)):
             key = (self._setting("seed"), FOLDING + s, gibbs.USERS)
             other = draw.item_rows[items].astype(np.float32)
             how: dict[str, Any] = {"biased": self.biased, "offset": self.global_mean, "n_jobs": 1}
             out[s] = gibbs.draw_rows(row, other, draw.users, draw.noise_precision, key, **how)[0][0]
         return out
+
+    def _draws_knowing(self, items: Codes, user: int | None = None) -> tuple[Draw, ...]:
+        """The draws, each with the prior of a known user, or of a new one who rated these items."""
+        known = self._features[0]
+        if known is None and user is None:
+            return self.draws
+        if user is not None:
+            draws = tuple(draw._replace(noise_precision=_precision(draw, user)) for draw in self.draws)
+            if known is None:
+                return draws
+            row = known.matrix.take(np.array([user]))
+            return tuple(knowing(draw, row) for draw in draws)
+        assert known is not None
+        places, values = np.arange(known.count, dtype=np.int32), known.mean.astype(np.float32)
+        if getattr(self.recipe, "implicit", "none") in ("users", "both") and len(items):
+            own = implicit_sets(one_row(items, np.ones(len(items), np.float32)), self.ratings.n_items)
+            sets = self._strangers[0].first if self._strangers[0] is not None else known.count
+            places = np.concatenate([own.indices, places[sets:]])
+            values = np.concatenate([own.values, values[sets:]])
+        return tuple(knowing(draw, one_row(places, values)) for draw in self.draws)
 
     def _scores_of(self, row: Array) -> Array:
         parts = [self._all_items(draw, row[s : s + 1])[0] for s, draw in enumerate(self.draws)]
@@ -165,6 +234,17 @@ class Posterior(FoldingModel, UncertainModel):
 
     def _setting(self, name: str) -> Any:
         return getattr(self.recipe, name, 0 if name == "seed" else None)
+
+
+def _noise(draw: Draw, users: Codes) -> Array:
+    """The variance of a rating by each user, or the one of all, (1,)."""
+    if draw.user_noise is None:
+        return np.array([1 / draw.noise_precision])
+    return np.asarray(1 / (draw.noise_precision * draw.user_noise.of(users)))
+
+
+def _precision(draw: Draw, user: int) -> float:
+    return float(1 / _noise(draw, np.array([user], np.int32))[0])
 
 
 def ordered(model: Posterior, by: str, level: float, seed: int, owner: str) -> Posterior:
@@ -218,9 +298,7 @@ class _ByOneDraw(Posterior):
         out = np.empty(len(users))
         for s in np.unique(self.which[users]):
             own, draw = self.which[users] == s, self.draws[s]
-            out[own] = self._products(
-                rows_of(draw.user_rows, users[own], draw.users), rows_of(draw.item_rows, items[own], draw.items)
-            )
+            out[own] = self._products(*self._rows(draw, users[own], items[own]))
         return out
 
     def score_block(self, users: Codes) -> Array:

@@ -24,8 +24,9 @@ Sources: Koren, Bell & Volinsky 2009; Chin, Zhuang, Juan & Lin 2015 (blocks; Ada
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -35,7 +36,7 @@ from gramian.kernels.reference import DESCENT_RULES
 from gramian.models.als import AlternatingRecipe, ridge_side
 from gramian.models.base import Array, Epoch
 from gramian.models.factor import SideSettings
-from gramian.parameters import param
+from gramian.parameters import Range, param
 from gramian.persist import Arrays
 from gramian.ratings import Ratings
 
@@ -58,6 +59,12 @@ class SGD(AlternatingRecipe):
     """
 
     name: ClassVar[str] = "sgd"
+    search_space: ClassVar[Mapping[str, Range | tuple[Any, ...]]] = {
+        "factors": Range(4, 64, whole=True),
+        "regularization": Range(2, 60, power=1),
+        "learning_rate": Range(0.02, 0.3),
+        "epochs": Range(5, 40, whole=True),
+    }
 
     factors: int = param(32, "latent features K; more fit finer tastes and cost K per rating", low=1, high=512)
     regularization: float = param(12.0, "λ on the factors; raise it when validation error rises", low=0)

@@ -29,8 +29,9 @@ each epoch's own λ; lowering λ lowers J too.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -42,7 +43,7 @@ from gramian.kernels.csr import CSR
 from gramian.models.base import Array, Epoch, Recipe, check_ratings_given
 from gramian.models.centred import CentredModel, baseline_rows, remainder
 from gramian.models.factor import SideSettings, checked_rows
-from gramian.parameters import param
+from gramian.parameters import Range, param
 from gramian.persist import Arrays
 from gramian.ratings import Ratings
 
@@ -61,6 +62,11 @@ class SoftImpute(Recipe["SoftImputeModel"]):
     """
 
     name: ClassVar[str] = "softimpute"
+    search_space: ClassVar[Mapping[str, Range | tuple[Any, ...]]] = {
+        "factors": Range(8, 64, whole=True),
+        "shrinkage": Range(3, 40, power=1),
+        "bias_regularization": Range(0.5, 30),
+    }
 
     factors: int = param(32, "the most singular values K; the shrinkage decides how many are not 0", low=1,
                          high=512)  # fmt: skip

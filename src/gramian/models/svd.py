@@ -31,8 +31,9 @@ Sources: Sarwar, Karypis, Konstan & Riedl 2000 (the item's mean in the holes); W
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -42,7 +43,7 @@ from gramian.kernels.csr import CSR
 from gramian.models.base import Array, Epoch, Recipe, check_ratings_given
 from gramian.models.centred import CentredModel, baseline_rows, remainder
 from gramian.models.factor import SideSettings, checked_rows
-from gramian.parameters import check_number, param
+from gramian.parameters import Range, check_number, param
 from gramian.persist import Arrays
 from gramian.ratings import Ratings
 
@@ -70,6 +71,10 @@ class SVD(Recipe["SVDModel"]):
     """
 
     name: ClassVar[str] = "svd"
+    search_space: ClassVar[Mapping[str, Range | tuple[Any, ...]]] = {
+        "factors": Range(1, 64, whole=True),
+        "bias_regularization": Range(0.5, 30),
+    }
 
     factors: int = param(12, "singular values K; for prediction few are best, as nothing is regularized", low=1,
                          high=512)  # fmt: skip
