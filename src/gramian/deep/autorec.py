@@ -124,7 +124,7 @@ class AutoRec(Recipe[AutoRecModel]):
 
     # ---- training ---------------------------------------------------------------------------------
 
-    def _batches(self, rows: CSR, number: int) -> list[Array]:
+    def batches(self, rows: CSR, number: int) -> list[Array]:
         """The samples of each step of an epoch."""
         count = int((rows.counts > 0).sum())
         size = backend.batch_size(
@@ -134,7 +134,7 @@ class AutoRec(Recipe[AutoRecModel]):
 
     def start(self, ratings: Ratings) -> Arrays:
         """Weights uniform in ±√(6 / (inputs + outputs)) (Glorot & Bengio 2010), biases 0."""
-        self._batches(self.rows(ratings), 0)
+        self.batches(self.rows(ratings), 0)
         rng = np.random.Generator(np.random.Philox(self.seed))
         weights = {}
         for name, shape in self.weight_shapes(ratings.n_users, ratings.n_items).items():
@@ -143,7 +143,7 @@ class AutoRec(Recipe[AutoRecModel]):
         if self.is_sparse(ratings):
             arrays = to_rows(weights)
             return arrays | sparse.first_state(arrays, self.optimizer)
-        network = _compile(self, ratings)
+        network = dense_network(self, ratings)
         for variable in network.weights:
             variable.assign(weights[variable.path])
         return backend.get_state(network)
@@ -160,7 +160,7 @@ class AutoRec(Recipe[AutoRecModel]):
         made = {name: array.copy() for name, array in arrays.items()}
         rows = self.rows(ratings)
         others = ratings.by_item if self.side == "user" else ratings.by_user
-        picks, penalty = self._batches(rows, number), self.regularization / len(ratings)
+        picks, penalty = self.batches(rows, number), self.regularization / len(ratings)
         steps = sparse.Steps(
             self.activation, len(self.sizes), penalty, self.optimizer, rate, self.momentum, self.n_jobs
         )
@@ -172,13 +172,13 @@ class AutoRec(Recipe[AutoRecModel]):
 
     def _dense_epoch(self, ratings: Ratings, arrays: Arrays, number: int, rate: float) -> tuple[float, Arrays]:
         sizes = (ratings.n_users, ratings.n_items, len(ratings))
-        network = backend.compiled((self._key(), sizes), lambda: _compile(self, ratings))
+        network = backend.compiled((self._key(), sizes), lambda: dense_network(self, ratings))
         backend.set_state(network, arrays)
         network.optimizer.learning_rate.assign(rate)
         rows = self.rows(ratings)
         width = ratings.n_items if self.side == "user" else ratings.n_users
         said = network.fit(
-            dense_batches(rows, width, self._batches(rows, number)), epochs=1, shuffle=False, verbose=0
+            dense_batches(rows, width, self.batches(rows, number)), epochs=1, shuffle=False, verbose=0
         ).history
         return float(said["squared_error"][0]), backend.get_state(network)
 
@@ -244,7 +244,8 @@ def masked_error(target: Any, made: Any) -> Any:
     return ops.sum(squared) / ops.maximum(ops.sum(ops.cast(mask, "float32")), 1.0)
 
 
-def _compile(recipe: AutoRec, ratings: Ratings) -> Any:
+def dense_network(recipe: AutoRec, ratings: Ratings) -> Any:
+    """The network ready to be trained, its weights at random."""
     network = recipe.build(ratings.n_users, ratings.n_items, len(ratings))
 
     def squared_error(target: Any, made: Any) -> Any:

@@ -12,6 +12,7 @@ with n the row's number of ratings, and :math:`s = 1`, or n (``weighting="count"
 by the same λ, as most SGD programs do). The steps are those of :mod:`gramian.kernels.descent`; the learning rate of
 epoch t = 0, 1, … is :math:`\eta`, :math:`\eta/(1 + \delta t)` or :math:`\eta e^{-\delta t}`.
 
+AdaGrad divides by what it has summed up for the row, not for each of its numbers (Chin et al.): as good, and faster.
 The ratings are worked on in blocks that share no row (:mod:`gramian.engine.grid`), in an order that depends on the
 seed alone: the same seed gives the same bits on any number of threads.
 
@@ -103,24 +104,31 @@ class SGD(AlternatingRecipe):
         """Factors from N(0, 0.01/K), biases 0, and a state that remembers nothing."""
         rng = np.random.Generator(np.random.Philox(self.seed))
         arrays: Arrays = {}
-        for side, count in (("user", ratings.n_users), ("item", ratings.n_items)):
-            rows = np.zeros((count, self.factors + self.biases), self.dtype)
-            rows[:, : self.factors] = START * rng.standard_normal((count, self.factors)) / np.sqrt(self.factors)
-            width = rows.shape[1]
-            state = np.zeros((count, 2 * width + 2 if self.optimizer == "adam" else width), self.dtype)
-            state[:, 2 * width :] = 1
+        for side, counts in self._counts(ratings):
+            factors = START * rng.standard_normal((len(counts), self.factors)) / np.sqrt(self.factors)
+            shrink = self._shrink(counts)
+            if self.optimizer == "adagrad":
+                rows, state = grid.first_rows(factors, shrink, self.dtype)
+            else:
+                rows = np.zeros((len(counts), self.factors + self.biases), self.dtype)
+                rows[:, : self.factors] = factors
+                width = rows.shape[1]
+                state = np.zeros((len(counts), 2 * width + 2 if self.optimizer == "adam" else width), self.dtype)
+                state[:, 2 * width :] = 1
+                arrays[f"{side}_shrink"] = shrink
             arrays |= {f"{side}_rows": rows, f"{side}_state": state}
         return arrays
 
     def epoch(self, ratings: Ratings, arrays: Arrays, number: int) -> Epoch:
-        """One pass over all ratings, the rounds of blocks in an order of its own."""
-        made = {name: array.copy() for name, array in arrays.items()}
+        """One pass over all ratings, the rounds of blocks in an order of its own.
+
+        The history has the loss as it was met on the way, each rating's before its own step.
+        """
+        made = {name: grid.aligned_copy(array) for name, array in arrays.items()}
         blocks = grid.grid_of(ratings, ratings.by_user, ratings.n_items, self.seed)
         rounds = np.random.Generator(np.random.Philox([self.seed, number])).permutation(blocks.parts)
         squared = grid.descend(
-            blocks, (made["user_rows"], made["item_rows"]), (made["user_state"], made["item_state"]),
-            (self._shrink(ratings.by_user.counts), self._shrink(ratings.by_item.counts)),
-            biased=self.biases, offset=self.offset(ratings), rule=DESCENT_RULES.index(self.optimizer),
+            blocks, made, factors=self.factors, biased=self.biases, offset=self.offset(ratings), rule=self.optimizer,
             rate=self.rate(number), beta=self.momentum, rounds=rounds, n_jobs=self.n_jobs,
         )  # fmt: skip
         if not np.isfinite(squared):
@@ -128,7 +136,17 @@ class SGD(AlternatingRecipe):
                 f"The loss of epoch {number} is not finite: the learning rate {self.rate(number):g} is too high "
                 f"for {self.optimizer}; lower learning_rate, or scale the ratings."
             )
-        return Epoch(made, self.record(ratings, made, 0))
+        penalties = sum(
+            counts @ ((shrink := self._shrink(counts))[:, 0] * np.einsum("ik,ik->i", factors, factors)
+                      + shrink[:, 1] * biases**2)
+            for (side, counts) in self._counts(ratings)
+            for factors, biases in [self._split(made, side)]
+        )  # fmt: skip
+        record = {"objective": squared + float(penalties), "train_rmse": float(np.sqrt(squared / len(ratings)))}
+        return Epoch(made, record)
+
+    def _counts(self, ratings: Ratings) -> list[tuple[str, Array]]:
+        return [("user", ratings.by_user.counts), ("item", ratings.by_item.counts)]
 
     def _shrink(self, counts: Array) -> Array:
         """λ of the factors and of the bias for each rating of a row, (rows, 2)."""
@@ -137,7 +155,14 @@ class SGD(AlternatingRecipe):
         shares = np.ones(len(counts)) if self.weighting == "count" else 1 / np.maximum(counts, 1)
         return np.outer(shares, ends).astype(self.dtype)
 
+    def _split(self, arrays: Arrays, side: str) -> tuple[Array, Array]:
+        """The factors and the biases of a side; without biases these are 0."""
+        rows, state = arrays[f"{side}_rows"], arrays[f"{side}_state"]
+        biases = grid.biases(state) if self.optimizer == "adagrad" else rows[:, self.factors :].sum(axis=1)
+        return rows[:, : self.factors], biases
+
     def finish(self, ratings: Ratings, arrays: Arrays) -> Arrays:
         """The users' best rows for the items."""
-        items = arrays["item_rows"]
+        factors, biases = self._split(arrays, "item")
+        items = np.ascontiguousarray(np.column_stack([factors, biases]) if self.biases else factors)
         return {"user_rows": self.sweep(ratings, items, users=True)[0], "item_rows": items}
