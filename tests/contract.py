@@ -98,17 +98,19 @@ MODELS = {
     "neuralmf": Variants(
         [gm.NeuralMF(factors=3, epochs=3)],
         closed_form=False,
-        restless=gm.NeuralMF(factors=8, regularization=0.01, learning_rate=0.05, epochs=12),
+        restless=gm.NeuralMF(factors=8, regularization=0.01, learning_rate=0.1, epochs=8, batch_size=1024),
     ),
     "mlp": Variants(
         [gm.MLP(factors=3, hidden=5, dropout=0.2, epochs=3)],
         closed_form=False,
-        restless=gm.MLP(factors=8, hidden=16, regularization=0.01, dropout=0.1, learning_rate=0.03, epochs=12),
+        restless=gm.MLP(factors=8, hidden=16, regularization=0.01, layer_regularization=1e-5, dropout=0.1,
+                        learning_rate=0.1, epochs=8, batch_size=1024, decay=0.0),
     ),
     "residual": Variants(
         [gm.ResidualMF(factors=3, hidden=4, epochs=3, optimizer="momentum", learning_rate=0.05)],
         closed_form=False,
-        restless=gm.ResidualMF(factors=8, hidden=16, regularization=0.01, dropout=0.1, learning_rate=0.03, epochs=12),
+        restless=gm.ResidualMF(factors=8, hidden=16, regularization=0.01, layer_regularization=1e-5, dropout=0.1,
+                               learning_rate=0.1, epochs=8, batch_size=1024),
     ),
     "autorec": Variants(
         [
@@ -116,7 +118,7 @@ MODELS = {
             gm.AutoRec(hidden=4, epochs=3, side="user", path="sparse", optimizer="momentum", dropout=0.0),
         ],
         closed_form=False,
-        restless=gm.AutoRec(hidden=32, epochs=20, path="sparse", dropout=0.05, learning_rate=0.03, regularization=0.01),
+        restless=gm.AutoRec(hidden=32, epochs=8, path="sparse", dropout=0.05, learning_rate=0.03, regularization=0.01),
     ),
     "bpmf": Variants(
         [
@@ -211,7 +213,7 @@ def other_value(field: dataclasses.Field[Any], value: Any) -> Any:
         return value[:1]
     if isinstance(value, str):
         return 1.0
-    if field.name == "batch_size":
+    if field.name == "batch_size" and value != 100:
         return 100
     if value is None:
         return 1 if about["low"] is None or about["low"] <= 1 else about["low"]

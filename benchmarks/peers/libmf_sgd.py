@@ -15,7 +15,7 @@ with contextlib.redirect_stdout(io.StringIO()):
 asked = descent_arguments()
 train, test, _ = load_parts(asked.folder)
 mean = float(np.mean(train[2]))
-PENALTIES, CHOOSING = (0.03, 0.05, 0.08), 20
+PENALTIES, CHOOSING = (0.05, 0.1, 0.15, 0.2), 20
 
 
 def fitted(part: Columns, epochs: int, penalty: float) -> Any:

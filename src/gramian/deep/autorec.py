@@ -23,6 +23,7 @@ Source: Sedhain, Menon, Sanner & Xie 2015.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, ClassVar
@@ -36,7 +37,7 @@ from gramian.deep.reconstruction import AutoRecModel
 from gramian.history import History
 from gramian.kernels.csr import CSR
 from gramian.models.base import Array, Epoch, Recipe
-from gramian.parameters import param
+from gramian.parameters import Range, param
 from gramian.persist import Arrays
 from gramian.ratings import Ratings
 
@@ -55,6 +56,12 @@ class AutoRec(Recipe[AutoRecModel]):
 
     name: ClassVar[str] = "autorec"
     extra: ClassVar[str] = "deep"
+    search_space: ClassVar[Mapping[str, Range | tuple[Any, ...]]] = {
+        "hidden": (64, 128, 256),
+        "regularization": Range(1, 100, power=1),
+        "dropout": Range(0.4, 0.9, log=False),
+        "learning_rate": Range(0.001, 0.01),
+    }
 
     side: str = param("item", "whose rows are reconstructed", choices=("item", "user"))
     hidden: int | tuple[int, ...] = param(128, "units of each hidden layer, one number or several", low=1, high=4096,

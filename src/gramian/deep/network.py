@@ -110,6 +110,13 @@ class PairModel(FoldingModel):
             made += outputs[-1][:, 0]
         return made, outputs
 
+    def branches(self, users: Any, items: Any) -> tuple[Array, Array]:
+        """What the factorization and what the layers add to μ for pairs of ids; 0 from a branch that is not there."""
+        codes = self._pair_codes(users, items, "fallback")
+        made, outputs = self._outputs(self._user_table[codes[0]], self._item_table[codes[1]])
+        layers = outputs[-1][:, 0] if outputs else np.zeros(len(made))
+        return made - layers, layers
+
     def score_pairs(self, users: Codes, items: Codes) -> Array:
         """What the network says of pairs of codes, in float64 until the end."""
         out = np.empty(len(users), np.float32)

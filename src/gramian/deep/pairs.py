@@ -12,8 +12,9 @@ NeuralMF is matrix factorization as a network. The MLP may learn any function of
 alone. In ResidualMF that function learns what the factorization leaves: :math:`f \approx r - \mu - \text{MF}`.
 
 The loss of a batch is its mean squared error plus :math:`\lambda / |\Omega|` times the sum of squares of all
-embeddings (and of the layers' weights): so λ means what it means in :class:`gramian.ALS`, whose objective NeuralMF's
-loss is, over the number of ratings :math:`|\Omega|`.
+embeddings, with the number of ratings :math:`|\Omega|`. So λ means what it means in :class:`gramian.ALS`: NeuralMF's
+loss is the objective of ALS over :math:`|\Omega|`. The layers' weights, which all ratings share, have a λ of their own
+beside the mean: without it they make small embeddings large and get round the penalty.
 
 Sources: He et al. 2017 (networks over embeddings); He, Zhang, Ren & Sun 2016 (residual branches).
 """
@@ -21,6 +22,7 @@ Sources: He et al. 2017 (networks over embeddings); He, Zhang, Ren & Sun 2016 (r
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -31,7 +33,7 @@ from gramian.deep.dense import ACTIVATIONS
 from gramian.deep.network import PairModel, checked_weights
 from gramian.history import History
 from gramian.models.base import Epoch, Recipe
-from gramian.parameters import param
+from gramian.parameters import Range, param
 from gramian.persist import Arrays
 from gramian.ratings import Ratings
 
@@ -45,6 +47,11 @@ class PairRecipe(Recipe[PairModel]):
     extra: ClassVar[str] = "deep"
     has_biases: ClassVar[bool]
     has_layers: ClassVar[bool]
+    search_space: ClassVar[Mapping[str, Range | tuple[Any, ...]]] = {
+        "factors": Range(4, 64, whole=True),
+        "regularization": Range(2, 60, power=1),
+        "learning_rate": Range(0.002, 0.05),
+    }
 
     factors: int = param(16, "numbers in an embedding, K", low=1, high=512)
     regularization: float = param(12.0, "λ on the embeddings; raise it when validation error rises", low=0)
@@ -66,7 +73,7 @@ class PairRecipe(Recipe[PairModel]):
         Args:
             n_users: N, the rows of the users' embeddings.
             n_items: M, those of the items'.
-            n_ratings: The ratings that the penalty is shared out to; without it there is no penalty.
+            n_ratings: The ratings that the embeddings' penalty is shared out to; without it they have none.
         """
         layers = backend.keras().layers
         user, item = (layers.Input((1,), dtype="int32", name=name) for name in ("user", "item"))
@@ -81,7 +88,7 @@ class PairRecipe(Recipe[PairModel]):
             )
             parts.append(layers.Flatten()(layers.Add()([dot, b, c])))
         if self.has_layers:
-            parts.append(self._layers(layers.Concatenate()([layers.Flatten()(w), layers.Flatten()(u)]), n_ratings))
+            parts.append(self._layers(layers.Concatenate()([layers.Flatten()(w), layers.Flatten()(u)])))
         return backend.keras().Model([user, item], parts[0] if len(parts) == 1 else layers.Add()(parts))
 
     def _embed(self, codes: Any, count: int, name: str, n_ratings: int | None) -> Any:
@@ -100,7 +107,7 @@ class PairRecipe(Recipe[PairModel]):
             name=name,
         )(codes)
 
-    def _layers(self, x: Any, n_ratings: int | None) -> Any:
+    def _layers(self, x: Any) -> Any:
         raise NotImplementedError
 
     def weight_shapes(self, n_users: int, n_items: int) -> dict[str, tuple[int, ...]]:
@@ -180,13 +187,15 @@ class LayeredRecipe(PairRecipe):
     """What the networks with hidden layers share."""
 
     has_layers: ClassVar[bool] = True
+    search_space: ClassVar[Mapping[str, Range | tuple[Any, ...]]] = {
+        **PairRecipe.search_space,
+        "hidden": (16, 32, 64),
+        "layer_regularization": Range(0.0003, 0.03, power=1),
+    }
 
-    regularization: float = param(12.0, "λ on the embeddings; raise it when validation error rises", low=0)
-    epochs: int = param(8, "passes over the ratings", low=1)
-    hidden: int | tuple[int, ...] = param(64, "units of each hidden layer, one number or several", low=1, high=4096,
+    hidden: int | tuple[int, ...] = param(32, "units of each hidden layer, one number or several", low=1, high=4096,
                                           most=8)  # fmt: skip
-    layer_regularization: float | None = param(None, "λ on the layers' weights; as regularization if not given", low=0,
-                                               optional=True)  # fmt: skip
+    layer_regularization: float = param(0.003, "λ on the layers' weights, beside the mean squared error", low=0)
     activation: str = param("relu", "φ of the hidden layers", choices=ACTIVATIONS[:4])
     batch_norm: bool = param(False, "normalize each hidden layer over the batch")
     dropout: float = param(0.0, "share of hidden units left out in a training step", low=0, high=0.95)
@@ -196,10 +205,9 @@ class LayeredRecipe(PairRecipe):
         """The units of each hidden layer."""
         return self.hidden if isinstance(self.hidden, tuple) else (self.hidden,)
 
-    def _layers(self, x: Any, n_ratings: int | None) -> Any:
+    def _layers(self, x: Any) -> Any:
         keras = backend.keras()
-        strength = self.regularization if self.layer_regularization is None else self.layer_regularization
-        penalty = None if n_ratings is None else keras.regularizers.L2(strength / n_ratings)
+        penalty = keras.regularizers.L2(self.layer_regularization)
         for n, size in enumerate(self.sizes):
             start = keras.initializers.GlorotUniform(seed=2 * self.seed + n + 2)
             x = keras.layers.Dense(size, kernel_initializer=start, kernel_regularizer=penalty, name=f"hidden{n}")(x)

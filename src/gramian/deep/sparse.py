@@ -125,10 +125,7 @@ def _move(
     for name, gradient in gradients.items():
         flat, direction = arrays[name].reshape(-1), np.ascontiguousarray(gradient.reshape(-1), arrays[name].dtype)
         autoencoder.move_flat(flat, arrays[f"state.{name}"][0], direction, rule, steps.rate, steps.beta)
-    order = np.argsort(batch.indices, kind="stable")
-    columns, starts = np.unique(batch.indices[order], return_index=True)
-    starts = np.append(starts, len(order))
-    samples = batch.row_codes()[order]
+    order, samples, columns, starts = _by_column(batch, len(arrays["in"]))
     by_column = CSR(starts, samples, errors[order])
     for coefficients, partner, name in ((errors[order], hidden, "out"), (inputs[order], delta, "in")):
 
@@ -139,6 +136,15 @@ def _move(
             )  # fmt: skip
 
         _split(work, by_column, partner.shape[1], steps.n_jobs)
+
+
+def _by_column(batch: CSR, width: int) -> tuple[Array, Array, Array, Array]:
+    """The order of the entries by columns, their samples, the columns that occur, and where each begins."""
+    from scipy.sparse import csr_array
+
+    places = csr_array((np.arange(len(batch.indices)), batch.indices, batch.indptr), (batch.n_rows, width)).tocsc()
+    columns = np.flatnonzero(np.diff(places.indptr))
+    return places.data, places.indices, columns, np.append(places.indptr[columns], len(places.data))
 
 
 def _split(work: Callable[[int, int], Any], rows: CSR, width: int, n_jobs: int | None) -> None:

@@ -34,9 +34,8 @@ import numpy as np
 from gramian.engine import grid
 from gramian.errors import DivergenceError
 from gramian.kernels.reference import DESCENT_RULES
-from gramian.models.als import AlternatingRecipe, ridge_side
+from gramian.models.als import RidgeRecipe
 from gramian.models.base import Array, Epoch
-from gramian.models.factor import SideSettings
 from gramian.parameters import Range, param
 from gramian.persist import Arrays
 from gramian.ratings import Ratings
@@ -47,7 +46,7 @@ START = 0.1  # the size of a random row: small, so that the first epochs learn t
 
 
 @dataclass(frozen=True, kw_only=True)
-class SGD(AlternatingRecipe):
+class SGD(RidgeRecipe):
     """Matrix factorization with biases by stochastic gradient descent.
 
     See the head of this module for the objective, which is that of :class:`gramian.ALS`: the same settings of the
@@ -67,13 +66,6 @@ class SGD(AlternatingRecipe):
         "epochs": Range(5, 40, whole=True),
     }
 
-    factors: int = param(32, "latent features K; more fit finer tastes and cost K per rating", low=1, high=512)
-    regularization: float = param(12.0, "λ on the factors; raise it when validation error rises", low=0)
-    bias_regularization: float | None = param(None, "λ on the biases; as regularization if not given", low=0,
-                                              optional=True)  # fmt: skip
-    weighting: str = param("none", "count: λ times the row's number of ratings (then use λ near 0.1)",
-                           choices=("none", "count"))  # fmt: skip
-    biases: bool = param(True, "a bias per user and item, and the global mean")
     optimizer: str = param("adagrad", "the rule of a step; momentum wants a lower learning rate (near 0.003)",
                            choices=DESCENT_RULES)  # fmt: skip
     learning_rate: float = param(0.1, "η; lower it when the loss jumps about, and use more epochs", low=1e-8, high=1)
@@ -86,12 +78,6 @@ class SGD(AlternatingRecipe):
                                  optional=True)  # fmt: skip
     seed: int = param(0, "of the random start and the order of the ratings", low=0)
     dtype: str = param("float32", "precision of the factors", choices=("float32", "float64"))
-    n_jobs: int | None = param(None, "threads; all cores if not given", low=1, optional=True)
-
-    @property
-    def side(self) -> SideSettings:
-        """How a row is solved, once the items are found."""
-        return ridge_side(self)
 
     def rate(self, number: int) -> float:
         """The learning rate of an epoch (``number`` from 1)."""
