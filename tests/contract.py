@@ -95,6 +95,31 @@ MODELS = {
         restless=gm.SGD(factors=8, regularization=0.05, optimizer="momentum", learning_rate=0.005,
                         schedule="inverse", epochs=30),
     ),
+    "neuralmf": Variants(
+        [gm.NeuralMF(factors=3, epochs=3)],
+        closed_form=False,
+        restless=gm.NeuralMF(factors=8, regularization=0.01, learning_rate=0.1, epochs=8, batch_size=1024),
+    ),
+    "mlp": Variants(
+        [gm.MLP(factors=3, hidden=5, dropout=0.2, epochs=3)],
+        closed_form=False,
+        restless=gm.MLP(factors=8, hidden=16, regularization=0.01, layer_regularization=1e-5, dropout=0.1,
+                        learning_rate=0.1, epochs=8, batch_size=1024, decay=0.0),
+    ),
+    "residual": Variants(
+        [gm.ResidualMF(factors=3, hidden=4, epochs=3, optimizer="momentum", learning_rate=0.05)],
+        closed_form=False,
+        restless=gm.ResidualMF(factors=8, hidden=16, regularization=0.01, layer_regularization=1e-5, dropout=0.1,
+                               learning_rate=0.1, epochs=8, batch_size=1024),
+    ),
+    "autorec": Variants(
+        [
+            gm.AutoRec(hidden=(6, 4), epochs=3, dropout=0.3, path="sparse"),
+            gm.AutoRec(hidden=4, epochs=3, side="user", path="sparse", optimizer="momentum", dropout=0.0),
+        ],
+        closed_form=False,
+        restless=gm.AutoRec(hidden=32, epochs=8, path="sparse", dropout=0.05, learning_rate=0.03, regularization=0.01),
+    ),
     "bpmf": Variants(
         [
             gm.BPMF(factors=3, draws=8, burn_in=3),
@@ -184,8 +209,14 @@ def other_value(field: dataclasses.Field[Any], value: Any) -> Any:
         return next(choice for choice in about["choices"] if choice != value)
     if isinstance(value, bool):
         return not value
+    if isinstance(value, tuple):
+        return value[:1]
     if isinstance(value, str):
         return 1.0
+    if field.name == "batch_size" and value != 100:
+        return 100
     if value is None:
         return 1 if about["low"] is None or about["low"] <= 1 else about["low"]
-    return value + 1 if about["high"] is None or value + 1 <= about["high"] else value / 2
+    if about["high"] is None or value + 1 <= about["high"]:
+        return value + 1
+    return value / 2 if value > 0 else about["high"] / 2

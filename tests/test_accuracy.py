@@ -19,6 +19,10 @@ MEASURED = {
     "SoftImpute": gm.SoftImpute(),
     "PMF": gm.PMF(),
     "SGD": gm.SGD(),
+    "NeuralMF": gm.NeuralMF(),
+    "MLP": gm.MLP(),
+    "ResidualMF": gm.ResidualMF(),
+    "AutoRec": gm.AutoRec(),
 }
 FLOORS = {
     "global mean": 1.0605,
@@ -28,6 +32,10 @@ FLOORS = {
     "SoftImpute": 0.8731,
     "PMF": 0.8748,
     "SGD": 0.8750,
+    "NeuralMF": 0.8775,
+    "MLP": 0.8830,
+    "ResidualMF": 0.8830,
+    "AutoRec": 0.9100,
     "BPMF, K = 16": 0.8654,
 }
 

@@ -16,6 +16,7 @@ import numpy as np
 
 THREADS = 2
 MOST, ENOUGH = 3, 10.0  # an iteration is measured three times, or until ten seconds are used up
+EPOCHS = (1, 3, 6, 12, 20, 30)  # fits of gradient descent
 Columns = tuple[Any, Any, Any]
 
 
@@ -73,6 +74,34 @@ def measured(iterate: Callable[[], object]) -> list[float]:
         said = iterate()
         seconds.append(said if isinstance(said, float) else time.perf_counter() - began)
     return seconds
+
+
+def descent_arguments() -> argparse.Namespace:
+    """The folder with the parts ``train`` and ``test``, the number of factors, the error to be reached, and λ."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("factors", type=int)
+    for name in ("target", "regularization", "bias_regularization"):
+        parser.add_argument(name, type=float)
+    return parser.parse_args()
+
+
+def report_descent(
+    package: str, fit: Callable[[int], Any], error: Callable[[Any], float], target: float, **more: Any
+) -> None:
+    """Report seconds per epoch, the least test error, and the fit that first reached the target."""
+    fit(1)  # what is compiled at first use
+    times, errors, reached = {}, {}, None
+    for epochs in EPOCHS:
+        began = time.perf_counter()
+        model = fit(epochs)
+        times[epochs] = time.perf_counter() - began
+        errors[epochs] = error(model)
+        if errors[epochs] <= target and reached is None:
+            reached = epochs
+    each = [(times[more] - times[few]) / (more - few) for few, more in (EPOCHS[:2], EPOCHS[1:3], EPOCHS[2:4])]
+    said = {"rmse": min(errors.values()), "errors": errors, "reached": reached, "times": times}
+    report(package, each, mean_seconds=sorted(each)[1], **said, **more)
 
 
 def fit_difference(fit: Callable[[int], object]) -> list[float]:

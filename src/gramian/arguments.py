@@ -51,14 +51,16 @@ def with_recipe_fields(command: Callable[..., None]) -> Callable[..., None]:
     from gramian.zoo import RECIPES
 
     options: dict[str, tuple[type, list[str], dict[str, None]]] = {}
-    worded = set()
+    parsers: dict[str, tuple[Callable[[str], Any], str]] = {}
     for name, recipe in sorted(RECIPES.items()):
         for field in dataclasses.fields(recipe):
             if field.metadata["table"]:  # a command reads the file and gives the table
                 continue
             kind = {"int": int, "float": float, "bool": bool}.get(str(field.type).split(" ")[0], str)
             if field.metadata["word"] is not None:
-                worded.add(field.name)
+                parsers[field.name] = (_number_or_word, "NUMBER|WORD")
+            if field.metadata["most"] > 1:
+                parsers[field.name] = (_numbers, "NUMBER[,NUMBER…]")
             _, owners, helps = options.setdefault(field.name, (kind, [], {}))
             owners.append(name)
             helps[f"{field.metadata['help']} [default for {name}: {field.default}]"] = None
@@ -68,7 +70,7 @@ def with_recipe_fields(command: Callable[..., None]) -> Callable[..., None]:
             name,
             inspect.Parameter.KEYWORD_ONLY,
             default=None,
-            annotation=_option(kind, f"{'; '.join(helps)} ({', '.join(owners)})", worded=name in worded),
+            annotation=_option(kind, f"{'; '.join(helps)} ({', '.join(owners)})", *parsers.get(name, ())),
         )
         for name, (kind, owners, helps) in options.items()
     ]
@@ -81,9 +83,9 @@ def with_recipe_fields(command: Callable[..., None]) -> Callable[..., None]:
     return command
 
 
-def _option(kind: type, text: str, *, worded: bool) -> Any:
-    if worded:
-        return Annotated[str | None, typer.Option(help=text, parser=_number_or_word, metavar="NUMBER|WORD")]
+def _option(kind: type, text: str, parser: Callable[[str], Any] | None = None, shown: str | None = None) -> Any:
+    if parser is not None:
+        return Annotated[str | None, typer.Option(help=text, parser=parser, metavar=shown)]
     return Annotated[kind | None, typer.Option(help=text)]
 
 
@@ -93,6 +95,16 @@ def _number_or_word(text: str) -> float | str:
         return float(text)
     except ValueError:
         return text
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    """Whole numbers with commas between them."""
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise ParameterError(
+            f"Whole numbers are needed, with commas between them, as 64 or 64,32; got {text!r}."
+        ) from None
 
 
 def _named_models(names: str) -> Any:

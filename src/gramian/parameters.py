@@ -46,6 +46,7 @@ def param(
     optional: bool = False,
     word: str | None = None,
     table: bool = False,
+    most: int = 1,
 ) -> Any:
     """A dataclass field with its help text and range, checked by :func:`check_fields`.
 
@@ -58,9 +59,10 @@ def param(
         optional: Whether ``None`` is allowed.
         word: A word allowed in place of a number, such as ``"estimate"``.
         table: Whether it is a table, which the recipe checks by itself.
+        most: How many numbers it may have; several are a tuple, and a tuple of one is that number.
     """
     about = {"help": help, "low": low, "high": high, "choices": choices, "optional": optional, "word": word}
-    about["table"] = table
+    about |= {"table": table, "most": most}
     return dataclasses.field(default=default, metadata=about)
 
 
@@ -80,11 +82,15 @@ def check_fields(recipe: Any) -> None:
             if not isinstance(value, bool):
                 raise ParameterError(_sentence(field.name, owner, "True or False", value))
         else:
-            whole = str(field.type).startswith("int")
-            checked = check_number(
-                field.name, value, low=about["low"], high=about["high"], whole=whole, word=about["word"], owner=owner
-            )
-            object.__setattr__(recipe, field.name, checked)
+            whole, several = str(field.type).startswith("int"), about["most"] > 1 and isinstance(value, tuple | list)
+            if several and not 1 <= len(value) <= about["most"]:
+                raise ParameterError(_sentence(field.name, owner, f"1 to {about['most']} numbers", value))
+            checked = tuple(
+                check_number(field.name, one, low=about["low"], high=about["high"], whole=whole, word=about["word"],
+                             owner=owner)
+                for one in (value if several else [value])
+            )  # fmt: skip
+            object.__setattr__(recipe, field.name, checked[0] if len(checked) == 1 else checked)
 
 
 def check_number(

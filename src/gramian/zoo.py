@@ -6,6 +6,11 @@ import dataclasses
 import os
 from typing import Any
 
+from gramian.deep import backend
+from gramian.deep.autorec import AutoRec as AutoRec
+from gramian.deep.pairs import MLP as MLP
+from gramian.deep.pairs import NeuralMF as NeuralMF
+from gramian.deep.pairs import ResidualMF as ResidualMF
 from gramian.errors import FormatError, ParameterError
 from gramian.evaluate.conformal import Conformal
 from gramian.history import History
@@ -28,8 +33,8 @@ RECIPES: dict[str, type[Recipe[Any]]] = {
 
 
 def family() -> list[Recipe[Any]]:
-    """One recipe of every kind, with its default settings."""
-    return [kind() for kind in RECIPES.values()]
+    """One recipe of every kind that can be trained here, with its default settings."""
+    return [kind() for kind in RECIPES.values() if not kind.extra or backend.is_installed()]
 
 
 def make_recipe(name: str, **fields: Any) -> Recipe[Any]:

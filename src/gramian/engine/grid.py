@@ -22,8 +22,9 @@ import numpy.typing as npt
 
 from gramian.engine import local
 from gramian.kernels.csr import CSR
+from gramian.kernels.reference import DESCENT_RULES
 
-__all__ = ["Grid", "descend", "grid_of"]
+__all__ = ["Grid", "aligned_copy", "biases", "descend", "first_rows", "grid_of"]
 
 Array = npt.NDArray[Any]
 # A block should fill a thread for longer than starting it takes; more parts let more threads work together and keep
@@ -69,30 +70,50 @@ def _make(rows: CSR, n_columns: int, seed: int) -> Grid:
     return Grid(users[by_block], items[by_block], rows.values[order][by_block], starts, parts)
 
 
+def first_rows(factors: Array, shrink: Array, dtype: str) -> tuple[Array, Array]:
+    """The rows and the state that AdaGrad begins with: see :func:`gramian.kernels.descent.descend_by_rows`."""
+    from gramian.kernels import descent
+    from gramian.kernels.sweep import aligned_rows
+
+    count, K = factors.shape
+    line = 64 // np.dtype(dtype).itemsize
+    rows, state = aligned_rows(count, -(-K // line) * line, dtype), aligned_rows(count, descent.SMALL, dtype)
+    rows[:, :K] = factors
+    state[:, descent.SHRINK : descent.BIAS_SHRINK + 1] = shrink
+    return rows, state
+
+
+def biases(state: Array) -> Array:
+    """The biases in AdaGrad's state."""
+    from gramian.kernels import descent
+
+    return state[:, descent.BIAS]
+
+
+def aligned_copy(array: Array) -> Array:
+    """A copy that begins on a cache line."""
+    from gramian.kernels.sweep import aligned_rows
+
+    made = aligned_rows(array.shape[0], array.shape[1], array.dtype)
+    made[:] = array
+    return made
+
+
 def descend(
-    grid: Grid,
-    here: tuple[Array, Array],
-    state: tuple[Array, Array],
-    shrink: tuple[Array, Array],
-    *,
-    biased: bool,
-    offset: float,
-    rule: int,
-    rate: float,
-    beta: float,
-    rounds: Array,
-    n_jobs: int | None = None,
-) -> float:
+    grid: Grid, arrays: dict[str, Array], *, factors: int, biased: bool, offset: float, rule: str, rate: float,
+    beta: float, rounds: Array, n_jobs: int | None = None,
+) -> float:  # fmt: skip
     """One epoch in place: the sum of squared errors, each as it was before its own step.
 
     Args:
         grid: The ratings.
-        here: The rows of users and of items.
-        state: What the rule keeps of each row.
-        shrink: λ of the factors and of the bias for one rating of each row, (rows, 2).
-        biased: Whether the last column is a bias.
+        arrays: ``user_rows`` and ``item_rows``, ``user_state`` and ``item_state`` (what the rule keeps of each row),
+            and, but for AdaGrad, whose state has them, ``user_shrink`` and ``item_shrink``: λ of the factors and of
+            the bias for one rating of each row, (rows, 2).
+        factors: K.
+        biased: Whether there are biases.
         offset: μ, subtracted from every rating.
-        rule: The place of the rule in ``reference.DESCENT_RULES``.
+        rule: One of ``reference.DESCENT_RULES``.
         rate: η.
         beta: β of momentum and of Adam.
         rounds: The order of the rounds s = 0 … B − 1.
@@ -101,16 +122,20 @@ def descend(
     from gramian.kernels import descent
 
     errors = np.zeros(grid.parts**2)
+    names = [f"{side}_{what}" for what in ("rows", "state", "shrink") for side in ("user", "item")]
+    width = arrays["user_rows"].shape[1]
+    if rule == "adagrad":
+        kernel, tables = descent.descend_by_rows, [arrays[name].reshape(-1) for name in names[:4]]
+        settings: tuple[Any, ...] = (width, factors, biased, offset, rate)
+    else:
+        kernel, tables = descent.descend, [arrays[name] for name in names]
+        settings = (biased, offset, DESCENT_RULES.index(rule), rate, beta)
 
     def block(number: int) -> None:
         part = slice(grid.starts[number], grid.starts[number + 1])
-        errors[number] = descent.descend(
-            grid.users[part], grid.items[part], grid.values[part], *here, *state, *shrink,
-            biased, offset, rule, rate, beta,
-        )  # fmt: skip
+        errors[number] = kernel(grid.users[part], grid.items[part], grid.values[part], *tables, *settings)
 
-    work = 8 * here[0].shape[1] * len(grid.values)
-    with local.runner(local.thread_count(n_jobs), grid.parts, work) as run:
+    with local.runner(local.thread_count(n_jobs), grid.parts, 8 * width * len(grid.values)) as run:
         for tasks in _rounds(grid, rounds, block):
             run(tasks)
     return float(errors.sum())

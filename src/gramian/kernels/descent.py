@@ -12,15 +12,20 @@ before the rating, by one of the rules
 
 .. math::
     \text{momentum:}&\quad s \leftarrow \beta s + \eta g,\quad x \leftarrow x + s \\
-    \text{AdaGrad:}&\quad s \leftarrow s + g^2,\quad x \leftarrow x + \eta g / \sqrt{s + \epsilon} \\
+    \text{AdaGrad:}&\quad s \leftarrow s + \tfrac1K\|g\|^2,\quad x \leftarrow x + \eta g / \sqrt{s + \epsilon} \\
     \text{Adam:}&\quad s \leftarrow \beta s + (1-\beta) g,\quad q \leftarrow \beta_2 q + (1-\beta_2) g^2,\quad
     x \leftarrow x + \eta \frac{s / (1-\beta^t)}{\sqrt{q / (1-\beta_2^t)} + \epsilon}
 
-A row's state moves only when the row has a rating, and t counts those. A row is K factors and, where there are
-biases, the bias as the last of D columns. State rows hold s; for Adam s, q, and the powers of both β.
+A row's state moves only when the row has a rating, and t counts those. AdaGrad's s is one number for the K factors of
+a row and one for its bias, so that a step needs two roots and not K; ‖g‖² comes out of the three inner products of w
+and u, and the row is read and written once.
 
-Sources: Koren, Bell & Volinsky 2009; Duchi, Hazan & Singer 2011 (AdaGrad); Kingma & Ba 2015 (Adam).
-The plain twin is :func:`gramian.kernels.reference.descend`.
+For momentum and Adam a row is K factors and, where there are biases, the bias as the last of D columns. State rows
+hold s; for Adam s, q, and the powers of both β. For AdaGrad see :data:`SMALL`.
+
+Sources: Koren, Bell & Volinsky 2009; Duchi, Hazan & Singer 2011 (AdaGrad); Chin, Zhuang, Juan & Lin 2015 (AdaGrad by
+rows); Kingma & Ba 2015 (Adam). The plain twin of both is
+:func:`gramian.kernels.reference.descend`, whose state for AdaGrad is s of the factors and, with biases, of the bias.
 """
 
 from __future__ import annotations
@@ -30,13 +35,17 @@ from typing import Any
 import numpy as np
 
 from gramian.kernels.compiled import compiled, inlined
+from gramian.kernels.lanes import lanes, vfill, vfma, vload, vmul, vstore, vsum
 from gramian.kernels.reference import ADAM_DECAY, DESCENT_EPSILON, DESCENT_RULES
 from gramian.kernels.residuals import dot
 
-__all__ = ["descend"]
+__all__ = ["BIAS", "BIAS_SHRINK", "BIAS_SUM", "SHRINK", "SMALL", "SUM", "descend", "descend_by_rows", "move"]
 
 TINY = 1e-12
-MOMENTUM, ADAGRAD = DESCENT_RULES.index("momentum"), DESCENT_RULES.index("adagrad")
+MOMENTUM = DESCENT_RULES.index("momentum")
+# AdaGrad: what a row has beside its factors, in one place of memory: its bias, s of the factors and of the bias, and λ
+# of the factors and of the bias for each of its ratings; SMALL numbers with the unused ones.
+BIAS, SUM, BIAS_SUM, SHRINK, BIAS_SHRINK, SMALL = 0, 1, 2, 3, 4, 8
 
 
 @inlined
@@ -45,14 +54,6 @@ def _momentum(row: Any, state: Any, gradient: Any, rate: Any, beta: Any) -> None
         step = beta * state[k] + rate * gradient[k]
         state[k] = step
         row[k] += step
-
-
-@inlined
-def _adagrad(row: Any, state: Any, gradient: Any, rate: Any, epsilon: Any) -> None:
-    for k in range(len(row)):
-        total = state[k] + gradient[k] * gradient[k]
-        state[k] = total
-        row[k] += rate * gradient[k] / np.sqrt(total + epsilon)
 
 
 @inlined
@@ -73,12 +74,11 @@ def _adam(row: Any, state: Any, gradient: Any, rate: Any, beta: Any, beta2: Any,
 
 
 @inlined
-def _move(rule: int, row: Any, state: Any, gradient: Any, rate: Any, beta: Any) -> None:
+def move(rule: int, row: Any, state: Any, gradient: Any, rate: Any, beta: Any) -> None:
+    """One step of a row by a rule; the gradient is the direction to go."""
     kind = row.dtype.type
     if rule == MOMENTUM:
         _momentum(row, state, gradient, rate, beta)
-    elif rule == ADAGRAD:
-        _adagrad(row, state, gradient, rate, kind(DESCENT_EPSILON))
     else:
         _adam(row, state, gradient, rate, beta, kind(ADAM_DECAY), kind(DESCENT_EPSILON))
 
@@ -111,6 +111,55 @@ def descend(
         for k in range(K):
             user_gradient[k] = error * u[k] - user_lambda * w[k]
             item_gradient[k] = error * w[k] - item_lambda * u[k]
-        _move(rule, w, user_state[i], user_gradient, eta, beta)
-        _move(rule, u, item_state[j], item_gradient, eta, beta)
+        move(rule, w, user_state[i], user_gradient, eta, beta)
+        move(rule, u, item_state[j], item_gradient, eta, beta)
+    return total
+
+
+@inlined
+def _move_bias(small: Any, at: int, error: Any, rate: Any, epsilon: Any) -> None:
+    gradient = error - small[at + BIAS_SHRINK] * small[at + BIAS]
+    total = small[at + BIAS_SUM] + gradient * gradient
+    small[at + BIAS_SUM] = total
+    small[at + BIAS] += rate * gradient / np.sqrt(total + epsilon)
+
+
+@compiled
+def descend_by_rows(
+    users: Any, items: Any, values: Any, W: Any, U: Any, user_small: Any, item_small: Any,
+    width: int, factors: int, biased: bool, offset: float, rate: float,
+) -> float:  # fmt: skip
+    """AdaGrad with one s per row. W and U are flat, rows of ``width`` numbers, whole registers, 0 after the factors.
+
+    ``user_small`` and ``item_small`` are flat too, SMALL numbers for each row. Returns what :func:`descend` does.
+    """
+    kind, step, two = W.dtype.type, lanes(W), W.dtype.type(2)
+    mean, eta, epsilon, share = kind(offset), kind(rate), kind(DESCENT_EPSILON), kind(1) / kind(factors)
+    total = 0.0
+    for n in range(len(values)):
+        w, u = np.int64(users[n]) * width, np.int64(items[n]) * width
+        i, j = np.int64(users[n]) * SMALL, np.int64(items[n]) * SMALL
+        x, y = vload(W, w), vload(U, u)
+        products, x_squares, y_squares = vmul(x, y), vmul(x, x), vmul(y, y)
+        for k in range(step, width, step):
+            x, y = vload(W, w + k), vload(U, u + k)
+            products, x_squares, y_squares = vfma(x, y, products), vfma(x, x, x_squares), vfma(y, y, y_squares)
+        xy, xx, yy = vsum(products), vsum(x_squares), vsum(y_squares)
+        error = kind(values[n]) - mean - xy
+        if biased:
+            error -= user_small[i + BIAS] + item_small[j + BIAS]
+            _move_bias(user_small, i, error, eta, epsilon)
+            _move_bias(item_small, j, error, eta, epsilon)
+        total += np.float64(error) ** 2
+        less_x, less_y = user_small[i + SHRINK], item_small[j + SHRINK]
+        x_sum = user_small[i + SUM] + share * (error * error * yy + less_x * (less_x * xx - two * error * xy))
+        y_sum = item_small[j + SUM] + share * (error * error * xx + less_y * (less_y * yy - two * error * xy))
+        user_small[i + SUM], item_small[j + SUM] = x_sum, y_sum
+        x_rate, y_rate = eta / np.sqrt(x_sum + epsilon), eta / np.sqrt(y_sum + epsilon)
+        x_keep, x_step = vfill(W, kind(1) - x_rate * less_x), vfill(W, x_rate * error)
+        y_keep, y_step = vfill(W, kind(1) - y_rate * less_y), vfill(W, y_rate * error)
+        for k in range(0, width, step):
+            x, y = vload(W, w + k), vload(U, u + k)
+            vstore(W, w + k, vfma(x_step, y, vmul(x_keep, x)))
+            vstore(U, u + k, vfma(y_step, x, vmul(y_keep, y)))
     return total

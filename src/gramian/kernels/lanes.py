@@ -243,6 +243,16 @@ def vsplat(typingctx: Any, array: types.Array, index: types.Integer) -> Any:
 
 
 @intrinsic
+def vfill(typingctx: Any, array: types.Array, value: types.Float) -> Any:
+    """A number in every lane of a register of `array`'s type."""
+
+    def lower(context: Any, builder: Any, signature: Any, args: Any) -> ir.Value:
+        return Emit(context, builder, array.dtype).splat(args[1])
+
+    return Vec(array.dtype)(array, array.dtype), lower
+
+
+@intrinsic
 def vstore(typingctx: Any, array: types.Array, index: types.Integer, value: Vec) -> Any:
     """array[index : index + W] = value."""
 

@@ -381,9 +381,11 @@ def _move(row: Array, state: Array, gradient: Array, rule: str, rate: float, bet
     if rule == "momentum":
         state[:] = beta * state + rate * gradient
         row += state
-    elif rule == "adagrad":
-        state += gradient**2
-        row += rate * gradient / np.sqrt(state + DESCENT_EPSILON)
+    elif rule == "adagrad":  # one sum for the factors, one for the bias
+        K = D - (len(state) > 1)
+        for place, part in enumerate((slice(K), slice(K, D))[: len(state)]):
+            state[place] += np.mean(gradient[part] ** 2)
+            row[part] += rate * gradient[part] / np.sqrt(state[place] + DESCENT_EPSILON)
     else:
         first, second, powers = state[:D], state[D : 2 * D], state[2 * D :]
         powers *= (beta, ADAM_DECAY)

@@ -40,7 +40,7 @@ from gramian.parameters import Range, param
 from gramian.persist import Arrays
 from gramian.ratings import Ratings
 
-__all__ = ["ALS", "AlternatingRecipe", "ridge_side"]
+__all__ = ["ALS", "AlternatingRecipe", "RidgeRecipe"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,14 +97,28 @@ class AlternatingRecipe(Recipe[FactorModel]):
         return FactorModel(self, ratings, history, users, items, self.offset(ratings), self.side)
 
 
-def ridge_side(recipe: Any) -> SideSettings:
-    """How a recipe with ALS's fields for the penalties, biases and threads solves a row."""
-    lambdas = np.full(recipe.factors, recipe.regularization)
-    if recipe.biases:
-        bias = recipe.regularization if recipe.bias_regularization is None else recipe.bias_regularization
-        lambdas = np.append(lambdas, bias)
-    penalty = local.Penalty(np.diag(lambdas), recipe.weighting == "count")
-    return SideSettings(recipe.biases, penalty, centred=recipe.biases, n_jobs=recipe.n_jobs)
+@dataclass(frozen=True, kw_only=True)
+class RidgeRecipe(AlternatingRecipe):
+    """What the recipes with the penalties of ALS share, whichever way they go down."""
+
+    factors: int = param(32, "latent features K; more fit finer tastes and cost time", low=1, high=512)
+    regularization: float = param(12.0, "λ on the factors; raise it when validation error rises", low=0)
+    bias_regularization: float | None = param(None, "λ on the biases; as regularization if not given", low=0,
+                                              optional=True)  # fmt: skip
+    weighting: str = param("none", "count: λ times the row's number of ratings (then use λ near 0.1)",
+                           choices=("none", "count"))  # fmt: skip
+    biases: bool = param(True, "a bias per user and item, and the global mean")
+    n_jobs: int | None = param(None, "threads; all cores if not given", low=1, optional=True)
+
+    @property
+    def side(self) -> SideSettings:
+        """How a row is solved."""
+        lambdas = np.full(self.factors, self.regularization)
+        if self.biases:
+            bias = self.regularization if self.bias_regularization is None else self.bias_regularization
+            lambdas = np.append(lambdas, bias)
+        penalty = local.Penalty(np.diag(lambdas), self.weighting == "count")
+        return SideSettings(self.biases, penalty, centred=self.biases, n_jobs=self.n_jobs)
 
 
 def _penalty(rows: Array, counts: Array, penalty: local.Penalty) -> float:
@@ -114,7 +128,7 @@ def _penalty(rows: Array, counts: Array, penalty: local.Penalty) -> float:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ALS(AlternatingRecipe):
+class ALS(RidgeRecipe):
     """Matrix factorization with biases by alternating least squares.
 
     See the head of this module for the objective. The defaults suit some 10⁵ ratings on a five-star scale;
@@ -131,13 +145,6 @@ class ALS(AlternatingRecipe):
         "bias_regularization": Range(0.5, 30),
     }
 
-    factors: int = param(32, "latent features K; more fit finer tastes and cost K² per rating", low=1, high=512)
-    regularization: float = param(12.0, "λ on the factors; raise it when validation error rises", low=0)
-    bias_regularization: float | None = param(None, "λ on the biases; as regularization if not given", low=0,
-                                              optional=True)  # fmt: skip
-    weighting: str = param("none", "count: λ times the row's number of ratings (then use λ near 0.1)",
-                           choices=("none", "count"))  # fmt: skip
-    biases: bool = param(True, "a bias per user and item, and the global mean")
     bias_update: str = param("joint", "joint: bias and factors in one solve; separate: one after the other",
                              choices=("joint", "separate"))  # fmt: skip
     solver: str = param("exact", "cg, block: approximate sweeps, faster where factors are 256 or more",
@@ -147,12 +154,6 @@ class ALS(AlternatingRecipe):
                                  optional=True)  # fmt: skip
     seed: int = param(0, "of the random start", low=0)
     dtype: str = param("float32", "precision of the factors", choices=("float32", "float64"))
-    n_jobs: int | None = param(None, "threads; all cores if not given", low=1, optional=True)
-
-    @property
-    def side(self) -> SideSettings:
-        """How a row is solved."""
-        return ridge_side(self)
 
     def start(self, ratings: Ratings) -> Arrays:
         """Item factors from N(0, 1/K), biases 0, and the users' best rows for these."""

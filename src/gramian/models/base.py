@@ -57,6 +57,8 @@ class Recipe(ABC, Generic[ModelT]):
     name: ClassVar[str]
     # The field that says how long a training is; a checkpoint may be resumed with another value of it.
     length_field: ClassVar[str] = "epochs"
+    # The extra that has to be installed for it to be trained.
+    extra: ClassVar[str] = ""
     # Where tuning looks: a range or a tuple of choices for each field worth it.
     search_space: ClassVar[Mapping[str, Range | tuple[Any, ...]]] = {}
 
@@ -70,7 +72,8 @@ class Recipe(ABC, Generic[ModelT]):
 
     def to_dict(self) -> dict[str, Any]:
         """The recipe's name and fields as plain data; :func:`gramian.recipe_from_dict` reads it back."""
-        return {"name": self.name, **dataclasses.asdict(self)}
+        fields = dataclasses.asdict(self)
+        return {"name": self.name} | {name: list(v) if isinstance(v, tuple) else v for name, v in fields.items()}
 
     def to_json(self) -> str:
         """The same as JSON text."""
