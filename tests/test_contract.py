@@ -178,8 +178,9 @@ STRANGE = {
 def test_strange_tables(recipe, name, tmp_path):
     users, items, values = STRANGE[name]
     table = gm.Ratings.from_frame(
-        pl.DataFrame({"user": list(users), "item": list(items), "rating": np.array(values, float)})
-    )
+        pl.DataFrame({"user": list(users), "item": list(items), "rating": np.array(values, float),
+                      "time": 10**9 + 10**5 * np.arange(len(values))})
+    )  # fmt: skip
     model = recipe.fit(table)
     low, high = table.scale
     predicted = model.predict(*every_pair(model))

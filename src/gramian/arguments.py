@@ -35,6 +35,7 @@ __all__ = [
     "open_source",
     "rated_items",
     "read_source",
+    "recipe_fields",
     "typed_id",
     "with_recipe_fields",
 ]
@@ -51,9 +52,10 @@ def with_recipe_fields(command: Callable[..., None]) -> Callable[..., None]:
             if field.metadata["table"]:  # a command reads the file and gives the table
                 continue
             kind = {"int": int, "float": float, "bool": bool}.get(str(field.type).split(" ")[0], str)
+            option = field.metadata["option"] or field.name
             if field.metadata["word"] is not None:
-                worded.add(field.name)
-            _, owners, helps = options.setdefault(field.name, (kind, [], {}))
+                worded.add(option)
+            _, owners, helps = options.setdefault(option, (kind, [], {}))
             owners.append(name)
             helps[f"{field.metadata['help']} [default for {name}: {field.default}]"] = None
     given = [p for p in inspect.signature(command).parameters.values() if p.kind is not p.VAR_KEYWORD]
@@ -91,6 +93,22 @@ def _number_or_word(text: str) -> float | str:
 
 def _named_models(names: str) -> Any:
     return Annotated[str, typer.Option("--model", "-m", help=f"Which model: {names}.")]
+
+
+def recipe_fields(model: str, given: dict[str, Any], time: str | None) -> tuple[dict[str, Any], str | None]:
+    """The fields of a recipe among the options given, by their names; and the column of times.
+
+    ``--time auto`` is a setting of a model that knows of time, not a column.
+    """
+    from gramian.zoo import RECIPES
+
+    fields = dataclasses.fields(RECIPES[model]) if model in RECIPES else ()
+    names = {field.metadata["option"]: field.name for field in fields if field.metadata["option"]}
+    made = {names.get(name, name): value for name, value in given.items() if value is not None}
+    if time == "auto" and "time" in names.values():
+        made.setdefault("time", "auto")
+        time = None
+    return made, time
 
 
 def checkpoint_beside(out: str, resume: bool) -> Path:
@@ -205,14 +223,14 @@ def need_draws(model: Any, what: str) -> BayesianModel:
     return model
 
 
-def intervals(model: Any, users: Any, items: Any, level: float, unknown: str, clip: bool) -> Any:
+def intervals(model: Any, users: Any, items: Any, times: Any, level: float, unknown: str, clip: bool) -> Any:
     """The intervals of a model that has some."""
     from gramian.evaluate.calibration import check_intervals
 
     check_intervals(model)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UnknownIdWarning)  # the prediction has said it
-        return model.predict_interval(users, items, level, clip=clip, unknown=unknown)
+        return model.predict_interval(users, items, level, times=times, clip=clip, unknown=unknown)
 
 
 def measure_intervals(model: Any, test: Ratings, unknown: str, plot: str | None) -> Calibration:

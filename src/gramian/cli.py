@@ -25,6 +25,7 @@ from gramian.arguments import (
     open_source,
     rated_items,
     read_source,
+    recipe_fields,
     typed_id,
     with_recipe_fields,
 )
@@ -43,6 +44,7 @@ from gramian.options import (
     RatingsPath,
     Separator,
     Time,
+    TimeOrAuto,
     Unknown,
     User,
 )
@@ -159,7 +161,7 @@ def fit(
     user: User = None,
     item: Item = None,
     rating: Rating = None,
-    time: Time = None,
+    time: TimeOrAuto = None,
     separator: Separator = None,
     duplicates: Duplicates = "last",
     json: Json = False,
@@ -169,7 +171,8 @@ def fit(
     from gramian.zoo import make_recipe
 
     tables = feature_tables(model, users, items, items_id, items_title)
-    recipe = make_recipe(model, **{name: value for name, value in fields.items() if value is not None}, **tables)
+    given, time = recipe_fields(model, fields, time)
+    recipe = make_recipe(model, **given, **tables)
     names = column_choices(user, item, rating, time)
     train = read_source(ratings, names, separator, duplicates)
     if items is not None and (model != "bpmf" or has_titles(items, items_title)):
@@ -267,19 +270,21 @@ def predict(
     ] = None,
     user: User = None,
     item: Item = None,
+    time: Time = None,
     separator: Separator = None,
     json: Json = False,
 ) -> None:
-    """Predict ratings of (user, item) pairs; to stdout as CSV unless --out is given."""
+    """Predict ratings of (user, item) pairs, at their times where given; to stdout as CSV unless --out is given."""
     from gramian.data.readers import read_table
 
     trained = load_model(model)
-    table = read_table(pairs, column_choices(user, item, None, None), separator=separator, needed=("user", "item"))[0]
+    table = read_table(pairs, column_choices(user, item, None, time), separator=separator, needed=("user", "item"))[0]
+    times = table["time"] if "time" in table.columns else None
     table = table.select("user", "item")
-    predicted = trained.predict(table["user"], table["item"], unknown=unknown, clip=clip)
+    predicted = trained.predict(table["user"], table["item"], times=times, unknown=unknown, clip=clip)
     made = table.with_columns(prediction=predicted)
     if interval is not None:
-        ends = intervals(trained, table["user"], table["item"], interval, unknown, clip)
+        ends = intervals(trained, table["user"], table["item"], times, interval, unknown, clip)
         made = made.with_columns(lower=ends[:, 0], upper=ends[:, 1])
     if json:
         print_json(made.to_dicts())

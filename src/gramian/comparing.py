@@ -254,7 +254,7 @@ def _timed_fit(recipe: Recipe[Any], train: Ratings) -> tuple[Model, float, int |
 
 def _errors(model: Model, test: Ratings, made: Comparison, label: str) -> dict[str, Any]:
     users, items = model.codes_of(test)
-    predicted = model._predict_codes(users, items, "fallback", True).astype(np.float64)
+    predicted = model._predict_codes(users, items, "fallback", True, test.times).astype(np.float64)
     root, error = rmse_error(test.values, predicted, test.user_codes)
     made.losses[label] = np.square(test.values - predicted)
     return {

@@ -18,6 +18,7 @@ __all__ = [
     "RatingsPath",
     "Separator",
     "Time",
+    "TimeOrAuto",
     "Unknown",
     "User",
 ]
@@ -30,6 +31,7 @@ User = Annotated[str | None, typer.Option(help="The column of users: a name, or 
 Item = Annotated[str | None, typer.Option(help="The column of items.")]
 Rating = Annotated[str | None, typer.Option(help="The column of ratings.")]
 Time = Annotated[str | None, typer.Option(help="The column of times.")]
+TimeOrAuto = Annotated[str | None, typer.Option(help="The column of times; auto: as --period auto.")]
 Separator = Annotated[str | None, typer.Option(help="The separator of a text file, found if not given.")]
 Duplicates = Annotated[str, typer.Option(help="Repeated pairs: last, mean or raise.")]
 Items = Annotated[str | None, typer.Option("--items", help="A table of items: titles to show; features, for bpmf.")]

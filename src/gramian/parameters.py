@@ -46,6 +46,7 @@ def param(
     optional: bool = False,
     word: str | None = None,
     table: bool = False,
+    option: str | None = None,
 ) -> Any:
     """A dataclass field with its help text and range, checked by :func:`check_fields`.
 
@@ -58,9 +59,10 @@ def param(
         optional: Whether ``None`` is allowed.
         word: A word allowed in place of a number, such as ``"estimate"``.
         table: Whether it is a table, which the recipe checks by itself.
+        option: Its name on the command line, where its own means something else.
     """
     about = {"help": help, "low": low, "high": high, "choices": choices, "optional": optional, "word": word}
-    about["table"] = table
+    about |= {"table": table, "option": option}
     return dataclasses.field(default=default, metadata=about)
 
 

@@ -55,6 +55,7 @@ __all__ = [
     "normal_wishart",
     "normals",
     "objective",
+    "offsets_given",
     "philox",
     "row_system",
     "soft_impute",
@@ -254,6 +255,19 @@ def normal_wishart(
     mean = (strength * center + X.sum(axis=0)) / (strength + n)
     mean = mean + T @ np.linalg.solve(bartlett.T, z) / np.sqrt(strength + n)
     return mean, root @ root.T, inverse, degrees + n
+
+
+def offsets_given(
+    codes: Array, count: int, left: Array, weights: Array, noise_precision: float, precision: float
+) -> tuple[Array, Array]:
+    """Mean and variance of the offset of each cell, given what is left of the ratings in it."""
+    means, variances = np.zeros(count), np.zeros(count)
+    for cell in range(count):
+        inside = codes == cell
+        known = precision + noise_precision * weights[inside].sum()
+        means[cell] = noise_precision * (weights[inside] * left[inside]).sum() / known
+        variances[cell] = 1 / known
+    return means, variances
 
 
 def squared_errors(rows: CSR, here: Array, other: Array, *, biased: bool, offset: float) -> Array:

@@ -1,4 +1,4 @@
-"""The squared residuals of a factor model, row by row."""
+"""What a factor model says of its ratings, and the squared residuals, row by row."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from numba import njit
 
 from gramian.kernels.compiled import compiled
 
-__all__ = ["dot", "squared_errors"]
+__all__ = ["dot", "predictions", "squared_errors"]
 
 
 @njit(nogil=True, fastmath={"contract", "reassoc"})
@@ -39,3 +39,17 @@ def squared_errors(
                 predicted += other[j, factors]
             total += (values[e] - predicted) ** 2
         out[i] = total
+
+
+@compiled
+def predictions(
+    indptr: Any, indices: Any, rows: Any, other: Any, biased: bool, offset: float, start: int, stop: int, out: Any
+) -> None:
+    """Write μ + b + c + wᵀu of each rating of the rows ``start`` … ``stop`` into ``out`` (float64)."""
+    width = other.shape[1]
+    factors = width - 1 if biased else width
+    for i in range(start, stop):
+        bias = offset + (np.float64(rows[i, factors]) if biased else 0.0)
+        for e in range(indptr[i], indptr[i + 1]):
+            j = indices[e]
+            out[e] = bias + dot(rows[i], other[j], factors) + (np.float64(other[j, factors]) if biased else 0.0)

@@ -28,7 +28,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from gramian.errors import DivergenceError, ParameterError
+from gramian.errors import DivergenceError, FormatError, ParameterError
 from gramian.history import History
 from gramian.ids import Codes
 from gramian.models import gibbs
@@ -49,6 +49,7 @@ from gramian.models.features import FeatureTable, side_features, table_of
 from gramian.models.links import no_link
 from gramian.models.noise import no_difference
 from gramian.models.posterior import BayesianModel
+from gramian.models.times import RATE, Calendar, Clock, calendar_of, clock_of, no_times
 from gramian.parameters import Range, param
 from gramian.persist import Arrays
 from gramian.ratings import Ratings
@@ -98,6 +99,9 @@ class BPMF(Recipe[BayesianModel]):
                                optional=True, table=True)  # fmt: skip
     item_features: Any = param(None, "a table about items, as features of their prior means; none if not given",  # noqa: RUF009
                                optional=True, table=True)  # fmt: skip
+    time: float | str | None = param(None, "offsets by time: of each user's days, each item's periods of so many days "
+                                     "(or auto), and the calendar; none if not given", low=1e-6, optional=True,
+                                     word="auto", option="period")  # fmt: skip
     init: str = param("map", "map: from some sweeps of alternating least squares; cold: from small random numbers",
                        choices=("map", "cold"))  # fmt: skip
     memory: float = param(1.0, "GiB that kept draws may take; beyond it they are thinned", low=0)
@@ -136,7 +140,10 @@ class BPMF(Recipe[BayesianModel]):
         variance = ratings.variance or 1.0
         scale = np.full(self.factors + self.biases, self.prior_scale * variance**0.5)
         scale[self.factors :] = self.prior_scale * variance
-        return gibbs.Hyperprior(scale, STRENGTH, 1.0, variance, self.noise_precision)
+        return gibbs.Hyperprior(scale, STRENGTH, 1.0, variance, self.noise_precision, RATE * variance)
+
+    def _calendar(self, ratings: Ratings) -> Calendar | None:
+        return None if self.time is None else calendar_of(ratings, clock_of(self.time, ratings))
 
     # ---- the chains -----------------------------------------------------------------------------
 
@@ -162,14 +169,19 @@ class BPMF(Recipe[BayesianModel]):
         alpha = self.noise_precision or 1 / variance
         noise = no_difference(ratings.n_users) if self.noise == "by_user" else None
         links = [None if f is None else no_link(f, D, self.dtype) for f in side_features(self, ratings)]
-        return gibbs.Chain(users, items, prior._replace(link=links[0]), prior._replace(link=links[1]), alpha, noise)
+        calendar = self._calendar(ratings)
+        time = None if calendar is None else no_times(calendar, variance)
+        priors = [prior._replace(link=link) for link in links]
+        return gibbs.Chain(users, items, priors[0], priors[1], alpha, noise, time)
 
     def start(self, ratings: Ratings) -> Arrays:
         """Every chain before its first sweep."""
         arrays: Arrays = {
-            "traces": np.empty((0, self.chains, len(trace_names(self.biases)))),
+            "traces": np.empty((0, self.chains, len(trace_names(self.biases, self.time is not None)))),
             "offset": np.array([ratings.global_mean]),
         }
+        if self.time is not None:
+            arrays["clock"] = np.array(clock_of(self.time, ratings))
         for c in range(self.chains):
             arrays |= _named(f"chain{c}", self.start_chain(ratings, c))
         if self.stop_when is not None:
@@ -185,7 +197,7 @@ class BPMF(Recipe[BayesianModel]):
                 chain, squared, singular = gibbs.sweep(
                     _chain(arrays, c), ratings.by_user, ratings.by_item, self._hyper(ratings),
                     gibbs.Key(self.seed, c, number), biased=self.biases, offset=ratings.global_mean,
-                    n_jobs=self.n_jobs, features=side_features(self, ratings),
+                    n_jobs=self.n_jobs, features=side_features(self, ratings), calendar=self._calendar(ratings),
                 )  # fmt: skip
                 if not (np.isfinite(squared) and 0 < chain.noise_precision < np.inf):
                     raise FloatingPointError
@@ -227,7 +239,7 @@ class BPMF(Recipe[BayesianModel]):
     def _trace(self, ratings: Ratings, chain: gibbs.Chain) -> list[float]:
         """What :func:`gramian.models.draws.trace_names` names."""
         predicted = self._predicted(ratings, chain, *self._random_pairs(ratings, TRACED_PAIRS))
-        return trace_scalars(chain.users, chain.items, chain.noise_precision, self.biases) + predicted.tolist()
+        return trace_scalars(_draw(chain), self.biases) + predicted.tolist()
 
     def _random_pairs(self, ratings: Ratings, count: int) -> tuple[Codes, Codes]:
         rng = np.random.default_rng(self.seed)
@@ -274,7 +286,8 @@ class BPMF(Recipe[BayesianModel]):
         if "validation.users" not in made:
             made["validation.users"], made["validation.items"] = model.codes_of(validation)
             made["validation.sum"] = np.zeros(len(validation))
-        predicted = model._predict_codes(made["validation.users"], made["validation.items"], "fallback", True)
+        codes = made["validation.users"], made["validation.items"]
+        predicted = model._predict_codes(*codes, "fallback", True, validation.times)
         if number > self.dropped:
             made["validation.sum"] = made["validation.sum"] + predicted
             predicted = made["validation.sum"] / (number - self.dropped)
@@ -287,11 +300,12 @@ class BPMF(Recipe[BayesianModel]):
         draws = sorted({name.rpartition(".")[0] for name in arrays if name.startswith("draw")})
         stems = draws or [f"chain{c}" for c in range(self.chains)]
         made = {f"draw{s:05d}.{part}": a for s, stem in enumerate(stems) for part, a in _parts(arrays, stem).items()}
-        return {"traces": arrays["traces"], "offset": arrays["offset"], **made}
+        return {name: arrays[name] for name in ("traces", "offset", "clock") if name in arrays} | made
 
     def _model_of(self, ratings: Ratings, draws: list[Draw]) -> BayesianModel:
+        clock = None if self.time is None else clock_of(self.time, ratings)
         return BayesianModel(
-            self, ratings, History(), tuple(draws), ratings.global_mean, self.biases, np.empty((0, 0, 0)), 0
+            self, ratings, History(), tuple(draws), ratings.global_mean, self.biases, np.empty((0, 0, 0)), 0, clock
         )
 
     def model(self, ratings: Ratings, arrays: Arrays, history: History) -> BayesianModel:
@@ -303,16 +317,30 @@ class BPMF(Recipe[BayesianModel]):
         recipe = self._with_content(arrays)
         arrays = {name: array for name, array in arrays.items() if "_features." not in name}
         count = sum(name.endswith(".rest") for name in arrays)
-        names = trace_names(self.biases)
+        names = trace_names(self.biases, self.time is not None)
         wanted: dict[str, tuple[int, ...]] = {"traces": (len(history), self.chains, len(names)), "offset": (1,)}
         sizes, known = (ratings.n_users, ratings.n_items), side_features(recipe, ratings)
-        shapes = draw_shapes(sizes, self.factors + self.biases, known, self.noise == "by_user")
+        clock = self._clock_in(ratings, arrays)
+        wanted |= {} if clock is None else {"clock": (3,)}
+        calendar = None if clock is None else calendar_of(ratings, clock)
+        shapes = draw_shapes(sizes, self.factors + self.biases, known, self.noise == "by_user", calendar)
         wanted |= {f"draw{s:05d}.{part}": shape for s in range(count) for part, shape in shapes.items()}
         check_arrays(self.name, arrays, wanted)
         draws = [unpacked(_parts(arrays, f"draw{s:05d}")) for s in range(count)]
         check_draws(self.name, draws)
         mean = float(arrays["offset"][0])
-        return BayesianModel(recipe, ratings, history, tuple(draws), mean, self.biases, arrays["traces"], self.dropped)
+        return BayesianModel(
+            recipe, ratings, history, tuple(draws), mean, self.biases, arrays["traces"], self.dropped, clock
+        )
+
+    def _clock_in(self, ratings: Ratings, arrays: Arrays) -> Clock | None:
+        """The clock of a file, sound and with times to go by; None where the recipe has none."""
+        if self.time is None:
+            return None
+        lengths = arrays.get("clock", np.empty(0))
+        if ratings.times is None or lengths.shape != (3,) or not (np.isfinite(lengths) & (lengths > 0)).all():
+            raise FormatError(f"The times of {self.name} do not fit: found {lengths!r}; use another copy of the file.")
+        return Clock(*lengths.tolist())
 
     def _with_content(self, arrays: Arrays) -> BPMF:
         """This recipe with the tables that a model file holds, where it was read from one."""

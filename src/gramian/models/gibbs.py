@@ -23,10 +23,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from gramian.engine import local
+from gramian.engine import entries, local
 from gramian.kernels.csr import CSR
 from gramian.models.links import Features, Link, draw_link, no_link, row_means
 from gramian.models.noise import UserNoise, draw_user_noise, of_items, of_users
+from gramian.models.times import Calendar, TimeOffsets, draw_times
 
 __all__ = ["ITEMS", "USERS", "Chain", "Hyperprior", "Key", "RowPrior", "draw_prior", "draw_rows", "sweep"]
 
@@ -50,6 +51,7 @@ class Hyperprior(NamedTuple):
     shape: float
     rate: float
     noise_precision: float | None = None
+    time_rate: float = 0.01
 
 
 class Chain(NamedTuple):
@@ -61,6 +63,7 @@ class Chain(NamedTuple):
     items: RowPrior
     noise_precision: float
     user_noise: UserNoise | None = None
+    time: TimeOffsets | None = None
 
 
 class Key(NamedTuple):
@@ -125,36 +128,63 @@ def draw_rows(
 def sweep(
     chain: Chain, by_user: CSR, by_item: CSR, hyper: Hyperprior, key: Key, *, biased: bool, offset: float,
     n_jobs: int | None = None, features: tuple[Features | None, Features | None] = (None, None),
+    calendar: Calendar | None = None,
 ) -> tuple[Chain, float, int]:  # fmt: skip
-    """Everything drawn once, in the order items, users, noise: the new state, Σ e², and the singular rows.
+    """Everything drawn once, in the order items, users, times, noise: the new state, Σ e², and the singular rows.
 
-    ``features`` are those of the users and of the items.
+    ``features`` are those of the users and of the items, ``calendar`` the cells of the ratings in time.
     """
     rng = np.random.default_rng([*key])
     how: dict[str, Any] = {"biased": biased, "offset": offset, "n_jobs": n_jobs}
-    alpha, noise = chain.noise_precision, chain.user_noise
-    of_user, of_item = features
-    items_prior = draw_prior(chain.item_rows, hyper, rng, of_item, chain.items.link, n_jobs)
-    items, singular_items = draw_rows(
-        by_item,
-        chain.user_rows,
-        items_prior,
-        alpha,
-        key.side(ITEMS),
-        features=of_item,
-        weights=of_items(noise, by_item),
-        **how,
+    told = _told(by_user, chain, calendar)
+    if calendar is not None:
+        by_item = by_item._replace(values=told.values[calendar.turned])
+    items, items_prior, singular_items = _side(ITEMS, chain, by_item, chain.user_rows, hyper, key, rng, features, how)
+    users, users_prior, singular_users = _side(USERS, chain, told, items, hyper, key, rng, features, how)
+    made = chain._replace(user_rows=users, item_rows=items, users=users_prior, items=items_prior)
+    made, squared = _noise(made, by_user, hyper, rng, calendar, how)
+    return made, squared, singular_items + singular_users
+
+
+def _told(by_user: CSR, chain: Chain, calendar: Calendar | None) -> CSR:
+    """What the rows have to tell: the ratings, without what time adds to them."""
+    if calendar is None or chain.time is None:
+        return by_user
+    return by_user._replace(values=(by_user.values - chain.time.of(calendar)).astype(chain.user_rows.dtype))
+
+
+def _side(
+    which: int, chain: Chain, ratings: CSR, other: Rows, hyper: Hyperprior, key: Key, rng: np.random.Generator,
+    features: tuple[Features | None, Features | None], how: dict[str, Any],
+) -> tuple[Rows, RowPrior, int]:  # fmt: skip
+    """The prior of one side's rows, then the rows; and how many were singular."""
+    rows, prior = ((chain.user_rows, chain.users), (chain.item_rows, chain.items))[which]
+    weights = (of_users, of_items)[which](chain.user_noise, ratings)
+    prior = draw_prior(rows, hyper, rng, features[which], prior.link, how["n_jobs"])
+    drawn, singular = draw_rows(
+        ratings, other, prior, chain.noise_precision, key.side(which), features=features[which], weights=weights, **how
     )
-    users_prior = draw_prior(chain.user_rows, hyper, rng, of_user, chain.users.link, n_jobs)
-    users, singular_users = draw_rows(
-        by_user, items, users_prior, alpha, key.side(USERS), features=of_user, weights=of_users(noise, by_user), **how
-    )
-    if noise is None:
-        squared = weighted = local.squared_errors(by_user, users, items, **how)
+    return drawn, prior, singular
+
+
+def _noise(
+    chain: Chain, by_user: CSR, hyper: Hyperprior, rng: np.random.Generator, calendar: Calendar | None,
+    how: dict[str, Any],
+) -> tuple[Chain, float]:  # fmt: skip
+    """The times, the noise of each user and α, given the rows; and Σ e²."""
+    alpha, noise, time = chain.noise_precision, chain.user_noise, chain.time
+    if calendar is not None and time is not None:
+        away = by_user.values - entries.predictions(by_user, chain.user_rows, chain.item_rows, **how)
+        time, away = draw_times(calendar, time, away, of_users(noise, by_user), alpha, hyper.time_rate, rng)
+        errors = np.bincount(by_user.row_codes(), np.square(away), minlength=by_user.n_rows)
+    elif noise is None:
+        errors = np.array([local.squared_errors(by_user, chain.user_rows, chain.item_rows, **how)])
     else:
-        errors = local.squared_errors_by_row(by_user, users, items, **how)
+        errors = local.squared_errors_by_row(by_user, chain.user_rows, chain.item_rows, **how)
+    squared = weighted = float(errors.sum())
+    if noise is not None:
         noise = draw_user_noise(noise, by_user.counts, errors, alpha, rng)
-        squared, weighted = float(errors.sum()), float(errors @ noise.factors)
+        weighted = float(errors @ noise.factors)
     if hyper.noise_precision is None:
-        alpha = rng.gamma(hyper.shape + len(by_user.indices) / 2) / (hyper.rate + weighted / 2)
-    return Chain(users, items, users_prior, items_prior, float(alpha), noise), squared, singular_items + singular_users
+        alpha = float(rng.gamma(hyper.shape + len(by_user.indices) / 2) / (hyper.rate + weighted / 2))
+    return chain._replace(noise_precision=alpha, user_noise=noise, time=time), squared

@@ -5,13 +5,16 @@ Draw *s* predicts :math:`m_s = \mu + b_i + c_j + w_i^\top u_j` and says that a r
 spread says how sure that is. A prediction is the mean of the draws' predictions *clipped to the scale*
 (``clip=True``), or of the free ones; scores for recommending are free.
 
+Where the model knows of time, m has the offsets of the time asked for as well, or, where none is, the user's, the
+item's and everybody's mean of them (see :mod:`gramian.models.times`).
+
 Whoever is unknown has the prior of the side: mean row :math:`m`, covariance :math:`\Lambda^{-1}`, per draw; where a
 side has features, the mean is :math:`m + \beta^\top f` of those that a table gives, or of the mean features.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Any
@@ -22,11 +25,13 @@ from gramian.ids import Codes
 from gramian.kernels.csr import CSR
 from gramian.mixture import NormalMixture
 from gramian.models import gibbs
-from gramian.models.base import Array
+from gramian.models.base import Array, Times, pair_times
 from gramian.models.draws import Draw, knowing, packed, prior_variance, rows_of
 from gramian.models.features import implicit_sets, side_features
 from gramian.models.folding import FoldingModel, one_row
 from gramian.models.links import Features, Strangers
+from gramian.models.newcomers import Newcomer, fold_hidden
+from gramian.models.times import Clock, calendar_of
 from gramian.models.uncertain import UncertainModel
 from gramian.parameters import check_choice, check_level, check_number
 from gramian.persist import Arrays
@@ -49,6 +54,7 @@ class Posterior(FoldingModel, UncertainModel):
         traces: (sweeps, chains, number of :attr:`trace_names`), what each sweep of each chain was at, burn-in
             included.
         burn_in: How many of these sweeps were burn-in.
+        clock: The lengths of the cells in time, where the model knows of time.
     """
 
     draws: tuple[Draw, ...]
@@ -56,10 +62,12 @@ class Posterior(FoldingModel, UncertainModel):
     biased: bool
     traces: Array
     burn_in: int
+    clock: Clock | None
 
     def arrays(self) -> Arrays:
         """The parameters by name."""
         made: Arrays = {"traces": self.traces, "offset": np.array([self.global_mean])}
+        made |= {} if self.clock is None else {"clock": np.array(self.clock)}
         for s, draw in enumerate(self.draws):
             made |= {f"draw{s:05d}.{part}": array for part, array in packed(draw).items()}
         for name in ("user_features", "item_features"):
@@ -84,10 +92,23 @@ class Posterior(FoldingModel, UncertainModel):
 
     # ---- scoring --------------------------------------------------------------------------------
 
-    def _each_draw(self, users: Codes, items: Codes) -> Iterator[Array]:
+    def _each_draw(self, users: Codes, items: Codes, times: Times | None = None) -> Iterator[Array]:
         """What every draw predicts for pairs of codes, float32, pair by pair."""
+        cells = self._cells(users, items, times)
         for draw in self.draws:
-            yield self._products(*self._rows(draw, users, items))
+            yield self._of_draw(draw, users, items, cells)
+
+    def _of_draw(self, draw: Draw, users: Codes, items: Codes, cells: Sequence[Array] | None) -> Array:
+        scores = self._products(*self._rows(draw, users, items))
+        if draw.time is not None:
+            scores += draw.time.usual(users, items) if cells is None else draw.time.at(cells)
+        return scores
+
+    def _cells(self, users: Codes, items: Codes, times: Times | None) -> Sequence[Array] | None:
+        """The cells of pairs in time; None where no time is told, or the model does not know of time."""
+        if times is None or self.clock is None:
+            return None
+        return calendar_of(self.ratings, self.clock).find(users, items, times)
 
     def _rows(self, draw: Draw, users: Codes, items: Codes) -> tuple[Array, Array]:
         """The rows of pairs of codes."""
@@ -139,17 +160,18 @@ class Posterior(FoldingModel, UncertainModel):
             scores += users[:, K] + items[:, K]
         return scores + np.float32(self.global_mean)
 
-    def _pairs(self, users: Codes, items: Codes, clip: bool) -> Array:
+    def _pairs(self, users: Codes, items: Codes, clip: bool, times: Times | None = None) -> Array:
         """Mean of the draws' predictions of pairs of codes, in pieces of bounded memory."""
         out = np.zeros(len(users))
         for low in range(0, len(users), 1 << 16):
             piece = slice(low, low + (1 << 16))
-            for scores in self._each_draw(users[piece], items[piece]):
+            when = None if times is None else times[piece]
+            for scores in self._each_draw(users[piece], items[piece], when):
                 out[piece] += np.clip(scores, *self.scale) if clip else scores
         return out / self.n_draws
 
-    def _predict_codes(self, users: Codes, items: Codes, unknown: str, clip: bool) -> Array:
-        predicted = self._pairs(users, items, clip)
+    def _predict_codes(self, users: Codes, items: Codes, unknown: str, clip: bool, times: Times | None = None) -> Array:
+        predicted = self._pairs(users, items, clip, times)
         if clip:  # the mean of numbers on the scale may leave it by a rounding error
             np.clip(predicted, *self.scale, out=predicted)
         if unknown == "nan":
@@ -168,36 +190,71 @@ class Posterior(FoldingModel, UncertainModel):
         return total / np.float32(self.n_draws)
 
     def _block(self, draw: Draw, users: Codes) -> Array:
-        return self._all_items(draw, rows_of(draw.user_rows, users, draw.users, self._strangers[0]))
+        scores = self._all_items(draw, rows_of(draw.user_rows, users, draw.users, self._strangers[0]))
+        if draw.time is not None:
+            own = draw.time.levels[0].astype(np.float32)
+            scores += np.where(users < 0, np.float32(0), own[np.maximum(users, 0)])[:, None]
+        return scores
 
     def _all_items(self, draw: Draw, rows: Array) -> Array:
         """(rows, M): what a draw predicts for every item."""
         K, items = self.n_factors, draw.item_rows.astype(np.float32)
         scores: Array = rows[:, :K] @ items[:, :K].T + np.float32(self.global_mean)
+        if draw.time is not None:
+            scores += (draw.time.levels[1] + draw.time.levels[2]).astype(np.float32)
         return scores + rows[:, K:] + items[:, K] if self.biased else scores
 
-    def predictive_codes(self, users: Codes, items: Codes) -> NormalMixture:
+    def predictive_codes(self, users: Codes, items: Codes, times: Times | None = None) -> NormalMixture:
         """One normal per draw; a pair with an unknown side has that side's prior covariance as well."""
-        means = np.stack(list(self._each_draw(users, items)))
+        means = np.stack(list(self._each_draw(users, items, times)))
         noise = np.stack([_noise(draw, users) for draw in self.draws])
         strange = np.flatnonzero((users < 0) | (items < 0))
-        if len(strange) == 0:
+        if len(strange) == 0 and self.clock is None:
             return NormalMixture(means, np.sqrt(noise))
         variance = np.broadcast_to(noise, means.shape).copy()
+        cells = self._cells(users, items, times)
         for s, draw in enumerate(self.draws):
             pairs = users[strange], items[strange]
             variance[s, strange] += prior_variance(draw, *pairs, self.biased, self._rows(draw, *pairs))
+            if draw.time is not None:
+                variance[s] += draw.time.variance(cells, len(users))
         return NormalMixture(means, np.sqrt(variance))
 
     # ---- somebody new ---------------------------------------------------------------------------
 
-    def fold_in(self, ratings: Mapping[Any, float], *, unknown: str = "fallback") -> Array:
+    def fold_in(self, ratings: Mapping[Any, float], *, times: Any = None, unknown: str = "fallback") -> Array:
         """(S, D): the row of a user with these ratings, drawn given each kept draw; without ratings, the prior's.
 
-        The same ratings give the same draws.
+        The same ratings give the same draws. ``times``, one for all or one for each rating, in their order, are
+        looked at by models that know of time.
         """
         items, values = self._given(ratings, unknown)
-        return self._fold(one_row(np.arange(len(items), dtype=np.int32), values), items)
+        if self.clock is None:
+            return self._fold(one_row(np.arange(len(items), dtype=np.int32), values), items)
+        return self._fold_hidden(self._newcomer(ratings, items, values, times))[0]
+
+    def _newcomer(self, ratings: Mapping[Any, float], items: Codes, values: Array, times: Any) -> Newcomer:
+        """Somebody's ratings, with their times."""
+        when = pair_times(times, len(ratings))
+        if when is not None:
+            when = when[self.item_ids.codes(list(ratings), "item") >= 0]
+        return Newcomer(items, values, when)
+
+    def _fold_hidden(self, who: Newcomer, user: int | None = None) -> tuple[Array, list[Array]]:
+        calendar = None if self.clock is None else calendar_of(self.ratings, self.clock)
+        how: dict[str, Any] = {"biased": self.biased, "offset": self.global_mean, "n_jobs": 1}
+        key = (self._setting("seed"), FOLDING)
+        return fold_hidden(self._draws_knowing(who.items, user), who, calendar, key, how)
+
+    def _told(self, items: Codes, values: Array, user: int | None, who: Newcomer | None = None) -> list[Array]:
+        """What ratings tell the row of a user in each draw: without what time adds."""
+        if self.clock is None:
+            return [values] * self.n_draws
+        if user is None:
+            return self._fold_hidden(who or Newcomer(items, values))[1]
+        calendar = calendar_of(self.ratings, self.clock)
+        places = self.ratings.by_user.places(np.array([user]))
+        return [values if draw.time is None else values - draw.time.of(calendar, places) for draw in self.draws]
 
     def _fold(self, row: CSR, items: Codes) -> Array:
         out = np.empty((self.n_draws, self.draws[0].item_rows.shape[1]), np.float32)
@@ -297,8 +354,8 @@ class _ByOneDraw(Posterior):
     def score_pairs(self, users: Codes, items: Codes) -> Array:
         out = np.empty(len(users))
         for s in np.unique(self.which[users]):
-            own, draw = self.which[users] == s, self.draws[s]
-            out[own] = self._products(*self._rows(draw, users[own], items[own]))
+            own = self.which[users] == s
+            out[own] = self._of_draw(self.draws[s], users[own], items[own], None)
         return out
 
     def score_block(self, users: Codes) -> Array:

@@ -22,7 +22,7 @@ import polars as pl
 
 from gramian.ids import Codes
 from gramian.mixture import NormalMixture
-from gramian.models.base import Array, Model
+from gramian.models.base import Array, Model, Times, pair_times
 from gramian.parameters import check_choice, check_level, check_number
 from gramian.summary import grid_step
 
@@ -46,24 +46,28 @@ class UncertainModel(Model):
         """S, how many draws are kept."""
 
     @abstractmethod
-    def predictive_codes(self, users: Codes, items: Codes) -> NormalMixture:
+    def predictive_codes(self, users: Codes, items: Codes, times: Times | None = None) -> NormalMixture:
         """The predictive distributions of pairs of codes, unclipped; −1 is somebody or something unknown.
 
         The family says what an unknown side knows (its prior, say): its distribution must be a finite one.
         """
 
-    def predictive(self, users: Any, items: Any, *, unknown: str = "fallback") -> NormalMixture:
+    def predictive(self, users: Any, items: Any, *, times: Any = None, unknown: str = "fallback") -> NormalMixture:
         """The whole predictive distribution of (user, item) pairs: S × n numbers, so ask for pieces of many pairs.
 
         Args:
             users: User ids, one per pair; one id alone goes with every item.
             items: Item ids, one per pair; one id alone goes with every user.
+            times: As in :meth:`predict`.
             unknown: Pairs with an unknown id: ``"fallback"`` gives what the model knows without them, and
                 warns; ``"raise"`` raises. (A distribution cannot be NaN: ``"nan"`` is as ``"fallback"``.)
         """
-        return self.predictive_codes(*self._pair_codes(users, items, unknown))
+        codes = self._pair_codes(users, items, unknown)
+        return self.predictive_codes(*codes, pair_times(times, len(codes[0])))
 
-    def predict_std(self, users: Any, items: Any, *, of: str = "rating", unknown: str = "fallback") -> Array:
+    def predict_std(
+        self, users: Any, items: Any, *, of: str = "rating", times: Any = None, unknown: str = "fallback"
+    ) -> Array:
         r"""The standard deviation of each pair's rating, or of its mean.
 
         .. math::
@@ -74,6 +78,7 @@ class UncertainModel(Model):
             users: User ids, as in :meth:`predict`.
             items: Item ids, as in :meth:`predict`.
             of: ``"rating"``, with the noise, or ``"mean"``, without.
+            times: As in :meth:`predict`.
             unknown: As in :meth:`predict`.
 
         Returns:
@@ -82,7 +87,7 @@ class UncertainModel(Model):
         check_choice("of", of, OF, "predict_std")
         user_codes, item_codes = self._pair_codes(users, items, unknown)
         out = np.empty(len(user_codes))
-        for piece, mixture in self.pieces(user_codes, item_codes):
+        for piece, mixture in self.pieces(user_codes, item_codes, pair_times(times, len(user_codes))):
             out[piece] = mixture.std() if of == "rating" else mixture.mean_std()
         return _without_unknown(out, user_codes, item_codes, unknown)
 
@@ -94,6 +99,7 @@ class UncertainModel(Model):
         *,
         of: str = "rating",
         clip: bool = True,
+        times: Any = None,
         unknown: str = "fallback",
     ) -> Array:
         """The central interval that holds each pair's rating, or its mean, with probability ``level``.
@@ -106,6 +112,7 @@ class UncertainModel(Model):
                 should fall into it this often. ``"mean"``: quantiles of the draws' means; ratings will fall
                 outside far more often.
             clip: Whether to clip both ends to the scale of the training ratings; no rating is lost by it.
+            times: As in :meth:`predict`.
             unknown: As in :meth:`predict`.
 
         Returns:
@@ -118,7 +125,7 @@ class UncertainModel(Model):
         tail = (1 - check_level("level", level, "predict_interval")) / 2
         user_codes, item_codes = self._pair_codes(users, items, unknown)
         out = np.empty((len(user_codes), 2))
-        for piece, mixture in self.pieces(user_codes, item_codes):
+        for piece, mixture in self.pieces(user_codes, item_codes, pair_times(times, len(user_codes))):
             if of == "rating":
                 out[piece] = np.column_stack([mixture.quantile(tail), mixture.quantile(1 - tail)])
             else:
@@ -127,7 +134,9 @@ class UncertainModel(Model):
             np.clip(out, *self.scale, out=out)
         return _without_unknown(out, user_codes, item_codes, unknown)
 
-    def probability(self, users: Any, items: Any, *, at_least: float, unknown: str = "fallback") -> Array:
+    def probability(
+        self, users: Any, items: Any, *, at_least: float, times: Any = None, unknown: str = "fallback"
+    ) -> Array:
         """P(rating ≥ ``at_least``) of each pair.
 
         Where the training ratings lie on a grid (whole or half stars, say), a rating is what the normal
@@ -139,6 +148,7 @@ class UncertainModel(Model):
             users: User ids, as in :meth:`predict`.
             items: Item ids, as in :meth:`predict`.
             at_least: A rating.
+            times: As in :meth:`predict`.
             unknown: As in :meth:`predict`.
 
         Returns:
@@ -154,12 +164,12 @@ class UncertainModel(Model):
         if least <= low or least > high:
             out[:] = least <= low
         else:
-            for piece, mixture in self.pieces(user_codes, item_codes):
+            for piece, mixture in self.pieces(user_codes, item_codes, pair_times(times, len(user_codes))):
                 out[piece] = 1 - mixture.cdf(edge)
         return _without_unknown(out, user_codes, item_codes, unknown)
 
     def sample_predictive(
-        self, users: Any, items: Any, draws: int = 100, *, seed: int = 0, unknown: str = "fallback"
+        self, users: Any, items: Any, draws: int = 100, *, seed: int = 0, times: Any = None, unknown: str = "fallback"
     ) -> Array:
         """Draws of the ratings of each pair, noise included, not clipped.
 
@@ -171,6 +181,7 @@ class UncertainModel(Model):
             items: Item ids, as in :meth:`predict`.
             draws: How many rows.
             seed: The same seed gives the same draws.
+            times: As in :meth:`predict`.
             unknown: As in :meth:`predict`.
 
         Returns:
@@ -182,7 +193,7 @@ class UncertainModel(Model):
         which = rng.integers(self.n_draws, size=draws)
         user_codes, item_codes = self._pair_codes(users, items, unknown)
         out = np.empty((draws, len(user_codes)))
-        for piece, mixture in self.pieces(user_codes, item_codes):
+        for piece, mixture in self.pieces(user_codes, item_codes, pair_times(times, len(user_codes))):
             out[:, piece] = mixture.sample(draws, rng, which)
         return _without_unknown(out.T, user_codes, item_codes, unknown).T
 
@@ -218,12 +229,12 @@ class UncertainModel(Model):
         given = None if actual is None else np.asarray(actual, np.float64)
         return interval_bars(names.to_list(), predicted, of_rating, of_mean, path, level=level, actual=given)
 
-    def pieces(self, users: Codes, items: Codes) -> Iterator[tuple[slice, NormalMixture]]:
+    def pieces(self, users: Codes, items: Codes, times: Times | None = None) -> Iterator[tuple[slice, NormalMixture]]:
         """The pairs in pieces of bounded memory, each with its distributions."""
         size = max(1, PIECE_CELLS // self.n_draws)
         for low in range(0, len(users), size):
             piece = slice(low, low + size)
-            yield piece, self.predictive_codes(users[piece], items[piece])
+            yield piece, self.predictive_codes(users[piece], items[piece], None if times is None else times[piece])
 
 
 def _without_unknown(out: Array, users: Codes, items: Codes, unknown: str) -> Array:
