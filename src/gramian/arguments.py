@@ -33,6 +33,7 @@ __all__ = [
     "measure_intervals",
     "need_draws",
     "open_source",
+    "probabilities",
     "rated_items",
     "read_source",
     "recipe_fields",
@@ -231,6 +232,17 @@ def intervals(model: Any, users: Any, items: Any, times: Any, level: float, unkn
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UnknownIdWarning)  # the prediction has said it
         return model.predict_interval(users, items, level, times=times, clip=clip, unknown=unknown)
+
+
+def probabilities(model: Any, users: Any, items: Any, times: Any, unknown: str) -> Any:
+    """A table of the probability of every rating, of a model that has them."""
+    import polars as pl
+
+    trained = need_draws(model, "probabilities")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UnknownIdWarning)  # the prediction has said it
+        made = trained.predict_proba(users, items, times=times, unknown=unknown)
+    return pl.DataFrame({f"p_{level:g}": column for level, column in zip(trained.levels, made.T, strict=True)})
 
 
 def measure_intervals(model: Any, test: Ratings, unknown: str, plot: str | None) -> Calibration:

@@ -23,6 +23,7 @@ from gramian.arguments import (
     measure_intervals,
     need_draws,
     open_source,
+    probabilities,
     rated_items,
     read_source,
     recipe_fields,
@@ -268,6 +269,7 @@ def predict(
     interval: Annotated[
         float | None, typer.Option(help="Add the ends of intervals of this level, 0.9 say: lower and upper.")
     ] = None,
+    proba: Annotated[bool, typer.Option("--proba", help="Add the probability of every rating: p_1 …")] = False,
     user: User = None,
     item: Item = None,
     time: Time = None,
@@ -286,6 +288,8 @@ def predict(
     if interval is not None:
         ends = intervals(trained, table["user"], table["item"], times, interval, unknown, clip)
         made = made.with_columns(lower=ends[:, 0], upper=ends[:, 1])
+    if proba:
+        made = made.hstack(probabilities(trained, table["user"], table["item"], times, unknown))
     if json:
         print_json(made.to_dicts())
     elif out:

@@ -16,6 +16,7 @@ from gramian.models import gibbs
 from gramian.models.base import Array
 from gramian.models.links import Features, Link, Strangers
 from gramian.models.noise import UserNoise
+from gramian.models.ordinal import Cuts
 from gramian.models.times import KINDS, Calendar, TimeOffsets
 from gramian.persist import Arrays
 
@@ -40,6 +41,7 @@ class Draw(NamedTuple):
     noise_precision: float
     user_noise: UserNoise | None = None
     time: TimeOffsets | None = None
+    cuts: Cuts | None = None
 
 
 def compact(rows: Array, dtype: npt.DTypeLike, n_jobs: int | None = None) -> Array:
@@ -54,7 +56,7 @@ def compacted(draw: Draw, dtype: npt.DTypeLike, n_jobs: int | None = None) -> Dr
     rows = [compact(rows, dtype, n_jobs) for rows in (draw.user_rows, draw.item_rows)]
     users, items = (compacted_prior(prior, dtype, n_jobs) for prior in (draw.users, draw.items))
     time = None if draw.time is None else draw.time.mapped(lambda part: compact(part, dtype, n_jobs))
-    return Draw(rows[0], rows[1], users, items, draw.noise_precision, draw.user_noise, time)
+    return Draw(rows[0], rows[1], users, items, draw.noise_precision, draw.user_noise, time, draw.cuts)
 
 
 def compacted_prior(prior: gibbs.RowPrior, dtype: npt.DTypeLike, n_jobs: int | None) -> gibbs.RowPrior:
@@ -76,6 +78,8 @@ def packed(draw: Draw) -> Arrays:
         made["user_noise"] = draw.user_noise.packed()
     if draw.time is not None:
         made |= draw.time.packed()
+    if draw.cuts is not None:
+        made["cuts"] = draw.cuts.packed()
     return {**made, "rest": np.concatenate(rest)}
 
 
@@ -90,15 +94,22 @@ def unpacked(arrays: Arrays) -> Draw:
         priors.append(gibbs.RowPrior(parts[k], parts[k + 1].reshape(D, D), link))
     by_user = UserNoise.unpacked(arrays["user_noise"]) if "user_noise" in arrays else None
     time = TimeOffsets.unpacked(arrays) if "time_precisions" in arrays else None
-    return Draw(arrays["user_rows"], arrays["item_rows"], priors[0], priors[1], float(noise[0]), by_user, time)
+    cuts = Cuts.unpacked(arrays["cuts"]) if "cuts" in arrays else None
+    return Draw(arrays["user_rows"], arrays["item_rows"], priors[0], priors[1], float(noise[0]), by_user, time, cuts)
 
 
 def draw_shapes(
-    sides: tuple[int, int], D: int, features: Sequence[Features | None], by_user: bool, calendar: Calendar | None
+    sides: tuple[int, int],
+    D: int,
+    features: Sequence[Features | None],
+    by_user: bool,
+    calendar: Calendar | None,
+    levels: int,
 ) -> dict[str, tuple[int, ...]]:
     """The shapes of the arrays of a draw of so many users and items."""
     made: dict[str, tuple[int, ...]] = {"rest": (1 + 2 * D + 2 * D * D,)}
     made |= {} if calendar is None else TimeOffsets.shapes(calendar)
+    made |= {"cuts": (levels,)} if levels else {}
     made |= {"user_noise": (sides[0] + 2,)} if by_user else {}
     for name, count, known in zip(("user", "item"), sides, features, strict=True):
         made[f"{name}_rows"] = (count, D)
@@ -107,16 +118,17 @@ def draw_shapes(
     return made
 
 
-def trace_names(biased: bool, timed: bool = False) -> list[str]:
+def trace_names(biased: bool, timed: bool = False, levels: int = 0) -> list[str]:
     """What is followed through every sweep of a chain: numbers that mean the same however W and U are rotated.
 
     ``noise_std`` α^-½; ``factor_std``, the root mean square of wᵀu over all pairs under the priors; with biases,
-    the priors' ``user_bias_std`` and ``item_bias_std``; with time, λ^-½ of its three kinds; and ten predictions of
-    pairs chosen at random.
+    the priors' ``user_bias_std`` and ``item_bias_std``; with time, λ^-½ of its three kinds; of ``levels`` of ratings
+    that are steps, the cuts that are sampled; and ten predictions of pairs chosen at random.
     """
     biases = ["user_bias_std", "item_bias_std"] if biased else []
     times = [f"{kind}_std" for kind in KINDS] if timed else []
-    return ["noise_std", "factor_std", *biases, *times, *(f"prediction_{k}" for k in range(TRACED_PAIRS))]
+    cuts = [f"cut_{k}" for k in range(2, levels - 1)]
+    return ["noise_std", "factor_std", *biases, *times, *cuts, *(f"prediction_{k}" for k in range(TRACED_PAIRS))]
 
 
 def trace_scalars(draw: Draw, biased: bool) -> list[float]:
@@ -130,7 +142,8 @@ def trace_scalars(draw: Draw, biased: bool) -> list[float]:
     ]
     made = [draw.noise_precision**-0.5, float(np.sqrt(np.sum(seconds[0] * seconds[1])))]
     made += [float(np.sqrt(covariance[K, K])) for covariance in covariances] if biased else []
-    return made + ([] if draw.time is None else (draw.time.precisions**-0.5).tolist())
+    made += [] if draw.time is None else (draw.time.precisions**-0.5).tolist()
+    return made + ([] if draw.cuts is None else draw.cuts.values[1:-1].tolist())
 
 
 def check_arrays(name: str, arrays: Arrays, shapes: dict[str, tuple[int, ...]]) -> None:
@@ -152,6 +165,7 @@ def check_draws(name: str, draws: Sequence[Draw]) -> None:
     sound = len(draws) > 0 and all(draw.noise_precision > 0 for draw in draws)
     sound &= all(draw.user_noise is None or draw.user_noise.packed().min() > 0 for draw in draws)
     sound &= all(draw.time is None or draw.time.precisions.min() > 0 for draw in draws)
+    sound &= all(draw.cuts is None or bool((np.diff(draw.cuts.values) > 0).all()) for draw in draws)
     try:  # a Cholesky factorization, unlike eigenvalues, does not mind columns of very different size
         for draw in draws:
             np.linalg.cholesky(np.array([draw.users.precision, draw.items.precision]))

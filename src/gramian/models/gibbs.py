@@ -11,7 +11,8 @@ them, and a Gamma prior on α. Each is drawn from its distribution given all the
     \alpha \mid \text{rows} &\sim \text{Gamma}\big(a_0 + \tfrac12 |\Omega|,\ b_0 + \tfrac12 \textstyle\sum e_{ij}^2\big)
 
 Where a side has features, the mean of a row's prior is :math:`m + \beta^\top f_i`; how β is drawn stands in
-:mod:`gramian.models.links`. The rows are drawn by the half-sweep, divided by α. Whatever random numbers a sweep needs
+:mod:`gramian.models.links`; what time adds, in :mod:`gramian.models.times`; how steps become numbers, in
+:mod:`gramian.models.ordinal`. The rows are drawn by the half-sweep, divided by α. Whatever random numbers a sweep needs
 come from its key (seed, chain, number of the sweep), so a chain can be resumed anywhere and is the same for any number
 of threads.
 """
@@ -27,9 +28,10 @@ from gramian.engine import entries, local
 from gramian.kernels.csr import CSR
 from gramian.models.links import Features, Link, draw_link, no_link, row_means
 from gramian.models.noise import UserNoise, draw_user_noise, of_items, of_users
+from gramian.models.ordinal import Cuts, Ladder, draw_cuts, expected
 from gramian.models.times import Calendar, TimeOffsets, draw_times
 
-__all__ = ["ITEMS", "USERS", "Chain", "Hyperprior", "Key", "RowPrior", "draw_prior", "draw_rows", "sweep"]
+__all__ = ["ITEMS", "USERS", "Chain", "Hyperprior", "Key", "RowPrior", "draw_prior", "draw_rows", "sweep", "user_stds"]
 
 Rows = npt.NDArray[np.floating[Any]]
 USERS, ITEMS = 0, 1
@@ -64,6 +66,7 @@ class Chain(NamedTuple):
     noise_precision: float
     user_noise: UserNoise | None = None
     time: TimeOffsets | None = None
+    cuts: Cuts | None = None
 
 
 class Key(NamedTuple):
@@ -128,29 +131,52 @@ def draw_rows(
 def sweep(
     chain: Chain, by_user: CSR, by_item: CSR, hyper: Hyperprior, key: Key, *, biased: bool, offset: float,
     n_jobs: int | None = None, features: tuple[Features | None, Features | None] = (None, None),
-    calendar: Calendar | None = None,
+    calendar: Calendar | None = None, ladder: Ladder | None = None,
 ) -> tuple[Chain, float, int]:  # fmt: skip
-    """Everything drawn once, in the order items, users, times, noise: the new state, Σ e², and the singular rows.
+    """Everything drawn once, in the order cuts, items, users, times, noise: the new state, Σ e², the singular rows.
 
-    ``features`` are those of the users and of the items, ``calendar`` the cells of the ratings in time.
+    ``features`` are those of the users and of the items, ``calendar`` the cells of the ratings in time, ``ladder``
+    their steps where these are what is known of them.
     """
     rng = np.random.default_rng([*key])
     how: dict[str, Any] = {"biased": biased, "offset": offset, "n_jobs": n_jobs}
-    told = _told(by_user, chain, calendar)
-    if calendar is not None:
-        by_item = by_item._replace(values=told.values[calendar.turned])
+    chain, seen = _seen(chain, by_user, key, rng, calendar, ladder, how)
+    told, order = seen, calendar or ladder
+    if order is not None:
+        added = 0.0 if calendar is None or chain.time is None else chain.time.of(calendar)
+        told = by_user._replace(values=(seen.values - added).astype(chain.user_rows.dtype))
+        by_item = by_item._replace(values=told.values[order.turned])
     items, items_prior, singular_items = _side(ITEMS, chain, by_item, chain.user_rows, hyper, key, rng, features, how)
     users, users_prior, singular_users = _side(USERS, chain, told, items, hyper, key, rng, features, how)
     made = chain._replace(user_rows=users, item_rows=items, users=users_prior, items=items_prior)
-    made, squared = _noise(made, by_user, hyper, rng, calendar, how)
-    return made, squared, singular_items + singular_users
+    made, errors, away = _noise(made, seen, hyper, rng, calendar, ladder, how)
+    if ladder is not None and made.cuts is not None and away is not None:  # of ratings, not of latent ones
+        stds = np.repeat(user_stds(made), by_user.counts)
+        errors = by_user.values - expected(seen.values - away, made.cuts.values, ladder.levels, stds)
+        errors = np.square(errors)
+    return made, float(errors.sum()), singular_items + singular_users
 
 
-def _told(by_user: CSR, chain: Chain, calendar: Calendar | None) -> CSR:
-    """What the rows have to tell: the ratings, without what time adds to them."""
-    if calendar is None or chain.time is None:
-        return by_user
-    return by_user._replace(values=(by_user.values - chain.time.of(calendar)).astype(chain.user_rows.dtype))
+def user_stds(chain: Chain) -> npt.NDArray[np.float64]:
+    """The noise of each user's ratings, (N,)."""
+    factors = np.ones(len(chain.user_rows)) if chain.user_noise is None else chain.user_noise.factors
+    return np.asarray(1 / np.sqrt(chain.noise_precision * factors))
+
+
+def _seen(
+    chain: Chain, by_user: CSR, key: Key, rng: np.random.Generator, calendar: Calendar | None,
+    ladder: Ladder | None, how: dict[str, Any],
+) -> tuple[Chain, CSR]:  # fmt: skip
+    """What stands for the ratings in a sweep: themselves, or latent ones between cuts, which are drawn before."""
+    if ladder is None or chain.cuts is None:
+        return chain, by_user
+    mean = entries.predictions(by_user, chain.user_rows, chain.item_rows, **how)
+    if calendar is not None and chain.time is not None:
+        mean += chain.time.of(calendar)
+    stds, n_jobs = user_stds(chain), how["n_jobs"]
+    cuts = draw_cuts(chain.cuts, by_user, ladder.steps, mean, stds, rng, n_jobs)
+    latent = entries.latent(by_user, ladder.steps, mean, cuts.values, stds, key.side(USERS), n_jobs)
+    return chain._replace(cuts=cuts), by_user._replace(values=latent)
 
 
 def _side(
@@ -168,23 +194,24 @@ def _side(
 
 
 def _noise(
-    chain: Chain, by_user: CSR, hyper: Hyperprior, rng: np.random.Generator, calendar: Calendar | None,
-    how: dict[str, Any],
-) -> tuple[Chain, float]:  # fmt: skip
-    """The times, the noise of each user and α, given the rows; and Σ e²."""
-    alpha, noise, time = chain.noise_precision, chain.user_noise, chain.time
-    if calendar is not None and time is not None:
-        away = by_user.values - entries.predictions(by_user, chain.user_rows, chain.item_rows, **how)
-        time, away = draw_times(calendar, time, away, of_users(noise, by_user), alpha, hyper.time_rate, rng)
-        errors = np.bincount(by_user.row_codes(), np.square(away), minlength=by_user.n_rows)
+    chain: Chain, seen: CSR, hyper: Hyperprior, rng: np.random.Generator, calendar: Calendar | None,
+    ladder: Ladder | None, how: dict[str, Any],
+) -> tuple[Chain, npt.NDArray[Any], npt.NDArray[Any] | None]:  # fmt: skip
+    """The times, the noise of each user and α, given the rows; Σ e² of each user or of all; and e where it was made."""
+    alpha, noise, time, away = chain.noise_precision, chain.user_noise, chain.time, None
+    if calendar is not None or ladder is not None:
+        away = seen.values - entries.predictions(seen, chain.user_rows, chain.item_rows, **how)
+        if calendar is not None and time is not None:
+            time, away = draw_times(calendar, time, away, of_users(noise, seen), alpha, hyper.time_rate, rng)
+        errors = np.bincount(seen.row_codes(), np.square(away), minlength=seen.n_rows)
     elif noise is None:
-        errors = np.array([local.squared_errors(by_user, chain.user_rows, chain.item_rows, **how)])
+        errors = np.array([local.squared_errors(seen, chain.user_rows, chain.item_rows, **how)])
     else:
-        errors = local.squared_errors_by_row(by_user, chain.user_rows, chain.item_rows, **how)
-    squared = weighted = float(errors.sum())
+        errors = local.squared_errors_by_row(seen, chain.user_rows, chain.item_rows, **how)
+    weighted = float(errors.sum())
     if noise is not None:
-        noise = draw_user_noise(noise, by_user.counts, errors, alpha, rng)
+        noise = draw_user_noise(noise, seen.counts, errors, alpha, rng)
         weighted = float(errors @ noise.factors)
     if hyper.noise_precision is None:
-        alpha = float(rng.gamma(hyper.shape + len(by_user.indices) / 2) / (hyper.rate + weighted / 2))
-    return chain._replace(noise_precision=alpha, user_noise=noise, time=time), squared
+        alpha = float(rng.gamma(hyper.shape + len(seen.indices) / 2) / (hyper.rate + weighted / 2))
+    return chain._replace(noise_precision=alpha, user_noise=noise, time=time), errors, away

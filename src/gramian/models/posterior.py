@@ -20,9 +20,9 @@ from gramian.models.draws import TRACED_PAIRS, contributions, expected_drops, me
 from gramian.models.factor import Explanation, FactorModel, SideSettings
 from gramian.models.features import side_features
 from gramian.models.links import explained
-from gramian.models.posterior_scores import FOLDING, Posterior, ordered
+from gramian.models.orders import ordered
+from gramian.models.posterior_scores import FOLDING, Posterior
 from gramian.models.tables import item_table
-from gramian.models.times import calendar_of
 from gramian.models.updating import Renewal, redrawn
 from gramian.parameters import check_number
 from gramian.ratings import Ratings
@@ -144,6 +144,11 @@ class BayesianModel(Posterior):
         table = self._best_of(gain, n, self.item_ids.take(items).to_list(), among, "fallback")
         return table.rename({"score": "gain"})
 
+    def evaluate(self, test: Ratings, *, unknown: str = "fallback", clip: bool = True) -> dict[str, float | int]:
+        """As of :class:`Model`; of ordinal ratings, with the ``log_loss`` and ``rps`` of their probabilities."""
+        made = super().evaluate(test, unknown=unknown, clip=clip)
+        return made if self.scales.levels is None else made | self.evaluate_probabilities(test, unknown=unknown)
+
     # ---- looking inside -------------------------------------------------------------------------
 
     @cached_property
@@ -182,7 +187,7 @@ class BayesianModel(Posterior):
     @property
     def trace_names(self) -> list[str]:
         """What :attr:`traces` follows: see :func:`gramian.models.draws.trace_names`."""
-        return trace_names(self.biased, timed=self.clock is not None)
+        return trace_names(self.biased, self.scales.clock is not None, self.scales.n_levels)
 
     def diagnostics(self) -> pl.DataFrame:
         """R-hat and effective sample sizes of noise, priors and predictions: has the chain converged?
@@ -262,7 +267,7 @@ class BayesianModel(Posterior):
         takes the new rating (the later one where both tables have times).
         """
         check_ratings_given(new, "update")
-        if self.clock is not None and new.times is None:
+        if self.scales.clock is not None and new.times is None:
             raise DataError("New ratings need times, for the model knows of time: found none; give them.")
         ratings = self.ratings.merge(new)
         users = np.unique(ratings.user_ids.codes(new.user_ids.ids, "user"))
@@ -272,9 +277,10 @@ class BayesianModel(Posterior):
         )
         if hasattr(self.recipe, "implicit"):
             renewal = renewal._replace(features=side_features(self.recipe, ratings))
-        if self.clock is not None:
-            calendars = calendar_of(self.ratings, self.clock), calendar_of(ratings, self.clock)
-            renewal = renewal._replace(calendars=calendars)
+        old, every = self.scales.calendar(self.ratings), self.scales.calendar(ratings)
+        if old is not None and every is not None:
+            renewal = renewal._replace(calendars=(old, every))
+        renewal = renewal._replace(ladder=self.scales.ladder(ratings))
         seed = self._setting("seed")
         draws = tuple(redrawn(draw, renewal, (seed, UPDATING + 3 * s)) for s, draw in enumerate(self.draws))
         return dataclasses.replace(self, ratings=ratings, draws=draws)

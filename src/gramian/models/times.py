@@ -69,14 +69,7 @@ def clock_of(setting: float | str, ratings: Ratings) -> Clock:
         raise DataError(
             "The 'time' parameter of BPMF needs ratings with times: found none; give them, or leave it out."
         )
-    made = _CLOCKS.setdefault(ratings, {})
-    if setting not in made:
-        made[setting] = _clock(setting, ratings.times)
-    return made[setting]
-
-
-def _clock(setting: float | str, times: npt.NDArray[np.int64]) -> Clock:
-    day = float(DAY)
+    times, day = ratings.times, float(DAY)
     while np.median(np.abs(times)) > MILLISECONDS * (day / DAY):
         day *= 1000
     span = (int(times.max()) - int(times.min())) / day
@@ -169,7 +162,6 @@ def calendar_of(ratings: Ratings, clock: Clock) -> Calendar:
     return made[clock]
 
 
-_CLOCKS: WeakKeyDictionary[Ratings, dict[float | str, Clock]] = WeakKeyDictionary()
 _MADE: WeakKeyDictionary[Ratings, dict[Clock, Calendar]] = WeakKeyDictionary()
 
 

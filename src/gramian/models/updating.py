@@ -15,6 +15,7 @@ from gramian.models.base import Array
 from gramian.models.draws import Draw, compact, compacted_prior
 from gramian.models.links import Features
 from gramian.models.noise import of_items, of_users
+from gramian.models.ordinal import Ladder
 from gramian.models.times import Calendar, TimeOffsets, levelled, redrawn_cells, regrown
 
 __all__ = ["Renewal", "redrawn"]
@@ -30,6 +31,7 @@ class Renewal(NamedTuple):
     n_jobs: int | None
     features: Sequence[Features | None] = (None, None)
     calendars: tuple[Calendar, Calendar] | None = None  # of the old and of all ratings
+    ladder: Ladder | None = None
 
     @property
     def how(self) -> dict[str, Any]:
@@ -39,9 +41,8 @@ class Renewal(NamedTuple):
     def places(self, which: int) -> Array:
         """Where the ratings of the changed rows of a side stand in the order of the users."""
         places = self.ratings[which].places(self.changed[which])
-        if which == gibbs.USERS or self.calendars is None:
-            return places
-        return self.calendars[1].turned[places]
+        order = self.ladder if self.calendars is None else self.calendars[1]
+        return places if which == gibbs.USERS or order is None else order.turned[places]
 
 
 def redrawn(draw: Draw, new: Renewal, key: tuple[int, int]) -> Draw:
@@ -73,24 +74,47 @@ def _turn(
 ) -> Draw:
     """The changed rows of one side, written to ``sides``, and what time adds to their ratings."""
     changed, known = new.changed[which], new.features[which]
-    part, noise = new.ratings[which].take(changed), draw.user_noise
-    if which == gibbs.ITEMS or noise is None:
-        weights = of_items(noise, part)
+    part, weights = new.ratings[which].take(changed), _weights(draw, new, which)
+    if new.calendars is None and new.ladder is None:
+        told = part
     else:
-        weights = of_users(noise._replace(factors=noise.factors[changed]), part)
-    told = part
-    if draw.time is not None and new.calendars is not None:
         places = new.places(which)
-        told = part._replace(values=(part.values - draw.time.of(new.calendars[1], places)).astype(np.float32))
+        added = np.zeros(len(places))
+        if draw.time is not None and new.calendars is not None:
+            added = draw.time.of(new.calendars[1], places)
+        seen = _seen(draw, sides, new, which, part, places, added, weights, key)
+        told = part._replace(values=(seen - added).astype(np.float32))
     sides[which][changed] = gibbs.draw_rows(
         told, sides[1 - which], (draw.users, draw.items)[which], draw.noise_precision, key,
         features=None if known is None else known.take(changed), weights=weights, **new.how,
     )[0]  # fmt: skip
     if draw.time is None or new.calendars is None:
         return draw
-    away = part.values - entries.predictions(part, sides[which][changed], sides[1 - which], **new.how)
+    away = seen - entries.predictions(part, sides[which][changed], sides[1 - which], **new.how)
     time = redrawn_cells(new.calendars, which, draw.time, places, away, weights, draw.noise_precision, rng)
     return draw._replace(time=time)
+
+
+def _weights(draw: Draw, new: Renewal, which: int) -> Array | None:
+    """ω of the ratings of the changed rows."""
+    noise, part = draw.user_noise, new.ratings[which].take(new.changed[which])
+    if which == gibbs.ITEMS or noise is None:
+        return of_items(noise, part)
+    return of_users(noise._replace(factors=noise.factors[new.changed[which]]), part)
+
+
+def _seen(
+    draw: Draw, sides: list[Array], new: Renewal, which: int, part: CSR, places: Array, added: Array,
+    weights: Array | None, key: tuple[int, int, int],
+) -> Array:  # fmt: skip
+    """The ratings of the changed rows; of steps, latent ones, drawn given the rows so far."""
+    if new.ladder is None or draw.cuts is None:
+        return part.values.astype(np.float64)
+    mean = entries.predictions(part, sides[which][new.changed[which]], sides[1 - which], **new.how) + added
+    # by the rating: among an item's ratings the noise differs
+    each = part._replace(indptr=np.arange(len(places) + 1))
+    stds = np.broadcast_to(draw.noise_precision**-0.5, len(places)) / np.sqrt(1.0 if weights is None else weights)
+    return entries.latent(each, new.ladder.steps[places], mean, draw.cuts.values, stds, key, new.n_jobs)
 
 
 def _as_before(made: Draw, sides: list[Array], draw: Draw, new: Renewal) -> Draw:
