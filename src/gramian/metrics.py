@@ -35,7 +35,7 @@ def r2(actual: npt.ArrayLike, predicted: npt.ArrayLike) -> float:
 
 
 def log_loss(steps: npt.ArrayLike, probabilities: npt.ArrayLike) -> float:
-    r"""Mean logarithmic loss of forecast probabilities, :math:`-\frac1n\sum_i \log p_{i k_i}`, in nats; lower is better.
+    r"""Mean logarithmic loss of forecast probabilities, :math:`-\frac1n\sum_i \log p_{i k_i}`, in nats.
 
     Args:
         steps: (n,), which of the L levels came, 0 … L − 1.

@@ -4,8 +4,9 @@ r"""A predictive distribution of ratings on steps: for every pair, the mean over
     P(r \ge v_k) = \frac1S \sum_{s=1}^S \Phi\!\left(\frac{m_s - \gamma_{sk}}{\sigma_s}\right)
 
 Draw *s* has a latent mean :math:`m_s`, a noise :math:`\sigma_s` and cuts :math:`\gamma_{sk}` between the levels
-:math:`v_{k-1}` and :math:`v_k`. Where an interval is asked for, a level is spread evenly over all that rounds to it,
-as a rating on a grid is: the quantiles of whole levels would hold more than they say.
+:math:`v_{k-1}` and :math:`v_k`. Where an interval is asked for, the latent normal is drawn back to the scale of the
+ratings, cut by cut to the middle between the levels: as if a rating were rounded there. Quantiles of whole levels would
+hold more than they say.
 """
 
 from __future__ import annotations
@@ -121,27 +122,64 @@ class StepMixture:
     # ---- the distribution -----------------------------------------------------------------------
 
     def cdf(self, x: npt.ArrayLike) -> Array:
-        """(n,): F(x), at one x or at one per pair, each level spread over what rounds to it; exact at the edges."""
+        """(n,): F(x), at one x or at one per pair; exact at the edges, P(r < v)."""
+        from scipy.special import ndtr
+
         at = np.broadcast_to(np.asarray(x, np.float64), (len(self),))
-        k = np.clip(np.searchsorted(self.edges, at, side="right") - 1, 0, len(self.levels) - 1)
-        part = np.clip((at - self.edges[k]) / (self.edges[k + 1] - self.edges[k]), 0, 1)
-        rows = np.arange(len(self))
-        return self._cumulative[rows, k] + part * self.probabilities[rows, k]
+        return ndtr(self._standard(at, slice(None))[0]).mean(axis=0)
 
     def quantile(self, p: npt.ArrayLike) -> Array:
-        """(n,): the x with F(x) = p, for one p in (0, 1) or one per pair.
+        r"""(n,): the x with F(x) = p, for one p in (0, 1) or one per pair.
+
+        Newton's method on :math:`\Phi^{-1}(F(x)) = \Phi^{-1}(p)`, which is nearly a straight line, kept inside a
+        bracket: the quantile of a mixture lies between the smallest and the largest quantile of its parts.
 
         Raises:
             ParameterError: p is outside (0, 1).
         """
+        from scipy.special import ndtr, ndtri
+
         p = np.broadcast_to(np.asarray(p, np.float64), (len(self),))
         if not ((p > 0) & (p < 1)).all():
             raise ParameterError("The 'p' parameter of quantile must be a number in (0, 1); got another.")
-        k = np.sum(self._cumulative[:, 1:-1] <= p[:, None], axis=1)
-        rows = np.arange(len(self))
-        chance = self.probabilities[rows, k]
-        part = np.divide(p - self._cumulative[rows, k], chance, out=np.full(len(self), 0.5), where=chance > 0)
-        return self.edges[k] + np.clip(part, 0, 1) * (self.edges[k + 1] - self.edges[k])
+        goal = ndtri(p)
+        parts = np.stack([_along(row, cuts, self.edges) for row, cuts in zip(
+            self.latent + self.stds * goal, self._knots, strict=True)])  # fmt: skip
+        low, high, out = parts.min(axis=0), parts.max(axis=0), parts.mean(axis=0)
+        todo = np.flatnonzero(high > low)
+        for _ in range(100):
+            if len(todo) == 0:
+                break
+            z, rise = self._standard(out[todo], todo)
+            g = ndtri(np.clip(ndtr(z).mean(axis=0), 1e-300, 1 - 1e-16))
+            x, miss = out[todo], g - goal[todo]
+            low[todo], high[todo] = np.where(miss <= 0, x, low[todo]), np.where(miss >= 0, x, high[todo])
+            slope = (np.exp(0.5 * (g * g - z * z)) * rise).mean(axis=0)
+            step = x - miss / np.maximum(slope, 1e-12)
+            inside = (step >= low[todo]) & (step <= high[todo])
+            out[todo] = np.where(inside, step, 0.5 * (low[todo] + high[todo]))
+            todo = todo[np.abs(out[todo] - x) > 1e-7 * (self.edges[-1] - self.edges[0])]
+        return out
+
+    @cached_property
+    def _knots(self) -> Array:
+        """(S, L + 1): what the edges are on the latent scale; the outer ones lie where the next slope takes them."""
+        if self.cuts.shape[1] == 0:
+            return np.tile(self.edges, (self.n_draws, 1))
+        ends = np.diff(self.edges)[[0, -1]]
+        if self.cuts.shape[1] > 1:
+            ends = np.stack([self.cuts[:, 1] - self.cuts[:, 0], self.cuts[:, -1] - self.cuts[:, -2]], axis=1)
+            ends = ends * (np.diff(self.edges)[[0, -1]] / np.diff(self.edges)[[1, -2]])
+        first, last = np.broadcast_to(ends, (self.n_draws, 2)).T
+        return np.column_stack([self.cuts[:, 0] - first, self.cuts, self.cuts[:, -1] + last])
+
+    def _standard(self, x: Array, some: Any) -> tuple[Array, Array]:
+        """(S, n): (g(x) − m)/σ of some pairs, with g from the scale of the ratings to the latent one; and its slope."""
+        k = np.clip(np.searchsorted(self.edges, x, side="right") - 1, 0, len(self.levels) - 1)
+        rise = (self._knots[:, k + 1] - self._knots[:, k]) / (self.edges[k + 1] - self.edges[k])
+        stds = self.stds if self.stds.shape[1] == 1 else self.stds[:, some]
+        z = self._knots[:, k] + rise * (x - self.edges[k]) - self.latent[:, some]
+        return z / stds, rise / stds
 
     def sample(self, size: int, rng: np.random.Generator, which: Array | None = None) -> Array:
         """(size, n) draws of the ratings, levels all; one row comes from one posterior draw, as one world.
@@ -168,3 +206,10 @@ class StepMixture:
         """
         seen = np.asarray(x, np.float64)[..., None] >= self.levels[1:] - 1e-9
         return np.square(self._parts[0] - seen) @ np.diff(self.levels)
+
+
+def _along(x: Array, knots: Array, values: Array) -> Array:
+    """The piecewise linear function through (knots, values), its outer pieces going on."""
+    k = np.clip(np.searchsorted(knots, x, side="right") - 1, 0, len(knots) - 2)
+    rise = (values[k + 1] - values[k]) / (knots[k + 1] - knots[k])
+    return np.asarray(values[k] + rise * (x - knots[k]))

@@ -16,14 +16,16 @@ are tridiagonal, the proposal is one step of Newton's with the noise of its own 
 
 .. math:: \gamma' \sim N\big(\gamma + H^{-1}\nabla\ell,\ H^{-1}\big), \qquad H = -\nabla^2\ell,
 
-which with many ratings is nearly the posterior itself: nothing is tuned, and most proposals are accepted.
+which with many ratings is nearly the posterior itself: nothing is tuned, and most proposals are accepted. Beside levels
+of few ratings the posterior of a cut is no normal distribution; such cuts are first drawn one by one, by slice sampling
+between their neighbours (Neal).
 
 A draw gives a rating the probabilities :math:`P(r \ge v_k) = \Phi((\eta - \gamma_k)/\sigma)`; what is not known of η
 otherwise (of somebody unknown, of a day) makes σ wider. The prediction is the mean of these over the draws.
 
 Sources: Albert & Chib 1993, *Bayesian analysis of binary and polychotomous response data*; Cowles 1996, *Accelerating
 Monte Carlo Markov chain convergence for cumulative-link generalized linear models*; Nandram & Chen 1996 (cuts at both
-ends fixed, the noise free).
+ends fixed, the noise free); Neal 2003, *Slice sampling*.
 """
 
 from __future__ import annotations
@@ -45,6 +47,8 @@ __all__ = ["Cuts", "Ladder", "draw_cuts", "expected", "first_cuts", "ladder_of",
 
 Array = npt.NDArray[Any]
 MOST_LEVELS = 100
+FEW = 100  # ratings of a level, below which the cuts beside it are drawn one by one as well
+TINY = 1e-280
 
 
 class Cuts(NamedTuple):
@@ -143,6 +147,7 @@ def draw_cuts(
     free = slice(1, len(before.values) - 1)
     if len(before.values) < 3:
         return before
+    before = before._replace(values=_slid(before.values, by_user, steps, mean, stds, rng))
     here = _proposal(before.values, by_user, steps, mean, stds, n_jobs)
     z = rng.standard_normal(len(here.centre))
     chance = np.log(rng.random())
@@ -162,6 +167,46 @@ def _proposal(cuts: Array, by_user: CSR, steps: Array, mean: Array, stds: Array,
     root = np.linalg.cholesky(H)
     step = np.linalg.solve(root.T, np.linalg.solve(root, slope[1:-1]))
     return _Proposal(value, cuts[1:-1] + step, root)
+
+
+def _slid(
+    cuts: Array, by_user: CSR, steps: Array, mean: Array, stds: Array, rng: np.random.Generator
+) -> npt.NDArray[np.float64]:
+    """The cuts, those beside a level of few ratings drawn anew one by one, given all others."""
+    counts, made = np.bincount(steps, minlength=len(cuts) + 1), cuts.copy()
+    rare = [k for k in range(1, len(cuts) - 1) if min(counts[k], counts[k + 1]) < FEW]
+    each = np.repeat(stds, by_user.counts) if rare else stds
+    for k in rare:
+        lower, upper = steps == k, steps == k + 1
+        parts = (mean[lower], each[lower], mean[upper], each[upper])
+        low, high = made[k - 1], made[k + 1]
+        least = _log_chance(made, k, parts) - rng.standard_exponential()
+        before = made[k]
+        while True:
+            made[k] = rng.uniform(low, high)
+            if low < made[k] < high and _log_chance(made, k, parts) >= least:
+                break
+            if not low < high:  # nothing is left but where it was
+                made[k] = before
+                break
+            low, high = (made[k], high) if made[k] < before else (low, made[k])
+    return made
+
+
+def _log_chance(cuts: Array, k: int, parts: tuple[Array, Array, Array, Array]) -> float:
+    """The log likelihood of cut *k*: of the ratings of the levels below and above it."""
+    mean, std, next_mean, next_std = parts
+    inside = _between((cuts[k - 1] - mean) / std, (cuts[k] - mean) / std)
+    outside = _between((cuts[k] - next_mean) / next_std, (cuts[k + 1] - next_mean) / next_std)
+    return float(np.log(inside).sum() + np.log(outside).sum())
+
+
+def _between(a: Array, b: Array) -> Array:
+    """Φ(b) − Φ(a), on the side where it keeps its digits."""
+    from scipy.special import ndtr
+
+    sign = np.where(a + b > 0, -1.0, 1.0)
+    return np.maximum(np.abs(ndtr(sign * b) - ndtr(sign * a)), TINY)
 
 
 def _log_density(at: _Proposal, cuts: Array) -> float:
