@@ -19,6 +19,7 @@ from gramian.evaluate.groups import BY, group_edges, group_names, group_of, trai
 from gramian.metrics import rating_errors
 from gramian.models.base import Array, Model, Recipe, check_ratings_given
 from gramian.models.folding import FoldingModel
+from gramian.models.posterior_scores import Posterior
 from gramian.parameters import check_choice, check_number
 from gramian.ratings import Ratings
 from gramian.significance import rmse_error, standard_error
@@ -140,7 +141,10 @@ def evaluate_fold_in(model: Model, given: Ratings, asked: Ratings) -> dict[str, 
         rated = slice(*given.by_user.indptr[place : place + 2]) if place >= 0 else slice(0, 0)
         items, values = known[rated], given.values[rated]
         ids = model.item_ids.take(items[items >= 0]).to_list()
-        scores = model._scores_of(model.fold_in(dict(zip(ids, values[items >= 0].tolist(), strict=True))))
+        told = dict(zip(ids, values[items >= 0].tolist(), strict=True))
+        when = None if given.times is None else given.times[rated][items >= 0]
+        row = model.fold_in(told, times=when) if isinstance(model, Posterior) else model.fold_in(told)
+        scores = model._scores_of(row)
         rows = slice(*asked.by_user.indptr[user : user + 2])
         codes = wanted[rows]
         predicted[rows] = np.where(codes >= 0, scores[codes], model.ratings.global_mean)
