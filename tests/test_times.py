@@ -203,7 +203,7 @@ def test_predictions_have_the_offsets_of_their_times(model):
     place = model.ratings.by_user.indptr[3]
     when = int(model.ratings.times[place])
     codes, others = np.array([3], np.int32), np.array([5], np.int32)
-    calendar = times.calendar_of(model.ratings, model.clock)
+    calendar = times.calendar_of(model.ratings, model.scales.clock)
     cells = calendar.find(codes, others, np.array([when]))
     known, spread = [], []
     for draw in model.draws:
@@ -252,7 +252,7 @@ def test_a_folded_row_has_the_mean_of_the_joint_conditional(model):
     ids, values = model.item_ids.take(items).to_list(), np.array([4.0, 2.0, 5.0, 3.0])
     when = model.ratings.times.min() + DAY * np.array([0, 0, 1, 1])
     made = same.fold_in(dict(zip(ids, values.tolist(), strict=True)), times=when)
-    calendar = times.calendar_of(model.ratings, model.clock)
+    calendar = times.calendar_of(model.ratings, model.scales.clock)
     cells = calendar.find(np.full(4, -1), items, when)
     V = np.column_stack([draw.item_rows[items, :2], np.ones(4), [1, 1, 0, 0], [0, 0, 1, 1]])
     prior = np.zeros((5, 5))
