@@ -127,6 +127,8 @@ MODELS = {
             gm.BPMF(factors=4, draws=5, burn_in=0, dtype="float64", noise_precision=2.0, seed=7),
             gm.BPMF(factors=2, draws=6, burn_in=2, implicit="both"),
             gm.BPMF(factors=2, draws=6, burn_in=2, noise="by_user"),
+            gm.BPMF(factors=2, draws=6, burn_in=2, time=0.1),
+            gm.BPMF(factors=2, draws=6, burn_in=2, likelihood="ordinal"),
         ],
         closed_form=False,
         restless=gm.BPMF(factors=2, draws=20, burn_in=2, memory=0.0),

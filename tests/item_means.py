@@ -51,7 +51,7 @@ class ItemMeansModel(UncertainModel):
     def n_draws(self):
         return len(self.means)
 
-    def predictive_codes(self, users, items):
+    def predictive_codes(self, users, items, times=None):
         z = np.random.default_rng(99).standard_normal((self.n_draws, 1))
         prior = self.ratings.global_mean + self.recipe.spread * z
         means = np.where(items < 0, prior, self.means[:, items])
@@ -66,7 +66,7 @@ class ItemMeansModel(UncertainModel):
     def arrays(self):
         return {"means": self.means}
 
-    def _predict_codes(self, users, items, unknown, clip):
+    def _predict_codes(self, users, items, unknown, clip, times=None):
         """The mean of the draws clipped one by one, as a sampler's predictions are."""
         means = self.predictive_codes(users, items).means
         predicted = (np.clip(means, *self.scale) if clip else means).mean(axis=0)

@@ -180,8 +180,9 @@ STRANGE = {
 def test_strange_tables(recipe, name, tmp_path):
     users, items, values = STRANGE[name]
     table = gm.Ratings.from_frame(
-        pl.DataFrame({"user": list(users), "item": list(items), "rating": np.array(values, float)})
-    )
+        pl.DataFrame({"user": list(users), "item": list(items), "rating": np.array(values, float),
+                      "time": 10**9 + 10**5 * np.arange(len(values))})
+    )  # fmt: skip
     model = recipe.fit(table)
     low, high = table.scale
     predicted = model.predict(*every_pair(model))
@@ -504,7 +505,7 @@ def test_unknown_ids_in_evaluate(recipe, ratings):
         expected = model.predict(test.users, test.items).astype(float)
     assert fallback["n"] == 43
     assert fallback["mae"] == pytest.approx(np.abs(expected - test.values).mean(), rel=1e-12)
-    assert without == model.evaluate(gm.Ratings.from_frame(known))
+    assert without == model.evaluate(gm.Ratings.from_frame(known.drop("time")))
     assert without["n"] == 40
     with pytest.raises(gm.UnknownIdError, match="unknown to the model"):
         model.evaluate(test, unknown="raise")

@@ -37,8 +37,10 @@ __all__ = [
     "measure_intervals",
     "need_draws",
     "open_source",
+    "probabilities",
     "rated_items",
     "read_source",
+    "recipe_fields",
     "tables_about",
     "typed_id",
     "with_reading",
@@ -57,11 +59,12 @@ def with_recipe_fields(command: Callable[..., None]) -> Callable[..., None]:
             if field.metadata["table"]:  # a command reads the file and gives the table
                 continue
             kind = {"int": int, "float": float, "bool": bool}.get(str(field.type).split(" ")[0], str)
+            option = field.metadata["option"] or field.name
             if field.metadata["word"] is not None:
-                parsers[field.name] = (_number_or_word, "NUMBER|WORD")
+                parsers[option] = (_number_or_word, "NUMBER|WORD")
             if field.metadata["most"] > 1:
-                parsers[field.name] = (_numbers, "NUMBER[,NUMBER…]")
-            _, owners, helps = options.setdefault(field.name, (kind, [], {}))
+                parsers[option] = (_numbers, "NUMBER[,NUMBER…]")
+            _, owners, helps = options.setdefault(option, (kind, [], {}))
             owners.append(name)
             helps[f"{field.metadata['help']} [default for {name}: {field.default}]"] = None
     given = [p for p in inspect.signature(command).parameters.values() if p.kind is not p.VAR_KEYWORD]
@@ -109,6 +112,22 @@ def _numbers(text: str) -> tuple[int, ...]:
 
 def _named_models(names: str) -> Any:
     return Annotated[str, typer.Option("--model", "-m", help=f"Which model: {names}.")]
+
+
+def recipe_fields(model: str, given: dict[str, Any], time: str | None) -> tuple[dict[str, Any], str | None]:
+    """The fields of a recipe among the options given, by their names; and the column of times.
+
+    ``--time auto`` is a setting of a model that knows of time, not a column.
+    """
+    from gramian.zoo import RECIPES
+
+    fields = dataclasses.fields(RECIPES[model]) if model in RECIPES else ()
+    names = {field.metadata["option"]: field.name for field in fields if field.metadata["option"]}
+    made = {names.get(name, name): value for name, value in given.items() if value is not None}
+    if time == "auto" and "time" in names.values():
+        made.setdefault("time", "auto")
+        time = None
+    return made, time
 
 
 def checkpoint_beside(out: str, resume: bool) -> Path:
@@ -262,14 +281,25 @@ def need_draws(model: Any, what: str) -> BayesianModel:
     return model
 
 
-def intervals(model: Any, users: Any, items: Any, level: float, unknown: str, clip: bool) -> Any:
+def intervals(model: Any, users: Any, items: Any, times: Any, level: float, unknown: str, clip: bool) -> Any:
     """The intervals of a model that has some."""
     from gramian.evaluate.calibration import check_intervals
 
     check_intervals(model)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UnknownIdWarning)  # the prediction has said it
-        return model.predict_interval(users, items, level, clip=clip, unknown=unknown)
+        return model.predict_interval(users, items, level, times=times, clip=clip, unknown=unknown)
+
+
+def probabilities(model: Any, users: Any, items: Any, times: Any, unknown: str) -> Any:
+    """A table of the probability of every rating, of a model that has them."""
+    import polars as pl
+
+    trained = need_draws(model, "probabilities")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UnknownIdWarning)  # the prediction has said it
+        made = trained.predict_proba(users, items, times=times, unknown=unknown)
+    return pl.DataFrame({f"p_{level:g}": column for level, column in zip(trained.levels, made.T, strict=True)})
 
 
 def measure_intervals(model: Any, test: Ratings, unknown: str, plot: str | None) -> Calibration:

@@ -22,7 +22,9 @@ from gramian.arguments import (
     load_model,
     need_draws,
     open_source,
+    probabilities,
     rated_items,
+    recipe_fields,
     tables_about,
     typed_id,
     with_reading,
@@ -41,6 +43,7 @@ from gramian.options import (
     Out,
     RatingsPath,
     Separator,
+    Time,
     Unknown,
     User,
 )
@@ -160,7 +163,9 @@ def fit(
     from gramian.zoo import make_recipe
 
     features, titles = tables_about(model, users, items, items_id, items_title)
-    recipe = make_recipe(model, **{name: value for name, value in fields.items() if value is not None}, **features)
+    given, time = recipe_fields(model, fields, read.columns["time"])
+    recipe = make_recipe(model, **given, **features)
+    read = dataclasses.replace(read, columns={**read.columns, "time": time})
     train = read(ratings)
     if titles is not None:
         train = train.with_items(titles)
@@ -208,22 +213,27 @@ def predict(
     interval: Annotated[
         float | None, typer.Option(help="Add the ends of intervals of this level, 0.9 say: lower and upper.")
     ] = None,
+    proba: Annotated[bool, typer.Option("--proba", help="Add the probability of every rating: p_1 …")] = False,
     user: User = None,
     item: Item = None,
+    time: Time = None,
     separator: Separator = None,
     json: Json = False,
 ) -> None:
-    """Predict ratings of (user, item) pairs; to stdout as CSV unless --out is given."""
+    """Predict ratings of (user, item) pairs, at their times where given; to stdout as CSV unless --out is given."""
     from gramian.data.readers import read_table
 
     trained = load_model(model)
-    table = read_table(pairs, column_choices(user, item, None, None), separator=separator, needed=("user", "item"))[0]
+    table = read_table(pairs, column_choices(user, item, None, time), separator=separator, needed=("user", "item"))[0]
+    times = table["time"] if "time" in table.columns else None
     table = table.select("user", "item")
-    predicted = trained.predict(table["user"], table["item"], unknown=unknown, clip=clip)
+    predicted = trained.predict(table["user"], table["item"], times=times, unknown=unknown, clip=clip)
     made = table.with_columns(prediction=predicted)
     if interval is not None:
-        ends = intervals(trained, table["user"], table["item"], interval, unknown, clip)
+        ends = intervals(trained, table["user"], table["item"], times, interval, unknown, clip)
         made = made.with_columns(lower=ends[:, 0], upper=ends[:, 1])
+    if proba:
+        made = made.hstack(probabilities(trained, table["user"], table["item"], times, unknown))
     if json:
         print_json(made.to_dicts())
     elif out:

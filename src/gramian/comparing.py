@@ -299,7 +299,7 @@ def _pass_on_interrupt(caught: list[warnings.WarningMessage]) -> None:
 
 def _errors(model: Model, test: Ratings, made: Comparison, label: str) -> dict[str, Any]:
     users, items = model.codes_of(test)
-    predicted = model._predict_codes(users, items, "fallback", True).astype(np.float64)
+    predicted = model._predict_codes(users, items, "fallback", True, test.times).astype(np.float64)
     root, error = rmse_error(test.values, predicted, test.user_codes)
     errors = np.abs(test.values - predicted)
     made.losses[label] = np.square(errors)

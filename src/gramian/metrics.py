@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["mae", "mse", "per_group_means", "r2", "rating_errors", "rmse"]
+__all__ = ["log_loss", "mae", "mse", "per_group_means", "r2", "ranked_probability_score", "rating_errors", "rmse"]
 
 
 def mse(actual: npt.ArrayLike, predicted: npt.ArrayLike) -> float:
@@ -32,6 +32,34 @@ def r2(actual: npt.ArrayLike, predicted: npt.ArrayLike) -> float:
     """
     spread = float(np.var(np.asarray(actual, np.float64)))
     return 1 - mse(actual, predicted) / spread if spread > 0 else float("nan")
+
+
+def log_loss(steps: npt.ArrayLike, probabilities: npt.ArrayLike) -> float:
+    r"""Mean logarithmic loss of forecast probabilities, :math:`-\frac1n\sum_i \log p_{i k_i}`, in nats.
+
+    Args:
+        steps: (n,), which of the L levels came, 0 … L − 1.
+        probabilities: (n, L). A probability of 0 counts as the smallest number there is.
+    """
+    p = np.asarray(probabilities, np.float64)
+    came = np.take_along_axis(p, np.asarray(steps)[:, None], axis=1)
+    return float(-np.log(np.maximum(came, np.finfo(np.float64).tiny)).mean())
+
+
+def ranked_probability_score(steps: npt.ArrayLike, probabilities: npt.ArrayLike) -> float:
+    r"""Mean ranked probability score of forecasts on ordered levels; a near miss costs less than a far one.
+
+    .. math:: \frac1n\sum_i\sum_{l=0}^{L-2}\Big(\sum_{m\le l} p_{im} - 1\{k_i \le l\}\Big)^2
+
+    Args:
+        steps: (n,), which of the L levels came, 0 … L − 1.
+        probabilities: (n, L).
+
+    Source: Epstein 1969.
+    """
+    p = np.asarray(probabilities, np.float64)
+    seen = np.asarray(steps)[:, None] <= np.arange(p.shape[1] - 1)
+    return float(np.square(np.cumsum(p, axis=1)[:, :-1] - seen).sum(axis=1).mean())
 
 
 def per_group_means(values: npt.ArrayLike, groups: npt.ArrayLike) -> npt.NDArray[np.float64]:

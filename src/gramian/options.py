@@ -29,7 +29,7 @@ ModelPath = Annotated[str, typer.Argument(metavar="MODEL", help="A model file.")
 User = Annotated[str | None, typer.Option(help="The column of users: a name, or a position from 0.")]
 Item = Annotated[str | None, typer.Option(help="The column of items.")]
 Rating = Annotated[str | None, typer.Option(help="The column of ratings.")]
-Time = Annotated[str | None, typer.Option(help="The column of times.")]
+Time = Annotated[str | None, typer.Option(help="The column of times; for fit also auto, which is --period auto.")]
 Separator = Annotated[str | None, typer.Option(help="The separator of a text file, found if not given.")]
 Duplicates = Annotated[str, typer.Option(help="Repeated pairs: last, mean or raise.")]
 Items = Annotated[str | None, typer.Option("--items", help="A table of items: titles to show; features, for bpmf.")]

@@ -47,6 +47,7 @@ def param(
     word: str | None = None,
     table: bool = False,
     most: int = 1,
+    option: str | None = None,
 ) -> Any:
     """A dataclass field with its help text and range, checked by :func:`check_fields`.
 
@@ -60,9 +61,10 @@ def param(
         word: A word allowed in place of a number, such as ``"estimate"``.
         table: Whether it is a table, which the recipe checks by itself.
         most: How many numbers it may have; several are a tuple, and a tuple of one is that number.
+        option: Its name on the command line, where its own means something else.
     """
     about = {"help": help, "low": low, "high": high, "choices": choices, "optional": optional, "word": word}
-    about |= {"table": table, "most": most}
+    about |= {"table": table, "most": most, "option": option}
     return dataclasses.field(default=default, metadata=about)
 
 

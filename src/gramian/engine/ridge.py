@@ -69,7 +69,7 @@ def noisy(rows: Array, mean: Array, root: Array, seed: int, side: int, *, n_jobs
 
 
 def _over(work: Any, count: int, cost: int, n_jobs: int | None) -> None:
-    tasks = [partial(work, *piece) for piece in _pieces(count)]
+    tasks: list[local.Task] = [partial(work, *piece) for piece in _pieces(count)]
     with local.runner(local.thread_count(n_jobs), len(tasks), cost) as run:
         run(tasks)
 
@@ -179,4 +179,4 @@ def _conjugate_gradient(
 
 
 def _like(b: Array) -> Array:
-    return _room(*b.shape, b.dtype)
+    return _room(len(b), b.shape[1], b.dtype)

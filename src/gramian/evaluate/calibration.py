@@ -24,7 +24,7 @@ from gramian.errors import DataError, ParameterError
 from gramian.evaluate.conformal import Conformal
 from gramian.evaluate.groups import BY, group_edges, group_names, group_of, training_counts
 from gramian.ids import Codes
-from gramian.models.base import Array, Model
+from gramian.models.base import Array, Model, Times
 from gramian.models.uncertain import UncertainModel
 from gramian.parameters import check_level, check_number
 from gramian.ratings import Ratings
@@ -210,14 +210,15 @@ def calibration(
     check_number("groups", groups, low=1, whole=True, owner="calibration")
     check_intervals(model)
     users, items = model.codes_of(test, unknown)
-    values = test.values.astype(np.float64)
+    values, times = test.values.astype(np.float64), test.times
     if unknown == "nan":
         known = (users >= 0) & (items >= 0)
         users, items, values = users[known], items[known], values[known]
+        times = None if times is None else times[known]
     if len(values) == 0:
         raise DataError("Nothing is left to measure: no test pair has both a known user and a known item.")
-    seen = _forecast(model, users, items, values, every)
-    error = np.abs(values - model._predict_codes(users, items, "fallback", clip=True))
+    seen = _forecast(model, users, items, times, values, every)
+    error = np.abs(values - model._predict_codes(users, items, "fallback", True, times))
     at = every.index(level)
     ranked = spearman(seen.spread, error)
     return Calibration(
@@ -251,19 +252,21 @@ class _Forecast(NamedTuple):
     crps: Array | None = None
 
 
-def _forecast(model: Model, users: Codes, items: Codes, values: Array, levels: list[float]) -> _Forecast:
+def _forecast(
+    model: Model, users: Codes, items: Codes, times: Times | None, values: Array, levels: list[float]
+) -> _Forecast:
     n = len(values)
     lower, upper = np.empty((2, len(levels), n))
     made = _Forecast(lower, upper, *np.empty((3, n)))
     low, high = model.scale
     if isinstance(model, Conformal):
-        centre, half = model.half_widths(users, items, levels, depth=5)
+        centre, half = model.half_widths(users, items, levels, times, depth=5)
         lower, upper = np.clip(centre - half, low, high), np.clip(centre + half, low, high)
         return made._replace(lower=lower, upper=upper, spread=half[len(levels) // 2])
     assert isinstance(model, UncertainModel)
     crps = np.empty(n)
     half_step = (grid_step(np.unique(model.ratings.values)) or 0.0) / 2
-    for piece, mixture in model.pieces(users, items):
+    for piece, mixture in model.pieces(users, items, times):
         r = values[piece]
         for k, level in enumerate(levels):
             made.lower[k, piece] = mixture.quantile((1 - level) / 2)

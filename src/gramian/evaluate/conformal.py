@@ -34,7 +34,7 @@ import polars as pl
 from gramian.errors import DataError, DataWarning, FormatError, ParameterError
 from gramian.evaluate.groups import BY, group_edges, group_names, group_of, training_counts
 from gramian.ids import Codes
-from gramian.models.base import Array, Model, check_ratings_given
+from gramian.models.base import Array, Model, Times, check_ratings_given, pair_times
 from gramian.models.uncertain import UncertainModel
 from gramian.parameters import check_choice, check_level, check_number
 from gramian.persist import Arrays
@@ -83,8 +83,8 @@ class Conformal(Model):
         """The model's."""
         return self.model.arrays()
 
-    def _predict_codes(self, users: Codes, items: Codes, unknown: str, clip: bool) -> Array:
-        return self.model._predict_codes(users, items, unknown, clip)
+    def _predict_codes(self, users: Codes, items: Codes, unknown: str, clip: bool, times: Times | None = None) -> Array:
+        return self.model._predict_codes(users, items, unknown, clip, times)
 
     def recommend(self, users: Any = None, n: int = 10, **options: Any) -> pl.DataFrame:
         """The model's, with its options."""
@@ -106,7 +106,14 @@ class Conformal(Model):
     # ---- intervals ------------------------------------------------------------------------------
 
     def predict_interval(
-        self, users: Any, items: Any, level: float = 0.9, *, clip: bool = True, unknown: str = "fallback"
+        self,
+        users: Any,
+        items: Any,
+        level: float = 0.9,
+        *,
+        clip: bool = True,
+        times: Any = None,
+        unknown: str = "fallback",
     ) -> Array:
         """An interval for each pair's rating that holds it with a probability of at least ``level``.
 
@@ -117,6 +124,7 @@ class Conformal(Model):
                 n ≥ level/(1 − level) calibration ratings (in each group): with fewer the interval is
                 infinite (the whole scale, clipped), and a warning says so.
             clip: Whether to clip both ends to the scale of the training ratings.
+            times: As in :meth:`predict`.
             unknown: As in :meth:`predict`.
 
         Returns:
@@ -127,7 +135,7 @@ class Conformal(Model):
         """
         check_level("level", level, "predict_interval")
         user_codes, item_codes = self._pair_codes(users, items, unknown)
-        centre, (half,) = self.half_widths(user_codes, item_codes, [level])
+        centre, (half,) = self.half_widths(user_codes, item_codes, [level], pair_times(times, len(user_codes)))
         ends = np.column_stack([centre - half, centre + half])
         if clip:
             np.clip(ends, *self.scale, out=ends)
@@ -135,9 +143,11 @@ class Conformal(Model):
             ends[(user_codes < 0) | (item_codes < 0)] = np.nan
         return ends
 
-    def half_widths(self, users: Codes, items: Codes, levels: Sequence[float], depth: int = 4) -> tuple[Array, Array]:
+    def half_widths(
+        self, users: Codes, items: Codes, levels: Sequence[float], times: Times | None = None, depth: int = 4
+    ) -> tuple[Array, Array]:
         """The middles (n,) and the half widths (levels, n) of the intervals of pairs of codes; −1 is unknown."""
-        centre, scale = _centre_and_scale(self.model, users, items)
+        centre, scale = _centre_and_scale(self.model, users, items, times)
         groups = self.groups(users, items)
         half = np.empty((len(levels), len(users)))
         for k, level in enumerate(levels):
@@ -235,7 +245,7 @@ def conformal(model: Model, ratings: Ratings, *, by: str | None = None, groups: 
             "are smaller; split the ratings before the fit, and calibrate on the part left out."
         )
     users, items = inner.codes_of(ratings)
-    centre, scale = _centre_and_scale(inner, users, items)
+    centre, scale = _centre_and_scale(inner, users, items, ratings.times)
     scores = np.abs(ratings.values - centre) / scale
     edges = np.zeros(1, np.int64) if by is None else group_edges(inner.ratings, by, groups)
     labels = group_of(edges, training_counts(inner.ratings, users, items, by or BY[0]))
@@ -249,11 +259,11 @@ def _wrapped(model: Model, scores: Array, ends: Array, edges: Array, by: str | N
     return Conformal(**shared, model=model, scores=scores, ends=ends, edges=edges, by=by)
 
 
-def _centre_and_scale(model: Model, users: Codes, items: Codes) -> tuple[Array, Array]:
+def _centre_and_scale(model: Model, users: Codes, items: Codes, times: Times | None) -> tuple[Array, Array]:
     """Clipped predictions, and the predictive standard deviations, or ones of a model without."""
-    centre = model._predict_codes(users, items, "fallback", True).astype(np.float64)
+    centre = model._predict_codes(users, items, "fallback", True, times).astype(np.float64)
     scale = np.ones(len(users))
     if isinstance(model, UncertainModel):
-        for piece, mixture in model.pieces(users, items):
+        for piece, mixture in model.pieces(users, items, times):
             scale[piece] = mixture.std()
     return centre, scale

@@ -14,6 +14,7 @@ from gramian.ids import Codes
 from gramian.kernels.csr import csr_from_sorted
 from gramian.models.base import Array, Model
 from gramian.models.folding import FoldingModel
+from gramian.models.posterior_scores import Posterior
 from gramian.persist import Arrays
 from gramian.ratings import Ratings
 
@@ -47,12 +48,14 @@ class Newcomers(Model):
         users, items, values = given.user_codes[known], items[known], given.values[known]
         order = np.lexsort((items, users))
         rows = csr_from_sorted(users[order], items[order], values[order], given.n_users)
+        times = None if given.times is None else given.times[known][order]
         ratings = Ratings(given.user_ids, trained.item_ids, rows, item_table=trained.ratings.item_table)
         folded = []
         for user in range(given.n_users):
             codes, stars = rows.row(user)
             ids = trained.item_ids.take(codes).to_list()
-            folded.append(_scorer(trained, dict(zip(ids, stars.tolist(), strict=True))))
+            when = None if times is None else times[rows.indptr[user] : rows.indptr[user + 1]]
+            folded.append(_scorer(trained, dict(zip(ids, stars.tolist(), strict=True)), when))
         return cls(trained.recipe, ratings, trained.history, trained, (*folded, _scorer(trained, {})))
 
     @property
@@ -77,13 +80,13 @@ class Newcomers(Model):
         return self.trained.arrays()
 
 
-def _scorer(model: Model, rated: dict[Any, float]) -> Callable[[], Array]:
-    """What gives somebody's scores of all items, from these ratings."""
+def _scorer(model: Model, rated: dict[Any, float], times: Array | None = None) -> Callable[[], Array]:
+    """What gives somebody's scores of all items, from these ratings and their times."""
     if isinstance(model, PopularityModel):  # the same list for everyone
         return lambda: model.counts.astype(np.float64)
     if not isinstance(model, FoldingModel):
         raise ParameterError(
             f"A model of {type(model.recipe).__name__} cannot take in somebody new, so it has no errors on cold users."
         )
-    row = model.fold_in(rated)
+    row = model.fold_in(rated, times=times) if isinstance(model, Posterior) else model.fold_in(rated)
     return lambda: model._scores_of(row)

@@ -180,7 +180,7 @@ def breakdown(model: Model, test: Ratings, *, groups: int = 4) -> pl.DataFrame:
     """
     check_number("groups", groups, low=1, whole=True, owner="breakdown")
     users, items = model.codes_of(test)
-    predicted = model._predict_codes(users, items, "fallback", True).astype(np.float64)
+    predicted = model._predict_codes(users, items, "fallback", True, test.times).astype(np.float64)
     rows = []
     for by in BY:
         edges = np.unique(np.concatenate([[0, 1], group_edges(model.ratings, by, groups)]))

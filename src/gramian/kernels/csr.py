@@ -42,12 +42,16 @@ class CSR(NamedTuple):
         part = slice(self.indptr[i], self.indptr[i + 1])
         return self.indices[part], self.values[part]
 
+    def places(self, rows: npt.NDArray[np.integer[Any]]) -> npt.NDArray[np.int64]:
+        """Where the entries of some rows stand, row by row."""
+        counts = self.counts[rows]
+        ends = np.cumsum(counts)
+        return np.arange(counts.sum()) + np.repeat(self.indptr[rows] - ends + counts, counts)
+
     def take(self, rows: npt.NDArray[np.integer[Any]]) -> CSR:
         """Some rows, in the order given."""
-        counts = self.counts[rows]
-        indptr = np.concatenate([[0], np.cumsum(counts)])
-        entries = np.arange(indptr[-1]) + np.repeat(self.indptr[rows] - indptr[:-1], counts)
-        return CSR(indptr, self.indices[entries], self.values[entries])
+        places = self.places(rows)
+        return CSR(np.concatenate([[0], np.cumsum(self.counts[rows])]), self.indices[places], self.values[places])
 
 
 def pieces_of(count: int) -> int:

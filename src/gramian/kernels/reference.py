@@ -45,16 +45,19 @@ __all__ = [
     "DESCENT_RULES",
     "block_half_sweep",
     "cg_half_sweep",
+    "cuts_log_likelihood",
     "descend",
     "explain_row",
     "gradient",
     "half_sweep",
+    "latent_ratings",
     "listing_by_loops",
     "listing_by_rows",
     "minimum_norm_row",
     "normal_wishart",
     "normals",
     "objective",
+    "offsets_given",
     "philox",
     "row_system",
     "soft_impute",
@@ -254,6 +257,47 @@ def normal_wishart(
     mean = (strength * center + X.sum(axis=0)) / (strength + n)
     mean = mean + T @ np.linalg.solve(bartlett.T, z) / np.sqrt(strength + n)
     return mean, root @ root.T, inverse, degrees + n
+
+
+def offsets_given(
+    codes: Array, count: int, left: Array, weights: Array, noise_precision: float, precision: float
+) -> tuple[Array, Array]:
+    """Mean and variance of the offset of each cell, given what is left of the ratings in it."""
+    means, variances = np.zeros(count), np.zeros(count)
+    for cell in range(count):
+        inside = codes == cell
+        known = precision + noise_precision * weights[inside].sum()
+        means[cell] = noise_precision * (weights[inside] * left[inside]).sum() / known
+        variances[cell] = 1 / known
+    return means, variances
+
+
+def latent_ratings(rows: CSR, steps: Array, mean: Array, cuts: Array, stds: Array, key: tuple[int, int, int]) -> Array:
+    """Each latent rating, normal between the cuts of its step, from the uniform number of its place in its row."""
+    from scipy.special import ndtr, ndtri
+
+    seed, sweep, side = key
+    mask, out, edges = 0xFFFFFFFF, np.zeros(len(steps)), np.concatenate([[-np.inf], cuts, [np.inf]])
+    for i in range(rows.n_rows):
+        for e in range(rows.indptr[i], rows.indptr[i + 1]):
+            place = int(e - rows.indptr[i]) | 0x80000000
+            words = philox((place, i & mask, sweep & mask, side), (seed & mask, seed >> 32))
+            u = ((words[0] << 21 | words[1] >> 11) + 0.5) / 2**53
+            a, b = (edges[steps[e] : steps[e] + 2] - mean[e]) / stds[i]
+            sign = -1.0 if a + b > 0 else 1.0
+            low, high = sorted((ndtr(sign * a), ndtr(sign * b)))
+            out[e] = mean[e] + stds[i] * sign * ndtri(low + u * (high - low))
+    return out
+
+
+def cuts_log_likelihood(rows: CSR, steps: Array, mean: Array, cuts: Array, stds: Array) -> float:
+    """Σ log P of the steps of all ratings."""
+    from scipy.special import ndtr
+
+    each, edges = stds[rows.row_codes()], np.concatenate([[-np.inf], cuts, [np.inf]])
+    below, upto = ((edges[steps + k] - mean) / each for k in (0, 1))
+    with np.errstate(divide="ignore"):
+        return float(np.sum(np.log(ndtr(upto) - ndtr(below))))
 
 
 def squared_errors(rows: CSR, here: Array, other: Array, *, biased: bool, offset: float) -> Array:

@@ -1,4 +1,4 @@
-"""The squared residuals of a factor model, row by row."""
+"""What a factor model says of its ratings, and the squared residuals, row by row."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from numba import njit
 from gramian.kernels.compiled import borrowing, inlined
 from gramian.kernels.lanes import lanes, vfma, vload, vload_first, vmul, vsum
 
-__all__ = ["dot", "squared_errors"]
+__all__ = ["dot", "predictions", "squared_errors"]
 
 
 @njit(nogil=True, fastmath={"contract", "reassoc"})
@@ -54,3 +54,18 @@ def squared_errors(
                 predicted += other[at + factors]
             total += (values[e] - predicted) ** 2
         out[i] = total
+
+
+@borrowing
+def predictions(
+    indptr: Any, indices: Any, rows: Any, other: Any, width: int, biased: bool, offset: float,
+    start: int, stop: int, out: Any,
+) -> None:  # fmt: skip
+    """Write μ + b + c + wᵀu of each rating of the rows ``start`` … ``stop`` into ``out`` (float64); flat rows, too."""
+    factors = width - 1 if biased else width
+    for i in range(start, stop):
+        bias = offset + (np.float64(rows[i * width + factors]) if biased else 0.0)
+        for e in range(indptr[i], indptr[i + 1]):
+            at = np.int64(indices[e]) * width
+            predicted = bias + _product(rows, i * width, other, at, factors)
+            out[e] = predicted + (np.float64(other[at + factors]) if biased else 0.0)

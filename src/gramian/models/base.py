@@ -16,6 +16,7 @@ import numpy.typing as npt
 import polars as pl
 
 from gramian.errors import DataError, UnknownIdError, UnknownIdWarning
+from gramian.frames import time_column
 from gramian.history import History
 from gramian.ids import Codes, IdMap, id_series
 from gramian.metrics import rating_errors
@@ -28,9 +29,10 @@ from gramian.ratings import Ratings
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["UNKNOWN", "Epoch", "Model", "Recipe"]
+__all__ = ["UNKNOWN", "Epoch", "Model", "Recipe", "Times"]
 
 Array = npt.NDArray[Any]
+Times = npt.NDArray[np.int64]
 ModelT = TypeVar("ModelT", bound="Model", covariant=True)
 UNKNOWN = ("fallback", "nan", "raise")
 # Scores of one block of users in `recommend`: 16 million cells, 64 MiB in float32.
@@ -220,12 +222,16 @@ class Model(ABC):
 
     # ---- predicting -----------------------------------------------------------------------------
 
-    def predict(self, users: Any, items: Any, *, unknown: str = "fallback", clip: bool = True) -> Array:
+    def predict(
+        self, users: Any, items: Any, *, times: Any = None, unknown: str = "fallback", clip: bool = True
+    ) -> Array:
         """Predicted ratings of (user, item) pairs, on the rating scale.
 
         Args:
             users: User ids, one per pair; one id alone goes with every item.
             items: Item ids, one per pair; one id alone goes with every user.
+            times: When, one per pair or one for all, as in the training ratings. Only models that know of time
+                (``time=`` of :class:`gramian.BPMF`) look at it; without it, they predict for no time in particular.
             unknown: Pairs with an unknown id: ``"fallback"`` predicts what the biases know, then the global
                 mean, and warns; ``"nan"`` gives NaN; ``"raise"`` raises.
             clip: Whether to clip to the scale of the training ratings.
@@ -237,7 +243,8 @@ class Model(ABC):
             DataError: The lengths differ, or the ids are of another kind than the model's.
             UnknownIdError: An id is unknown, under ``"raise"``.
         """
-        return self._predict_codes(*self._pair_codes(users, items, unknown), unknown, clip)
+        codes = self._pair_codes(users, items, unknown)
+        return self._predict_codes(*codes, unknown, clip, pair_times(times, len(codes[0])))
 
     def _pair_codes(self, users: Any, items: Any, unknown: str, depth: int = 4) -> tuple[Codes, Codes]:
         """Codes of (user, item) pairs after the policy has been carried out; one id alone goes with all others."""
@@ -251,7 +258,7 @@ class Model(ABC):
         paired_users, paired_items = np.broadcast_arrays(user_codes, item_codes)
         return paired_users, paired_items
 
-    def _predict_codes(self, users: Codes, items: Codes, unknown: str, clip: bool) -> Array:
+    def _predict_codes(self, users: Codes, items: Codes, unknown: str, clip: bool, times: Times | None = None) -> Array:
         predicted = self.score_pairs(users, items)
         if clip:
             np.clip(predicted, *self.scale, out=predicted)
@@ -266,7 +273,7 @@ class Model(ABC):
         the biases know, without a warning; ``"nan"`` leaves such pairs out of the figures and of ``n``.
         """
         users, items = self.codes_of(test, unknown)
-        predicted = self._predict_codes(users, items, unknown, clip)
+        predicted = self._predict_codes(users, items, unknown, clip, test.times)
         known = ~np.isnan(predicted)
         if not known.any():
             raise DataError(
@@ -437,6 +444,21 @@ class Model(ABC):
 
     def __repr__(self) -> str:
         return f"<model of {self.recipe} on {self.ratings}>"
+
+
+def pair_times(times: Any, count: int) -> Times | None:
+    """The times of ``count`` pairs, one for all or one each; None where none are given.
+
+    Raises:
+        DataError: They are no times, or not as many as there are pairs.
+    """
+    if times is None:
+        return None
+    series = times if isinstance(times, pl.Series) else pl.Series(np.atleast_1d(np.asarray(times)))
+    made = time_column(series).to_numpy()
+    if len(made) not in (1, count):
+        raise DataError(f"Times must pair up: found {len(made)} times and {count} pairs; give one per pair, or one.")
+    return np.broadcast_to(made, (count,))
 
 
 def check_ratings_given(table: Any, verb: str) -> None:

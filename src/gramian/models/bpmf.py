@@ -48,7 +48,10 @@ from gramian.models.draws import (
 from gramian.models.features import FeatureTable, side_features, table_of
 from gramian.models.links import no_link
 from gramian.models.noise import no_difference
+from gramian.models.ordinal import first_cuts
 from gramian.models.posterior import BayesianModel
+from gramian.models.scales import Scales, read_scales, scales_of
+from gramian.models.times import RATE, no_times
 from gramian.parameters import Range, param
 from gramian.persist import Arrays
 from gramian.ratings import Ratings
@@ -91,6 +94,8 @@ class BPMF(Recipe[BayesianModel]):
                                           low=1e-6, optional=True)  # fmt: skip
     prior_scale: float = param(0.3, "how wide the factors are expected to be; matters little with many ratings",
                                low=1e-6)  # fmt: skip
+    likelihood: str = param("normal", "normal: a rating is a number; ordinal: a step between cuts that are sampled",
+                            choices=("normal", "ordinal"))  # fmt: skip
     noise: str = param("common", "common: one noise precision; by_user: one for each user, around a common one",
                        choices=("common", "by_user"))  # fmt: skip
     implicit: str = param("none", "sets of ratings as features of the prior means: the items that a user rated "
@@ -100,6 +105,9 @@ class BPMF(Recipe[BayesianModel]):
                                optional=True, table=True)  # fmt: skip
     item_features: Any = param(None, "a table about items, as features of their prior means; none if not given",  # noqa: RUF009
                                optional=True, table=True)  # fmt: skip
+    time: float | str | None = param(None, "offsets by time: of each user's days, each item's periods of so many days "
+                                     "(or auto), and the calendar; none if not given", low=1e-6, optional=True,
+                                     word="auto", option="period")  # fmt: skip
     init: str = param("map", "map: from some sweeps of alternating least squares; cold: from small random numbers",
                        choices=("map", "cold"))  # fmt: skip
     memory: float = param(1.0, "GiB that kept draws may take; beyond it they are thinned", low=0)
@@ -138,7 +146,13 @@ class BPMF(Recipe[BayesianModel]):
         variance = ratings.variance or 1.0
         scale = np.full(self.factors + self.biases, self.prior_scale * variance**0.5)
         scale[self.factors :] = self.prior_scale * variance
-        return gibbs.Hyperprior(scale, STRENGTH, 1.0, variance, self.noise_precision)
+        alpha = self.noise_precision
+        if alpha is None and 0 < scales_of(self, ratings).n_levels < 3:
+            alpha = 1 / variance  # two levels say nothing of a width
+        return gibbs.Hyperprior(scale, STRENGTH, 1.0, variance, alpha, RATE * variance)
+
+    def _traced(self, scales: Scales) -> list[str]:
+        return trace_names(self.biases, scales.clock is not None, scales.n_levels)
 
     # ---- the chains -----------------------------------------------------------------------------
 
@@ -164,13 +178,20 @@ class BPMF(Recipe[BayesianModel]):
         alpha = self.noise_precision or 1 / variance
         noise = no_difference(ratings.n_users) if self.noise == "by_user" else None
         links = [None if f is None else no_link(f, D, self.dtype) for f in side_features(self, ratings)]
-        return gibbs.Chain(users, items, prior._replace(link=links[0]), prior._replace(link=links[1]), alpha, noise)
+        scales = scales_of(self, ratings)
+        calendar = scales.calendar(ratings)
+        time = None if calendar is None else no_times(calendar, variance)
+        priors = [prior._replace(link=link) for link in links]
+        cuts = None if scales.levels is None else first_cuts(scales.levels)
+        return gibbs.Chain(users, items, priors[0], priors[1], alpha, noise, time, cuts)
 
     def start(self, ratings: Ratings) -> Arrays:
         """Every chain before its first sweep."""
+        scales = scales_of(self, ratings)
         arrays: Arrays = {
-            "traces": np.empty((0, self.chains, len(trace_names(self.biases)))),
+            "traces": np.empty((0, self.chains, len(self._traced(scales)))),
             "offset": np.array([ratings.global_mean]),
+            **scales.arrays(),
         }
         for c in range(self.chains):
             arrays |= _named(f"chain{c}", self.start_chain(ratings, c))
@@ -182,25 +203,29 @@ class BPMF(Recipe[BayesianModel]):
         """One sweep of every chain."""
         made, records, traces = dict(arrays), [], []
         kept: Arrays = {}
+        scales, accepted = scales_of(self, ratings), 0.0
         for c in range(self.chains):
             with _divergence(f"Chain {c} diverged in sweep {number}"):
                 chain, squared, singular = gibbs.sweep(
                     _chain(arrays, c), ratings.by_user, ratings.by_item, self._hyper(ratings),
                     gibbs.Key(self.seed, c, number), biased=self.biases, offset=ratings.global_mean,
                     n_jobs=self.n_jobs, features=side_features(self, ratings),
+                    calendar=scales.calendar(ratings), ladder=scales.ladder(ratings),
                 )  # fmt: skip
                 if not (np.isfinite(squared) and 0 < chain.noise_precision < np.inf):
                     raise FloatingPointError
             made |= _named(f"chain{c}", chain)
             traces.append(self._trace(ratings, chain))
             records.append((squared, singular))
+            accepted += 0.0 if chain.cuts is None else chain.cuts.accepted / self.chains
             if number > self.dropped:
                 kept |= self._kept(chain, number, c)
         made["traces"] = np.concatenate([arrays["traces"], np.array(traces)[None]])
         self._keep(made, kept, number)
         if self.stop_when is not None and number > self.dropped:
             made |= self._watched(ratings, made, number - self.dropped)
-        return Epoch(made, self._record(ratings, made, records))
+        record = self._record(ratings, made, records)
+        return Epoch(made, record | ({"cuts_accepted": accepted} if scales.n_levels > 3 else {}))
 
     def _record(self, ratings: Ratings, arrays: Arrays, records: list[tuple[float, int]]) -> dict[str, float | int]:
         squared, singular = zip(*records, strict=True)
@@ -229,7 +254,7 @@ class BPMF(Recipe[BayesianModel]):
     def _trace(self, ratings: Ratings, chain: gibbs.Chain) -> list[float]:
         """What :func:`gramian.models.draws.trace_names` names."""
         predicted = self._predicted(ratings, chain, *self._random_pairs(ratings, TRACED_PAIRS))
-        return trace_scalars(chain.users, chain.items, chain.noise_precision, self.biases) + predicted.tolist()
+        return trace_scalars(_draw(chain), self.biases) + predicted.tolist()
 
     def _random_pairs(self, ratings: Ratings, count: int) -> tuple[Codes, Codes]:
         rng = np.random.default_rng(self.seed)
@@ -276,7 +301,8 @@ class BPMF(Recipe[BayesianModel]):
         if "validation.users" not in made:
             made["validation.users"], made["validation.items"] = model.codes_of(validation)
             made["validation.sum"] = np.zeros(len(validation))
-        predicted = model._predict_codes(made["validation.users"], made["validation.items"], "fallback", True)
+        codes = made["validation.users"], made["validation.items"]
+        predicted = model._predict_codes(*codes, "fallback", True, validation.times)
         if number > self.dropped:
             made["validation.sum"] = made["validation.sum"] + predicted
             predicted = made["validation.sum"] / (number - self.dropped)
@@ -289,12 +315,11 @@ class BPMF(Recipe[BayesianModel]):
         draws = sorted({name.rpartition(".")[0] for name in arrays if name.startswith("draw")})
         stems = draws or [f"chain{c}" for c in range(self.chains)]
         made = {f"draw{s:05d}.{part}": a for s, stem in enumerate(stems) for part, a in _parts(arrays, stem).items()}
-        return {"traces": arrays["traces"], "offset": arrays["offset"], **made}
+        return {name: arrays[name] for name in ("traces", "offset", "clock", "levels") if name in arrays} | made
 
     def _model_of(self, ratings: Ratings, draws: list[Draw]) -> BayesianModel:
-        return BayesianModel(
-            self, ratings, History(), tuple(draws), ratings.global_mean, self.biases, np.empty((0, 0, 0)), 0
-        )
+        mean, scales = ratings.global_mean, scales_of(self, ratings)
+        return BayesianModel(self, ratings, History(), tuple(draws), mean, self.biases, np.empty((0, 0, 0)), 0, scales)
 
     def model(self, ratings: Ratings, arrays: Arrays, history: History) -> BayesianModel:
         """The posterior of these draws.
@@ -305,16 +330,21 @@ class BPMF(Recipe[BayesianModel]):
         recipe = self._with_content(arrays)
         arrays = {name: array for name, array in arrays.items() if "_features." not in name}
         count = sum(name.endswith(".rest") for name in arrays)
-        names = trace_names(self.biases)
+        scales = read_scales(self, ratings, arrays)
+        names = self._traced(scales)
         wanted: dict[str, tuple[int, ...]] = {"traces": (len(history), self.chains, len(names)), "offset": (1,)}
         sizes, known = (ratings.n_users, ratings.n_items), side_features(recipe, ratings)
-        shapes = draw_shapes(sizes, self.factors + self.biases, known, self.noise == "by_user")
+        wanted |= {name: array.shape for name, array in scales.arrays().items()}
+        calendar, by_user = scales.calendar(ratings), self.noise == "by_user"
+        shapes = draw_shapes(sizes, self.factors + self.biases, known, by_user, calendar, scales.n_levels)
         wanted |= {f"draw{s:05d}.{part}": shape for s in range(count) for part, shape in shapes.items()}
         check_arrays(self.name, arrays, wanted)
         draws = [unpacked(_parts(arrays, f"draw{s:05d}")) for s in range(count)]
         check_draws(self.name, draws)
         mean = float(arrays["offset"][0])
-        return BayesianModel(recipe, ratings, history, tuple(draws), mean, self.biases, arrays["traces"], self.dropped)
+        return BayesianModel(
+            recipe, ratings, history, tuple(draws), mean, self.biases, arrays["traces"], self.dropped, scales
+        )
 
     def _with_content(self, arrays: Arrays) -> BPMF:
         """This recipe with the tables that a model file holds, where it was read from one."""

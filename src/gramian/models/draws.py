@@ -15,12 +15,14 @@ from gramian.kernels.csr import CSR
 from gramian.models import gibbs
 from gramian.models.base import Array
 from gramian.models.links import Features, Link, Strangers
-from gramian.models.noise import UserNoise, of_items, of_users
+from gramian.models.noise import UserNoise
+from gramian.models.ordinal import Cuts
+from gramian.models.times import KINDS, Calendar, TimeOffsets
 from gramian.persist import Arrays
 
 __all__ = [
-    "TRACED_PAIRS", "Draw", "check_arrays", "check_draws", "compact", "compacted", "contributions", "draw_shapes",
-    "expected_drops", "knowing", "mean_directions", "packed", "prior_variance", "redrawn", "rows_of", "trace_names",
+    "TRACED_PAIRS", "Draw", "check_arrays", "check_draws", "compact", "compacted", "compacted_prior", "contributions",
+    "draw_shapes", "expected_drops", "knowing", "mean_directions", "packed", "prior_variance", "rows_of", "trace_names",
     "trace_scalars", "unpacked", "user_given",
 ]  # fmt: skip
 
@@ -38,6 +40,8 @@ class Draw(NamedTuple):
     items: gibbs.RowPrior
     noise_precision: float
     user_noise: UserNoise | None = None
+    time: TimeOffsets | None = None
+    cuts: Cuts | None = None
 
 
 def compact(rows: Array, dtype: npt.DTypeLike, n_jobs: int | None = None) -> Array:
@@ -50,11 +54,13 @@ def compact(rows: Array, dtype: npt.DTypeLike, n_jobs: int | None = None) -> Arr
 def compacted(draw: Draw, dtype: npt.DTypeLike, n_jobs: int | None = None) -> Draw:
     """The draw with rows and β in ``dtype`` where they suit it."""
     rows = [compact(rows, dtype, n_jobs) for rows in (draw.user_rows, draw.item_rows)]
-    users, items = (_compacted(prior, dtype, n_jobs) for prior in (draw.users, draw.items))
-    return Draw(rows[0], rows[1], users, items, draw.noise_precision, draw.user_noise)
+    users, items = (compacted_prior(prior, dtype, n_jobs) for prior in (draw.users, draw.items))
+    time = None if draw.time is None else draw.time.mapped(lambda part: compact(part, dtype, n_jobs))
+    return Draw(rows[0], rows[1], users, items, draw.noise_precision, draw.user_noise, time, draw.cuts)
 
 
-def _compacted(prior: gibbs.RowPrior, dtype: npt.DTypeLike, n_jobs: int | None) -> gibbs.RowPrior:
+def compacted_prior(prior: gibbs.RowPrior, dtype: npt.DTypeLike, n_jobs: int | None) -> gibbs.RowPrior:
+    """The prior with β in ``dtype`` where it suits it."""
     if prior.link is None:
         return prior
     return prior._replace(link=prior.link._replace(coefficients=compact(prior.link.coefficients, dtype, n_jobs)))
@@ -70,6 +76,10 @@ def packed(draw: Draw) -> Arrays:
             made |= {f"{side}_link": prior.link.coefficients, f"{side}_ridge": prior.link.ridge}
     if draw.user_noise is not None:
         made["user_noise"] = draw.user_noise.packed()
+    if draw.time is not None:
+        made |= draw.time.packed()
+    if draw.cuts is not None:
+        made["cuts"] = draw.cuts.packed()
     return {**made, "rest": np.concatenate(rest)}
 
 
@@ -83,14 +93,23 @@ def unpacked(arrays: Arrays) -> Draw:
         link = Link(arrays[f"{side}_link"], arrays[f"{side}_ridge"]) if has else None
         priors.append(gibbs.RowPrior(parts[k], parts[k + 1].reshape(D, D), link))
     by_user = UserNoise.unpacked(arrays["user_noise"]) if "user_noise" in arrays else None
-    return Draw(arrays["user_rows"], arrays["item_rows"], priors[0], priors[1], float(noise[0]), by_user)
+    time = TimeOffsets.unpacked(arrays) if "time_precisions" in arrays else None
+    cuts = Cuts.unpacked(arrays["cuts"]) if "cuts" in arrays else None
+    return Draw(arrays["user_rows"], arrays["item_rows"], priors[0], priors[1], float(noise[0]), by_user, time, cuts)
 
 
 def draw_shapes(
-    sides: tuple[int, int], D: int, features: Sequence[Features | None], by_user: bool
+    sides: tuple[int, int],
+    D: int,
+    features: Sequence[Features | None],
+    by_user: bool,
+    calendar: Calendar | None,
+    levels: int,
 ) -> dict[str, tuple[int, ...]]:
     """The shapes of the arrays of a draw of so many users and items."""
     made: dict[str, tuple[int, ...]] = {"rest": (1 + 2 * D + 2 * D * D,)}
+    made |= {} if calendar is None else TimeOffsets.shapes(calendar)
+    made |= {"cuts": (levels,)} if levels else {}
     made |= {"user_noise": (sides[0] + 2,)} if by_user else {}
     for name, count, known in zip(("user", "item"), sides, features, strict=True):
         made[f"{name}_rows"] = (count, D)
@@ -99,26 +118,32 @@ def draw_shapes(
     return made
 
 
-def trace_names(biased: bool) -> list[str]:
+def trace_names(biased: bool, timed: bool = False, levels: int = 0) -> list[str]:
     """What is followed through every sweep of a chain: numbers that mean the same however W and U are rotated.
 
     ``noise_std`` α^-½; ``factor_std``, the root mean square of wᵀu over all pairs under the priors; with biases,
-    the priors' ``user_bias_std`` and ``item_bias_std``; and ten predictions of pairs chosen at random.
+    the priors' ``user_bias_std`` and ``item_bias_std``; with time, λ^-½ of its three kinds; of ``levels`` of ratings
+    that are steps, the cuts that are sampled; and ten predictions of pairs chosen at random.
     """
     biases = ["user_bias_std", "item_bias_std"] if biased else []
-    return ["noise_std", "factor_std", *biases, *(f"prediction_{k}" for k in range(TRACED_PAIRS))]
+    times = [f"{kind}_std" for kind in KINDS] if timed else []
+    cuts = [f"cut_{k}" for k in range(2, levels - 1)]
+    return ["noise_std", "factor_std", *biases, *times, *cuts, *(f"prediction_{k}" for k in range(TRACED_PAIRS))]
 
 
-def trace_scalars(users: gibbs.RowPrior, items: gibbs.RowPrior, noise_precision: float, biased: bool) -> list[float]:
+def trace_scalars(draw: Draw, biased: bool) -> list[float]:
     """The values of the first of the :func:`trace_names`."""
+    users, items = draw.users, draw.items
     covariances = [np.linalg.inv(prior.precision) for prior in (users, items)]
     K = len(users.mean) - biased
     seconds = [
         covariance[:K, :K] + np.outer(prior.mean[:K], prior.mean[:K])
         for covariance, prior in zip(covariances, (users, items), strict=True)
     ]
-    made = [noise_precision**-0.5, float(np.sqrt(np.sum(seconds[0] * seconds[1])))]
-    return made + ([float(np.sqrt(covariance[K, K])) for covariance in covariances] if biased else [])
+    made = [draw.noise_precision**-0.5, float(np.sqrt(np.sum(seconds[0] * seconds[1])))]
+    made += [float(np.sqrt(covariance[K, K])) for covariance in covariances] if biased else []
+    made += [] if draw.time is None else (draw.time.precisions**-0.5).tolist()
+    return made + ([] if draw.cuts is None else draw.cuts.values[1:-1].tolist())
 
 
 def check_arrays(name: str, arrays: Arrays, shapes: dict[str, tuple[int, ...]]) -> None:
@@ -139,6 +164,8 @@ def check_draws(name: str, draws: Sequence[Draw]) -> None:
     """Raise FormatError unless there is a draw, all noise precisions are positive, and those of the rows definite."""
     sound = len(draws) > 0 and all(draw.noise_precision > 0 for draw in draws)
     sound &= all(draw.user_noise is None or draw.user_noise.packed().min() > 0 for draw in draws)
+    sound &= all(draw.time is None or draw.time.precisions.min() > 0 for draw in draws)
+    sound &= all(draw.cuts is None or bool((np.diff(draw.cuts.values) > 0).all()) for draw in draws)
     try:  # a Cholesky factorization, unlike eigenvalues, does not mind columns of very different size
         for draw in draws:
             np.linalg.cholesky(np.array([draw.users.precision, draw.items.precision]))
@@ -204,16 +231,17 @@ def user_given(draw: Draw, rated: Codes, values: Array, biased: bool, offset: fl
 
 
 def expected_drops(
-    draws: Sequence[Draw], rated: Codes, values: Array, about: Codes, biased: bool, offset: float
+    draws: Sequence[Draw], rated: Codes, values: Sequence[Array], about: Codes, biased: bool, offset: float
 ) -> Array:
     """(M,): by how much a rating of each item would lower a user's mean predictive variance over the items ``about``.
 
-    See :meth:`gramian.models.posterior.BayesianModel.ask_next` for the equation.
+    ``values`` are what the ratings tell each draw. See :meth:`gramian.models.posterior.BayesianModel.ask_next` for
+    the equation.
     """
     size = len(draws[0].item_rows)
     cross, own, first, second = np.zeros((size, len(about)), np.float32), *np.zeros((3, size))
-    for draw in draws:
-        mean, covariance = user_given(draw, rated, values, biased, offset)
+    for draw, told in zip(draws, values, strict=True):
+        mean, covariance = user_given(draw, rated, told, biased, offset)
         V = _design(draw.item_rows, biased)
         spread = V @ covariance
         cross += spread.astype(np.float32) @ V[about].astype(np.float32).T
@@ -255,49 +283,3 @@ def mean_directions(draws: Sequence[Draw], factors: int) -> tuple[Array, Array]:
     left = np.mean([w @ (u.T @ Q) for w, u in zip(W, U, strict=True)], axis=0)
     missing = ((0, 0), (0, factors - Q.shape[1]))  # fewer items than factors
     return np.pad(left, missing), np.pad(Q, missing)
-
-
-def redrawn(
-    draw: Draw, ratings: tuple[CSR, CSR], changed: tuple[Codes, Codes], key: tuple[int, int], *, biased: bool,
-    offset: float, n_jobs: int | None, features: Sequence[Features | None] = (None, None),
-) -> Draw:  # fmt: skip
-    """The draw with the changed users drawn anew, then the changed items given them, then the users once more.
-
-    New rows start at the mean of their prior. Rows, priors and noise of the rest stay as they are; a new row of one
-    side is a feature of the other side's sets, of which nothing is known: its β is zero.
-    """
-    sides = [draw.user_rows.astype(np.float32), draw.item_rows.astype(np.float32)]
-    priors = [
-        _grown(prior, known, len(other))
-        for prior, known, other in zip((draw.users, draw.items), features, reversed(sides), strict=True)
-    ]
-    for which, prior in enumerate(priors):
-        new = np.tile(prior.mean.astype(np.float32), (ratings[which].n_rows - len(sides[which]), 1))
-        sides[which] = np.concatenate([sides[which], new])
-    noise = None if draw.user_noise is None else draw.user_noise.grown(ratings[0].n_rows)
-    mine = None if noise is None else noise._replace(factors=noise.factors[changed[0]])
-    for turn, which in enumerate((gibbs.USERS, gibbs.ITEMS, gibbs.USERS)):
-        known, part = features[which], ratings[which].take(changed[which])
-        sides[which][changed[which]] = gibbs.draw_rows(
-            part, sides[1 - which], priors[which], draw.noise_precision,
-            (key[0], key[1] + turn, which), biased=biased, offset=offset, n_jobs=n_jobs,
-            features=None if known is None else known.take(changed[which]),
-            weights=of_users(mine, part) if which == gibbs.USERS else of_items(noise, part),
-        )[0]  # fmt: skip
-    kept = (draw.user_rows, draw.item_rows)
-    users, items = (compact(rows, old.dtype, n_jobs) for rows, old in zip(sides, kept, strict=True))
-    compacted_priors = [
-        prior if old.link is None else _compacted(prior, old.link.coefficients.dtype, n_jobs)
-        for prior, old in zip(priors, (draw.users, draw.items), strict=True)
-    ]
-    return Draw(users, items, compacted_priors[0], compacted_priors[1], draw.noise_precision, noise)
-
-
-def _grown(prior: gibbs.RowPrior, known: Features | None, others: int) -> gibbs.RowPrior:
-    """The prior with β in float32 and zeros for features that came after the ``others`` of the sets."""
-    if prior.link is None or known is None:
-        return prior
-    beta = prior.link.coefficients.astype(np.float32)
-    new = known.count - len(beta)
-    beta = np.insert(beta, [others] * new, 0.0, axis=0) if new else beta
-    return prior._replace(link=prior.link._replace(coefficients=beta))

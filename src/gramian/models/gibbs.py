@@ -11,7 +11,8 @@ them, and a Gamma prior on α. Each is drawn from its distribution given all the
     \alpha \mid \text{rows} &\sim \text{Gamma}\big(a_0 + \tfrac12 |\Omega|,\ b_0 + \tfrac12 \textstyle\sum e_{ij}^2\big)
 
 Where a side has features, the mean of a row's prior is :math:`m + \beta^\top f_i`; how β is drawn stands in
-:mod:`gramian.models.links`. The rows are drawn by the half-sweep, divided by α. Whatever random numbers a sweep needs
+:mod:`gramian.models.links`; what time adds, in :mod:`gramian.models.times`; how steps become numbers, in
+:mod:`gramian.models.ordinal`. The rows are drawn by the half-sweep, divided by α. Whatever random numbers a sweep needs
 come from its key (seed, chain, number of the sweep), so a chain can be resumed anywhere and is the same for any number
 of threads.
 """
@@ -23,12 +24,14 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from gramian.engine import local
+from gramian.engine import entries, local
 from gramian.kernels.csr import CSR
 from gramian.models.links import Features, Link, draw_link, no_link, row_means
 from gramian.models.noise import UserNoise, draw_user_noise, of_items, of_users
+from gramian.models.ordinal import Cuts, Ladder, draw_cuts, expected
+from gramian.models.times import Calendar, TimeOffsets, draw_times
 
-__all__ = ["ITEMS", "USERS", "Chain", "Hyperprior", "Key", "RowPrior", "draw_prior", "draw_rows", "sweep"]
+__all__ = ["ITEMS", "USERS", "Chain", "Hyperprior", "Key", "RowPrior", "draw_prior", "draw_rows", "sweep", "user_stds"]
 
 Rows = npt.NDArray[np.floating[Any]]
 USERS, ITEMS = 0, 1
@@ -50,6 +53,7 @@ class Hyperprior(NamedTuple):
     shape: float
     rate: float
     noise_precision: float | None = None
+    time_rate: float = 0.01
 
 
 class Chain(NamedTuple):
@@ -61,6 +65,8 @@ class Chain(NamedTuple):
     items: RowPrior
     noise_precision: float
     user_noise: UserNoise | None = None
+    time: TimeOffsets | None = None
+    cuts: Cuts | None = None
 
 
 class Key(NamedTuple):
@@ -124,36 +130,87 @@ def draw_rows(
 def sweep(
     chain: Chain, by_user: CSR, by_item: CSR, hyper: Hyperprior, key: Key, *, biased: bool, offset: float,
     n_jobs: int | None = None, features: tuple[Features | None, Features | None] = (None, None),
+    calendar: Calendar | None = None, ladder: Ladder | None = None,
 ) -> tuple[Chain, float, int]:  # fmt: skip
-    """Everything drawn once, in the order items, users, noise: the new state, Σ e², and the singular rows.
+    """Everything drawn once, in the order cuts, items, users, times, noise: the new state, Σ e², the singular rows.
 
-    ``features`` are those of the users and of the items.
+    ``features`` are those of the users and of the items, ``calendar`` the cells of the ratings in time, ``ladder``
+    their steps where these are what is known of them.
     """
     rng = np.random.default_rng([*key])
     how: dict[str, Any] = {"biased": biased, "offset": offset, "n_jobs": n_jobs}
-    alpha, noise = chain.noise_precision, chain.user_noise
-    of_user, of_item = features
-    items_prior = draw_prior(chain.item_rows, hyper, rng, of_item, chain.items.link, n_jobs)
-    items, singular_items = draw_rows(
-        by_item,
-        chain.user_rows,
-        items_prior,
-        alpha,
-        key.side(ITEMS),
-        features=of_item,
-        weights=of_items(noise, by_item),
-        **how,
+    chain, seen = _seen(chain, by_user, key, rng, calendar, ladder, how)
+    told, order = seen, calendar or ladder
+    if order is not None:
+        added = 0.0 if calendar is None or chain.time is None else chain.time.of(calendar)
+        told = by_user._replace(values=(seen.values - added).astype(chain.user_rows.dtype))
+        by_item = by_item._replace(values=told.values[order.turned])
+    items, items_prior, singular_items = _side(ITEMS, chain, by_item, chain.user_rows, hyper, key, rng, features, how)
+    users, users_prior, singular_users = _side(USERS, chain, told, items, hyper, key, rng, features, how)
+    made = chain._replace(user_rows=users, item_rows=items, users=users_prior, items=items_prior)
+    made, errors, away = _noise(made, seen, hyper, rng, calendar, ladder, how)
+    if ladder is not None and made.cuts is not None and away is not None:  # of ratings, not of latent ones
+        stds = np.repeat(user_stds(made), by_user.counts)
+        errors = by_user.values - expected(seen.values - away, made.cuts.values, ladder.levels, stds)
+        errors = np.square(errors)
+    return made, float(errors.sum()), singular_items + singular_users
+
+
+def user_stds(chain: Chain) -> npt.NDArray[np.float64]:
+    """The noise of each user's ratings, (N,)."""
+    factors = np.ones(len(chain.user_rows)) if chain.user_noise is None else chain.user_noise.factors
+    return np.asarray(1 / np.sqrt(chain.noise_precision * factors))
+
+
+def _seen(
+    chain: Chain, by_user: CSR, key: Key, rng: np.random.Generator, calendar: Calendar | None,
+    ladder: Ladder | None, how: dict[str, Any],
+) -> tuple[Chain, CSR]:  # fmt: skip
+    """What stands for the ratings in a sweep: themselves, or latent ones between cuts, which are drawn before."""
+    if ladder is None or chain.cuts is None:
+        return chain, by_user
+    mean = entries.predictions(by_user, chain.user_rows, chain.item_rows, **how)
+    if calendar is not None and chain.time is not None:
+        mean += chain.time.of(calendar)
+    stds, n_jobs = user_stds(chain), how["n_jobs"]
+    cuts = draw_cuts(chain.cuts, by_user, ladder.steps, mean, stds, rng, n_jobs)
+    latent = entries.latent(by_user, ladder.steps, mean, cuts.values, stds, key.side(USERS), n_jobs)
+    return chain._replace(cuts=cuts), by_user._replace(values=latent)
+
+
+def _side(
+    which: int, chain: Chain, ratings: CSR, other: Rows, hyper: Hyperprior, key: Key, rng: np.random.Generator,
+    features: tuple[Features | None, Features | None], how: dict[str, Any],
+) -> tuple[Rows, RowPrior, int]:  # fmt: skip
+    """The prior of one side's rows, then the rows; and how many were singular."""
+    rows, prior = ((chain.user_rows, chain.users), (chain.item_rows, chain.items))[which]
+    weights = (of_users, of_items)[which](chain.user_noise, ratings)
+    prior = draw_prior(rows, hyper, rng, features[which], prior.link, how["n_jobs"])
+    drawn, singular = draw_rows(
+        ratings, other, prior, chain.noise_precision, key.side(which), features=features[which], weights=weights, **how
     )
-    users_prior = draw_prior(chain.user_rows, hyper, rng, of_user, chain.users.link, n_jobs)
-    users, singular_users = draw_rows(
-        by_user, items, users_prior, alpha, key.side(USERS), features=of_user, weights=of_users(noise, by_user), **how
-    )
-    if noise is None:
-        squared = weighted = local.squared_errors(by_user, users, items, **how)
+    return drawn, prior, singular
+
+
+def _noise(
+    chain: Chain, seen: CSR, hyper: Hyperprior, rng: np.random.Generator, calendar: Calendar | None,
+    ladder: Ladder | None, how: dict[str, Any],
+) -> tuple[Chain, npt.NDArray[Any], npt.NDArray[Any] | None]:  # fmt: skip
+    """The times, the noise of each user and α, given the rows; Σ e² of each user or of all; and e where it was made."""
+    alpha, noise, time, away = chain.noise_precision, chain.user_noise, chain.time, None
+    if calendar is not None or ladder is not None:
+        away = seen.values - entries.predictions(seen, chain.user_rows, chain.item_rows, **how)
+        if calendar is not None and time is not None:
+            time, away = draw_times(calendar, time, away, of_users(noise, seen), alpha, hyper.time_rate, rng)
+        errors = np.bincount(seen.row_codes(), np.square(away), minlength=seen.n_rows)
+    elif noise is None:
+        errors = np.array([local.squared_errors(seen, chain.user_rows, chain.item_rows, **how)])
     else:
-        errors = local.squared_errors_by_row(by_user, users, items, **how)
-        noise = draw_user_noise(noise, by_user.counts, errors, alpha, rng)
-        squared, weighted = float(errors.sum()), float(errors @ noise.factors)
+        errors = local.squared_errors_by_row(seen, chain.user_rows, chain.item_rows, **how)
+    weighted = float(errors.sum())
+    if noise is not None:
+        noise = draw_user_noise(noise, seen.counts, errors, alpha, rng)
+        weighted = float(errors @ noise.factors)
     if hyper.noise_precision is None:
-        alpha = rng.gamma(hyper.shape + len(by_user.indices) / 2) / (hyper.rate + weighted / 2)
-    return Chain(users, items, users_prior, items_prior, float(alpha), noise), squared, singular_items + singular_users
+        alpha = float(rng.gamma(hyper.shape + len(seen.indices) / 2) / (hyper.rate + weighted / 2))
+    return chain._replace(noise_precision=alpha, user_noise=noise, time=time), errors, away

@@ -21,7 +21,7 @@ Source: Geweke 1993 (the scale mixture); the prior of ν is that of Juárez & St
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -78,8 +78,12 @@ def of_items(noise: UserNoise | None, by_item: CSR) -> Array | None:
 
 
 def draw_user_noise(
-    before: UserNoise, counts: npt.NDArray[np.int64], squared: Array, noise_precision: float, rng: np.random.Generator
-) -> UserNoise:
+    before: UserNoise,
+    counts: npt.NDArray[np.int64],
+    squared: npt.NDArray[Any],
+    noise_precision: float,
+    rng: np.random.Generator,
+) -> UserNoise:  # fmt: skip
     """γ given each user's number of ratings and Σ e², then ν."""
     nu = before.degrees
     factors = rng.gamma((nu + counts) / 2) / ((nu + noise_precision * squared) / 2)

@@ -13,14 +13,17 @@ import numpy as np
 import polars as pl
 
 from gramian.engine import local
+from gramian.errors import DataError
 from gramian.models.base import check_ratings_given
 from gramian.models.diagnostics import as_datatree, diagnostics
-from gramian.models.draws import TRACED_PAIRS, contributions, expected_drops, mean_directions, redrawn, trace_names
+from gramian.models.draws import TRACED_PAIRS, contributions, expected_drops, mean_directions, trace_names
 from gramian.models.factor import Explanation, FactorModel, SideSettings
 from gramian.models.features import side_features
 from gramian.models.links import explained
-from gramian.models.posterior_scores import FOLDING, Posterior, ordered
+from gramian.models.orders import ordered
+from gramian.models.posterior_scores import FOLDING, Posterior
 from gramian.models.tables import item_table
+from gramian.models.updating import Renewal, redrawn
 from gramian.parameters import check_number
 from gramian.ratings import Ratings
 
@@ -82,6 +85,7 @@ class BayesianModel(Posterior):
         seed: int = 0,
         exclude_seen: bool = True,
         among: Any = None,
+        times: Any = None,
         unknown: str = "fallback",
     ) -> pl.DataFrame:
         """The best items for somebody new: their row is drawn given each kept draw, then items are ranked.
@@ -94,13 +98,16 @@ class BayesianModel(Posterior):
             seed: Which draw, for ``"thompson"``.
             exclude_seen: Leave out the items in ``ratings``.
             among: Candidate items.
+            times: When the ratings were given, as in :meth:`fold_in`.
             unknown: The policy for unknown items.
 
         Returns:
             A table: ``item``, ``score``, ``rank``, and ``title`` where known.
         """
+        check_number("n", n, low=1, whole=True, owner="recommend_for")
         model = ordered(self, by, level, seed, "recommend_for")
-        return model.recommend_for(ratings, n, exclude_seen=exclude_seen, among=among, unknown=unknown)
+        scores = model._scores_of(model.fold_in(ratings, times=times, unknown=unknown))
+        return model._best_of(scores, n, list(ratings) if exclude_seen else [], among, unknown)
 
     def ask_next(self, user: Any, n: int = 10, *, among: Any = None) -> pl.DataFrame:
         r"""The items whose rating would tell most about a user: largest expected drop in predictive variance.
@@ -126,16 +133,21 @@ class BayesianModel(Posterior):
         check_number("n", n, low=1, whole=True, owner="ask_next")
         if isinstance(user, Mapping):
             items, values = self._given(user, "fallback")
-            draws = self._draws_knowing(items)
+            draws, told = self._draws_knowing(items), self._told(items, values, None)
         else:
             code = self._one_code(self.user_ids, user, "user")
             items, values = self.ratings.by_user.row(code)
-            draws = self._draws_knowing(items, code)
+            draws, told = self._draws_knowing(items, code), self._told(items, values, code)
         unrated = np.setdiff1d(np.arange(self.ratings.n_items), items)
         about = np.random.default_rng(self._setting("seed")).permutation(unrated)[:ABOUT_ITEMS]
-        gain = expected_drops(draws, items, values, about, self.biased, self.global_mean)
+        gain = expected_drops(draws, items, told, about, self.biased, self.global_mean)
         table = self._best_of(gain, n, self.item_ids.take(items).to_list(), among, "fallback")
         return table.rename({"score": "gain"})
+
+    def evaluate(self, test: Ratings, *, unknown: str = "fallback", clip: bool = True) -> dict[str, float | int]:
+        """As of :class:`Model`; of ordinal ratings, with the ``log_loss`` and ``rps`` of their probabilities."""
+        made = super().evaluate(test, unknown=unknown, clip=clip)
+        return made if self.scales.levels is None else made | self.evaluate_probabilities(test, unknown=unknown)
 
     # ---- looking inside -------------------------------------------------------------------------
 
@@ -175,7 +187,7 @@ class BayesianModel(Posterior):
     @property
     def trace_names(self) -> list[str]:
         """What :attr:`traces` follows: see :func:`gramian.models.draws.trace_names`."""
-        return trace_names(self.biased)
+        return trace_names(self.biased, self.scales.clock is not None, self.scales.n_levels)
 
     def diagnostics(self) -> pl.DataFrame:
         """R-hat and effective sample sizes of noise, priors and predictions: has the chain converged?
@@ -224,17 +236,25 @@ class BayesianModel(Posterior):
         i, j = self._one_code(self.user_ids, user, "user"), self._one_code(self.item_ids, item, "item")
         rated, values = self.ratings.by_user.row(i)
         draws = self._draws_knowing(rated, i)
-        terms = np.mean([contributions(d, rated, values, j, self.biased, self.global_mean) for d in draws], axis=0)
+        told = self._told(rated, values, i)
+        how = (j, self.biased, self.global_mean)
+        terms = np.mean([contributions(d, rated, t, *how) for d, t in zip(draws, told, strict=True)], axis=0)
         order = np.argsort(-np.abs(terms), kind="stable")
         table = item_table(
             self.item_ids, rated[order], self.ratings.titles, rating=values[order], contribution=terms[order]
         )
-        b = float(np.mean([d.user_rows[i, -1] for d in self.draws], dtype=np.float64)) if self.biased else 0.0
-        c = float(np.mean([d.item_rows[j, -1] for d in self.draws], dtype=np.float64)) if self.biased else 0.0
+        b, c = self._bias(0, i), self._bias(1, j)
         codes = np.array([i], np.int32), np.array([j], np.int32)
         prediction = float(self.score_pairs(*codes)[0])
         rest = prediction - self.global_mean - b - c - float(terms.sum())
         return Explanation(user, item, prediction, self.global_mean, b, c, table, rest)
+
+    def _bias(self, side: int, code: int) -> float:
+        """The mean bias of a user (0) or an item (1), with what time usually adds to it."""
+        rows = [(draw.user_rows, draw.item_rows)[side][code] for draw in self.draws]
+        made = [float(row[-1]) if self.biased else 0.0 for row in rows]
+        levels = [0.0 if draw.time is None else float(draw.time.levels[side][code]) for draw in self.draws]
+        return float(np.mean(made)) + float(np.mean(levels))
 
     # ---- new ratings ----------------------------------------------------------------------------
 
@@ -247,14 +267,20 @@ class BayesianModel(Posterior):
         takes the new rating (the later one where both tables have times).
         """
         check_ratings_given(new, "update")
+        if self.scales.clock is not None and new.times is None:
+            raise DataError("New ratings need times, for the model knows of time: found none; give them.")
         ratings = self.ratings.merge(new)
         users = np.unique(ratings.user_ids.codes(new.user_ids.ids, "user"))
         items = np.unique(ratings.item_ids.codes(new.item_ids.ids, "item"))
-        how: dict[str, Any] = {"biased": self.biased, "offset": self.global_mean, "n_jobs": self._setting("n_jobs")}
-        sides, changed, seed = (ratings.by_user, ratings.by_item), (users, items), self._setting("seed")
-        if hasattr(self.recipe, "implicit"):
-            how["features"] = side_features(self.recipe, ratings)
-        draws = tuple(
-            redrawn(draw, sides, changed, (seed, UPDATING + 3 * s), **how) for s, draw in enumerate(self.draws)
+        renewal = Renewal(
+            (ratings.by_user, ratings.by_item), (users, items), self.biased, self.global_mean, self._setting("n_jobs")
         )
+        if hasattr(self.recipe, "implicit"):
+            renewal = renewal._replace(features=side_features(self.recipe, ratings))
+        old, every = self.scales.calendar(self.ratings), self.scales.calendar(ratings)
+        if old is not None and every is not None:
+            renewal = renewal._replace(calendars=(old, every))
+        renewal = renewal._replace(ladder=self.scales.ladder(ratings))
+        seed = self._setting("seed")
+        draws = tuple(redrawn(draw, renewal, (seed, UPDATING + 3 * s)) for s, draw in enumerate(self.draws))
         return dataclasses.replace(self, ratings=ratings, draws=draws)

@@ -5,36 +5,42 @@ Draw *s* predicts :math:`m_s = \mu + b_i + c_j + w_i^\top u_j` and says that a r
 spread says how sure that is. A prediction is the mean of the draws' predictions *clipped to the scale*
 (``clip=True``), or of the free ones; scores for recommending are free.
 
+Where the model knows of time, m has the offsets of the time asked for as well, or, where none is, the user's, the
+item's and everybody's mean of them (see :mod:`gramian.models.times`).
+
 Whoever is unknown has the prior of the side: mean row :math:`m`, covariance :math:`\Lambda^{-1}`, per draw; where a
 side has features, the mean is :math:`m + \beta^\top f` of those that a table gives, or of the mean features.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 
+from gramian.engine import entries
 from gramian.ids import Codes
 from gramian.kernels.csr import CSR
 from gramian.mixture import NormalMixture
 from gramian.models import gibbs
-from gramian.models.base import Array
+from gramian.models.base import Array, Times, pair_times
 from gramian.models.draws import Draw, knowing, packed, prior_variance, rows_of
 from gramian.models.features import implicit_sets, side_features
 from gramian.models.folding import FoldingModel, one_row
 from gramian.models.links import Features, Strangers
-from gramian.models.uncertain import UncertainModel
-from gramian.parameters import check_choice, check_level, check_number
+from gramian.models.newcomers import Newcomer, fold_hidden, told_of
+from gramian.models.ordinal import expected
+from gramian.models.scales import Scales
+from gramian.models.uncertain import Mixture, UncertainModel
 from gramian.persist import Arrays
 from gramian.ratings import Ratings
+from gramian.step_mixture import StepMixture
 
-__all__ = ["Posterior", "ordered"]
+__all__ = ["Posterior"]
 
-ORDERS = ("mean", "lower", "thompson")
 FOLDING = 2**31  # draws of new rows have counters of their own: no sweep of a training has these numbers
 
 
@@ -49,6 +55,7 @@ class Posterior(FoldingModel, UncertainModel):
         traces: (sweeps, chains, number of :attr:`trace_names`), what each sweep of each chain was at, burn-in
             included.
         burn_in: How many of these sweeps were burn-in.
+        scales: The cells in time and the steps of the ratings, where the model knows of them.
     """
 
     draws: tuple[Draw, ...]
@@ -56,10 +63,12 @@ class Posterior(FoldingModel, UncertainModel):
     biased: bool
     traces: Array
     burn_in: int
+    scales: Scales
 
     def arrays(self) -> Arrays:
         """The parameters by name."""
         made: Arrays = {"traces": self.traces, "offset": np.array([self.global_mean])}
+        made |= self.scales.arrays()
         for s, draw in enumerate(self.draws):
             made |= {f"draw{s:05d}.{part}": array for part, array in packed(draw).items()}
         for name in ("user_features", "item_features"):
@@ -82,12 +91,53 @@ class Posterior(FoldingModel, UncertainModel):
         """The posterior mean of σ = α^-½, the noise of one rating, in units of the rating."""
         return float(np.mean([draw.noise_precision**-0.5 for draw in self.draws]))
 
+    @property
+    def levels(self) -> Array:
+        """As of :class:`UncertainModel`; of a model of steps, its levels."""
+        return super().levels if self.scales.levels is None else self.scales.levels
+
+    def _edge_below(self, least: float) -> float:
+        if self.scales.levels is None:
+            return super()._edge_below(least)
+        k = int(np.searchsorted(self.scales.levels, least - 1e-6))
+        return float(self.scales.levels[k - 1 : k + 1].mean())
+
     # ---- scoring --------------------------------------------------------------------------------
 
-    def _each_draw(self, users: Codes, items: Codes) -> Iterator[Array]:
-        """What every draw predicts for pairs of codes, float32, pair by pair."""
+    def _each_draw(self, users: Codes, items: Codes, times: Times | None = None) -> Iterator[Array]:
+        """What every draw predicts for pairs of codes, pair by pair."""
+        cells = self._cells(users, items, times)
         for draw in self.draws:
-            yield self._products(*self._rows(draw, users, items))
+            yield self._of_draw(draw, users, items, cells)
+
+    def _of_draw(self, draw: Draw, users: Codes, items: Codes, cells: Sequence[Array] | None) -> Array:
+        """The mean rating of pairs: of steps, that of their probabilities."""
+        mean = self._mean(draw, users, items, cells)
+        if draw.cuts is None or self.scales.levels is None:
+            return mean
+        std = np.sqrt(self._variance(draw, users, items, cells))
+        return expected(mean, draw.cuts.values, self.scales.levels, std)
+
+    def _mean(self, draw: Draw, users: Codes, items: Codes, cells: Sequence[Array] | None) -> Array:
+        """The mean of the normal distribution of pairs, float32."""
+        scores = self._products(*self._rows(draw, users, items))
+        if draw.time is not None:
+            scores += draw.time.usual(users, items) if cells is None else draw.time.at(cells)
+        return scores
+
+    def _variance(self, draw: Draw, users: Codes, items: Codes, cells: Sequence[Array] | None) -> Array:
+        """The variance of pairs given a draw: the noise, and what is not known of strangers and of times."""
+        variance = np.broadcast_to(_noise(draw, users), len(users)).copy()
+        strange = np.flatnonzero((users < 0) | (items < 0))
+        if len(strange):
+            pairs = users[strange], items[strange]
+            variance[strange] += prior_variance(draw, *pairs, self.biased, self._rows(draw, *pairs))
+        return variance if draw.time is None else variance + draw.time.variance(cells, len(users))
+
+    def _cells(self, users: Codes, items: Codes, times: Times | None) -> Sequence[Array] | None:
+        """The cells of pairs in time; None where no time is told, or the model does not know of time."""
+        calendar = None if times is None else self.scales.calendar(self.ratings)
+        return None if calendar is None or times is None else calendar.find(users, items, times)
 
     def _rows(self, draw: Draw, users: Codes, items: Codes) -> tuple[Array, Array]:
         """The rows of pairs of codes."""
@@ -139,17 +189,18 @@ class Posterior(FoldingModel, UncertainModel):
             scores += users[:, K] + items[:, K]
         return scores + np.float32(self.global_mean)
 
-    def _pairs(self, users: Codes, items: Codes, clip: bool) -> Array:
+    def _pairs(self, users: Codes, items: Codes, clip: bool, times: Times | None = None) -> Array:
         """Mean of the draws' predictions of pairs of codes, in pieces of bounded memory."""
         out = np.zeros(len(users))
         for low in range(0, len(users), 1 << 16):
             piece = slice(low, low + (1 << 16))
-            for scores in self._each_draw(users[piece], items[piece]):
+            when = None if times is None else times[piece]
+            for scores in self._each_draw(users[piece], items[piece], when):
                 out[piece] += np.clip(scores, *self.scale) if clip else scores
         return out / self.n_draws
 
-    def _predict_codes(self, users: Codes, items: Codes, unknown: str, clip: bool) -> Array:
-        predicted = self._pairs(users, items, clip)
+    def _predict_codes(self, users: Codes, items: Codes, unknown: str, clip: bool, times: Times | None = None) -> Array:
+        predicted = self._pairs(users, items, clip, times)
         if clip:  # the mean of numbers on the scale may leave it by a rounding error
             np.clip(predicted, *self.scale, out=predicted)
         if unknown == "nan":
@@ -168,36 +219,108 @@ class Posterior(FoldingModel, UncertainModel):
         return total / np.float32(self.n_draws)
 
     def _block(self, draw: Draw, users: Codes) -> Array:
-        return self._all_items(draw, rows_of(draw.user_rows, users, draw.users, self._strangers[0]))
+        scores = self._all_items(draw, rows_of(draw.user_rows, users, draw.users, self._strangers[0]))
+        if draw.time is not None:
+            own = draw.time.levels[0].astype(np.float32)
+            scores += np.where(users < 0, np.float32(0), own[np.maximum(users, 0)])[:, None]
+        if draw.cuts is not None:
+            self._expect(draw, scores, np.broadcast_to(_noise(draw, users), len(users)))
+            items = np.arange(scores.shape[1], dtype=np.int32)
+            for row in np.flatnonzero(users < 0):  # their variance differs by item
+                scores[row] = self._of_draw(draw, np.full(len(items), users[row]), items, None)
+        return scores
 
-    def _all_items(self, draw: Draw, rows: Array) -> Array:
-        """(rows, M): what a draw predicts for every item."""
-        K, items = self.n_factors, draw.item_rows.astype(np.float32)
+    def _all_items(self, draw: Draw, rows: Array, among: Codes | slice = slice(None)) -> Array:
+        """(rows, M): the mean of the normal distribution of every item, or of those among some."""
+        K, items = self.n_factors, draw.item_rows[among].astype(np.float32)
         scores: Array = rows[:, :K] @ items[:, :K].T + np.float32(self.global_mean)
+        if draw.time is not None:
+            scores += (draw.time.levels[1] + draw.time.levels[2])[among].astype(np.float32)
         return scores + rows[:, K:] + items[:, K] if self.biased else scores
 
-    def predictive_codes(self, users: Codes, items: Codes) -> NormalMixture:
-        """One normal per draw; a pair with an unknown side has that side's prior covariance as well."""
-        means = np.stack(list(self._each_draw(users, items)))
-        noise = np.stack([_noise(draw, users) for draw in self.draws])
-        strange = np.flatnonzero((users < 0) | (items < 0))
-        if len(strange) == 0:
-            return NormalMixture(means, np.sqrt(noise))
-        variance = np.broadcast_to(noise, means.shape).copy()
-        for s, draw in enumerate(self.draws):
-            pairs = users[strange], items[strange]
-            variance[s, strange] += prior_variance(draw, *pairs, self.biased, self._rows(draw, *pairs))
-        return NormalMixture(means, np.sqrt(variance))
+    def _of_row(self, draw: Draw, row: Array) -> Array:
+        """(M,): what a draw predicts of every item for the row of somebody new, (1, D)."""
+        scores = self._all_items(draw, row)
+        self._expect(draw, scores, np.array([1 / draw.noise_precision]))
+        return np.asarray(scores[0])
+
+    def _expect(self, draw: Draw, scores: Array, variance: Array) -> None:
+        """Means of the normal distribution become expected ratings, where these are steps; to 1e-5."""
+        levels = self.scales.levels
+        if draw.cuts is None or levels is None:
+            return
+        if len(levels) == 1:
+            scores[:] = levels[0]
+            return
+        known = variance if draw.time is None else variance + draw.time.variance(None, len(variance))
+        entries.expect_block(scores, draw.cuts.values, levels, np.sqrt(known), self._setting("n_jobs"))
+
+    def predictive_codes(self, users: Codes, items: Codes, times: Times | None = None) -> Mixture:
+        """One normal, or one ladder, per draw; a pair with an unknown side has that side's prior covariance as well."""
+        cells = self._cells(users, items, times)
+        means = np.stack([self._mean(draw, users, items, cells) for draw in self.draws])
+        plain = self.scales.clock is None and not ((users < 0) | (items < 0)).any()
+        variance = np.stack([
+            _noise(draw, users) if plain else self._variance(draw, users, items, cells) for draw in self.draws
+        ])  # fmt: skip
+        if self.scales.levels is None:
+            return NormalMixture(means, np.sqrt(variance))
+        cuts = np.stack([draw.cuts.values for draw in self.draws if draw.cuts is not None])
+        return StepMixture(means, np.sqrt(variance), cuts, self.scales.levels)
+
+    def predictive_of_row(self, row: Array, items: Codes) -> Mixture:
+        """The predictive distributions of some items for somebody folded in, whose row (S, D) is given."""
+        means = np.stack([self._all_items(draw, row[s : s + 1], items)[0] for s, draw in enumerate(self.draws)])
+        variance = np.array([
+            1 / draw.noise_precision + (0.0 if draw.time is None else float(draw.time.variance(None, 1)[0]))
+            for draw in self.draws
+        ])  # fmt: skip
+        stds = np.sqrt(variance)[:, None]
+        if self.scales.levels is None:
+            return NormalMixture(means, stds)
+        cuts = np.stack([draw.cuts.values for draw in self.draws if draw.cuts is not None])
+        return StepMixture(means, stds, cuts, self.scales.levels)
 
     # ---- somebody new ---------------------------------------------------------------------------
 
-    def fold_in(self, ratings: Mapping[Any, float], *, unknown: str = "fallback") -> Array:
+    def fold_in(self, ratings: Mapping[Any, float], *, times: Any = None, unknown: str = "fallback") -> Array:
         """(S, D): the row of a user with these ratings, drawn given each kept draw; without ratings, the prior's.
 
-        The same ratings give the same draws.
+        The same ratings give the same draws. ``times``, one for all or one for each rating, in their order, are
+        looked at by models that know of time.
         """
         items, values = self._given(ratings, unknown)
-        return self._fold(one_row(np.arange(len(items), dtype=np.int32), values), items)
+        if not self._hiding:
+            return self._fold(one_row(np.arange(len(items), dtype=np.int32), values), items)
+        when = pair_times(times, len(ratings))
+        if when is not None:
+            when = when[self.item_ids.codes(list(ratings), "item") >= 0]
+        return self._fold_hidden(Newcomer(items, values, when))[0]
+
+    @property
+    def _hiding(self) -> bool:
+        """Whether a part of the ratings is hidden, so that a row given them is not simply normal."""
+        return self.scales.clock is not None or self.scales.levels is not None
+
+    def _fold_hidden(self, who: Newcomer) -> tuple[Array, list[Array]]:
+        how: dict[str, Any] = {"biased": self.biased, "offset": self.global_mean, "n_jobs": 1}
+        key = (self._setting("seed"), FOLDING)
+        return fold_hidden(self._draws_knowing(who.items), who, self.scales, self.ratings, key, how)
+
+    def _told(self, items: Codes, values: Array, user: int | None) -> list[Array]:
+        """What ratings tell the row of a user, or of somebody new, in each draw: latent, without what time adds."""
+        if not self._hiding:
+            return [values] * self.n_draws
+        if user is None:
+            return self._fold_hidden(Newcomer(items, values))[1]
+        part = self.ratings.by_user.take(np.array([user]))
+        places = self.ratings.by_user.places(np.array([user]))
+        how: dict[str, Any] = {"biased": self.biased, "offset": self.global_mean, "n_jobs": 1}
+        return [
+            told_of(draw, part, draw.user_rows[user : user + 1], places, self.scales, self.ratings,
+                    np.sqrt(_noise(draw, np.array([user]))), (self._setting("seed"), FOLDING + s, gibbs.USERS), how)
+            for s, draw in enumerate(self.draws)
+        ]  # fmt: skip
 
     def _fold(self, row: CSR, items: Codes) -> Array:
         out = np.empty((self.n_draws, self.draws[0].item_rows.shape[1]), np.float32)
@@ -229,7 +352,7 @@ class Posterior(FoldingModel, UncertainModel):
         return tuple(knowing(draw, one_row(places, values)) for draw in self.draws)
 
     def _scores_of(self, row: Array) -> Array:
-        parts = [self._all_items(draw, row[s : s + 1])[0] for s, draw in enumerate(self.draws)]
+        parts = [self._of_row(draw, row[s : s + 1]) for s, draw in enumerate(self.draws)]
         return np.asarray(np.mean(parts, axis=0, dtype=np.float64))
 
     def _setting(self, name: str) -> Any:
@@ -245,69 +368,3 @@ def _noise(draw: Draw, users: Codes) -> Array:
 
 def _precision(draw: Draw, user: int) -> float:
     return float(1 / _noise(draw, np.array([user], np.int32))[0])
-
-
-def ordered(model: Posterior, by: str, level: float, seed: int, owner: str) -> Posterior:
-    """The same draws with the scores that ``by`` asks for; ``owner`` is named in errors."""
-    check_choice("by", by, ORDERS, owner)
-    own = {field.name: getattr(model, field.name) for field in fields(Posterior)}
-    if by == "lower":
-        return _ByLowerBound(**own, level=check_level("level", level, owner))
-    if by == "thompson":
-        check_number("seed", seed, low=0, whole=True, owner=owner)
-        rng = np.random.default_rng(seed)
-        return _ByOneDraw(**own, which=rng.integers(model.n_draws, size=model.ratings.n_users + 1))
-    return Posterior(**own)
-
-
-@dataclass(frozen=True, eq=False, repr=False)
-class _ByLowerBound(Posterior):
-    """Scores are lower ends of the interval of the mean, by its normal approximation."""
-
-    level: float
-
-    def score_pairs(self, users: Codes, items: Codes) -> Array:
-        return self._lower(self._each_draw(users, items))
-
-    def score_block(self, users: Codes) -> Array:
-        return self._lower(self._block(draw, users) for draw in self.draws)
-
-    def _scores_of(self, row: Array) -> Array:
-        return self._lower(self._all_items(draw, row[s : s + 1])[0] for s, draw in enumerate(self.draws))
-
-    def _lower(self, scores: Iterable[Array]) -> Array:
-        from scipy.special import ndtri
-
-        total: Any = 0.0
-        squares: Any = 0.0
-        for score in scores:  # about the mean rating, so that squares lose no digits
-            away = score.astype(np.float64) - self.global_mean
-            total, squares = total + away, squares + away * away
-        mean = total / self.n_draws
-        std = np.sqrt(np.maximum(squares / self.n_draws - mean * mean, 0))
-        return np.asarray(self.global_mean + mean - ndtri((1 + self.level) / 2) * std)
-
-
-@dataclass(frozen=True, eq=False, repr=False)
-class _ByOneDraw(Posterior):
-    """Scores of each user are those of one draw; ``which`` has one for every user and, last, for anybody else."""
-
-    which: Array
-
-    def score_pairs(self, users: Codes, items: Codes) -> Array:
-        out = np.empty(len(users))
-        for s in np.unique(self.which[users]):
-            own, draw = self.which[users] == s, self.draws[s]
-            out[own] = self._products(*self._rows(draw, users[own], items[own]))
-        return out
-
-    def score_block(self, users: Codes) -> Array:
-        out = np.empty((len(users), self.ratings.n_items), np.float32)
-        for s in np.unique(self.which[users]):
-            own = self.which[users] == s
-            out[own] = self._block(self.draws[s], users[own])
-        return out
-
-    def _scores_of(self, row: Array) -> Array:
-        s = self.which[-1]
-        return self._all_items(self.draws[s], row[s : s + 1])[0].astype(np.float64)

@@ -20,18 +20,24 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import polars as pl
 
+from gramian.errors import ParameterError
 from gramian.ids import Codes
+from gramian.metrics import log_loss, ranked_probability_score
 from gramian.mixture import NormalMixture
-from gramian.models.base import Array, Model
+from gramian.models.base import Array, Model, Times, pair_times
 from gramian.parameters import check_choice, check_level, check_number
+from gramian.ratings import Ratings
+from gramian.step_mixture import StepMixture
 from gramian.summary import grid_step
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["UncertainModel"]
+__all__ = ["Mixture", "UncertainModel"]
 
+Mixture = NormalMixture | StepMixture
 OF = ("rating", "mean")
+MOST_LEVELS = 100  # of which predict_proba gives the probabilities
 # Draws × pairs of one piece: 4 MiB in float64, so that a piece at work stays near the caches.
 PIECE_CELLS = 1 << 19
 
@@ -46,24 +52,28 @@ class UncertainModel(Model):
         """S, how many draws are kept."""
 
     @abstractmethod
-    def predictive_codes(self, users: Codes, items: Codes) -> NormalMixture:
+    def predictive_codes(self, users: Codes, items: Codes, times: Times | None = None) -> Mixture:
         """The predictive distributions of pairs of codes, unclipped; −1 is somebody or something unknown.
 
         The family says what an unknown side knows (its prior, say): its distribution must be a finite one.
         """
 
-    def predictive(self, users: Any, items: Any, *, unknown: str = "fallback") -> NormalMixture:
+    def predictive(self, users: Any, items: Any, *, times: Any = None, unknown: str = "fallback") -> Mixture:
         """The whole predictive distribution of (user, item) pairs: S × n numbers, so ask for pieces of many pairs.
 
         Args:
             users: User ids, one per pair; one id alone goes with every item.
             items: Item ids, one per pair; one id alone goes with every user.
+            times: As in :meth:`predict`.
             unknown: Pairs with an unknown id: ``"fallback"`` gives what the model knows without them, and
                 warns; ``"raise"`` raises. (A distribution cannot be NaN: ``"nan"`` is as ``"fallback"``.)
         """
-        return self.predictive_codes(*self._pair_codes(users, items, unknown))
+        codes = self._pair_codes(users, items, unknown)
+        return self.predictive_codes(*codes, pair_times(times, len(codes[0])))
 
-    def predict_std(self, users: Any, items: Any, *, of: str = "rating", unknown: str = "fallback") -> Array:
+    def predict_std(
+        self, users: Any, items: Any, *, of: str = "rating", times: Any = None, unknown: str = "fallback"
+    ) -> Array:
         r"""The standard deviation of each pair's rating, or of its mean.
 
         .. math::
@@ -74,6 +84,7 @@ class UncertainModel(Model):
             users: User ids, as in :meth:`predict`.
             items: Item ids, as in :meth:`predict`.
             of: ``"rating"``, with the noise, or ``"mean"``, without.
+            times: As in :meth:`predict`.
             unknown: As in :meth:`predict`.
 
         Returns:
@@ -82,7 +93,7 @@ class UncertainModel(Model):
         check_choice("of", of, OF, "predict_std")
         user_codes, item_codes = self._pair_codes(users, items, unknown)
         out = np.empty(len(user_codes))
-        for piece, mixture in self.pieces(user_codes, item_codes):
+        for piece, mixture in self.pieces(user_codes, item_codes, pair_times(times, len(user_codes))):
             out[piece] = mixture.std() if of == "rating" else mixture.mean_std()
         return _without_unknown(out, user_codes, item_codes, unknown)
 
@@ -94,6 +105,7 @@ class UncertainModel(Model):
         *,
         of: str = "rating",
         clip: bool = True,
+        times: Any = None,
         unknown: str = "fallback",
     ) -> Array:
         """The central interval that holds each pair's rating, or its mean, with probability ``level``.
@@ -106,6 +118,7 @@ class UncertainModel(Model):
                 should fall into it this often. ``"mean"``: quantiles of the draws' means; ratings will fall
                 outside far more often.
             clip: Whether to clip both ends to the scale of the training ratings; no rating is lost by it.
+            times: As in :meth:`predict`.
             unknown: As in :meth:`predict`.
 
         Returns:
@@ -118,7 +131,7 @@ class UncertainModel(Model):
         tail = (1 - check_level("level", level, "predict_interval")) / 2
         user_codes, item_codes = self._pair_codes(users, items, unknown)
         out = np.empty((len(user_codes), 2))
-        for piece, mixture in self.pieces(user_codes, item_codes):
+        for piece, mixture in self.pieces(user_codes, item_codes, pair_times(times, len(user_codes))):
             if of == "rating":
                 out[piece] = np.column_stack([mixture.quantile(tail), mixture.quantile(1 - tail)])
             else:
@@ -127,7 +140,9 @@ class UncertainModel(Model):
             np.clip(out, *self.scale, out=out)
         return _without_unknown(out, user_codes, item_codes, unknown)
 
-    def probability(self, users: Any, items: Any, *, at_least: float, unknown: str = "fallback") -> Array:
+    def probability(
+        self, users: Any, items: Any, *, at_least: float, times: Any = None, unknown: str = "fallback"
+    ) -> Array:
         """P(rating ≥ ``at_least``) of each pair.
 
         Where the training ratings lie on a grid (whole or half stars, say), a rating is what the normal
@@ -139,6 +154,7 @@ class UncertainModel(Model):
             users: User ids, as in :meth:`predict`.
             items: Item ids, as in :meth:`predict`.
             at_least: A rating.
+            times: As in :meth:`predict`.
             unknown: As in :meth:`predict`.
 
         Returns:
@@ -146,22 +162,98 @@ class UncertainModel(Model):
         """
         least = check_number("at_least", at_least, owner="probability")
         low, high = self.scale
-        step = grid_step(np.unique(self.ratings.values))
-        # the tolerance lets 3.7000001 on a grid of tenths be 3.7
-        edge = least if step is None else low + (math.ceil((least - low) / step - 1e-6) - 0.5) * step
+        edge = self._edge_below(least)
         user_codes, item_codes = self._pair_codes(users, items, unknown)
         out = np.empty(len(user_codes))
         if least <= low or least > high:
             out[:] = least <= low
         else:
-            for piece, mixture in self.pieces(user_codes, item_codes):
+            for piece, mixture in self.pieces(user_codes, item_codes, pair_times(times, len(user_codes))):
                 out[piece] = 1 - mixture.cdf(edge)
         return _without_unknown(out, user_codes, item_codes, unknown)
 
+    def _edge_below(self, least: float) -> float:
+        """From where on a number rounds to ``least`` or more."""
+        low, step = self.scale[0], grid_step(np.unique(self.ratings.values))
+        # the tolerance lets 3.7000001 on a grid of tenths be 3.7
+        return least if step is None else low + (math.ceil((least - low) / step - 1e-6) - 0.5) * step
+
+    @property
+    def levels(self) -> Array:
+        """The different ratings of the training, ascending: those whose probabilities :meth:`predict_proba` gives.
+
+        Raises:
+            ParameterError: They are more than a hundred.
+        """
+        levels = np.unique(self.ratings.values).astype(np.float64)
+        if len(levels) > MOST_LEVELS:
+            raise ParameterError(
+                f"Probabilities of every rating need ratings on at most {MOST_LEVELS} levels: found {len(levels)}; "
+                "use probability(at_least=…) or predict_interval."
+            )
+        return levels
+
+    def predict_proba(self, users: Any, items: Any, *, times: Any = None, unknown: str = "fallback") -> Array:
+        r"""The probability of every rating that there is: P(r = v) for each of the :attr:`levels` v.
+
+        A model of ordinal ratings has these by itself. Of a normal distribution it is the part that is nearest to the
+        level:
+
+        .. math:: P(r = v_k) = F\big(\tfrac12(v_k + v_{k+1})\big) - F\big(\tfrac12(v_{k-1} + v_k)\big)
+
+        Args:
+            users: User ids, as in :meth:`predict`.
+            items: Item ids, as in :meth:`predict`.
+            times: As in :meth:`predict`.
+            unknown: As in :meth:`predict`.
+
+        Returns:
+            A float array (n, L); each row sums to 1.
+
+        Raises:
+            ParameterError: There are more than a hundred levels.
+        """
+        user_codes, item_codes = self._pair_codes(users, items, unknown)
+        out = self.probabilities_of(user_codes, item_codes, pair_times(times, len(user_codes)))
+        return _without_unknown(out, user_codes, item_codes, unknown)
+
+    def probabilities_of(self, users: Codes, items: Codes, times: Times | None = None) -> Array:
+        """The same of pairs of codes."""
+        levels = self.levels
+        out = np.empty((len(users), len(levels)))
+        for piece, mixture in self.pieces(users, items, times):
+            if isinstance(mixture, StepMixture):
+                out[piece] = mixture.probabilities
+            else:
+                below = [mixture.cdf(edge) for edge in (levels[1:] + levels[:-1]) / 2]
+                ends = np.zeros(len(mixture)), np.ones(len(mixture))
+                out[piece] = np.diff(np.stack([ends[0], *below, ends[1]]), axis=0).T
+        return out
+
+    def evaluate_probabilities(self, test: Ratings, *, unknown: str = "fallback") -> dict[str, float | int]:
+        """``{"log_loss", "rps", "n"}`` of :meth:`predict_proba` on ``test``.
+
+        Lower is better; a test rating that is no level counts as the nearest one. ``unknown`` is as in
+        :meth:`evaluate`.
+
+        Raises:
+            ParameterError: There are more than a hundred levels.
+        """
+        users, items = self.codes_of(test, unknown)
+        known = (users >= 0) & (items >= 0) if unknown == "nan" else np.ones(len(users), bool)
+        times, levels = None if test.times is None else test.times[known], self.levels
+        chances = self.probabilities_of(users[known], items[known], times)
+        steps = np.searchsorted((levels[1:] + levels[:-1]) / 2, test.values[known], side="right")
+        return {
+            "log_loss": log_loss(steps, chances),
+            "rps": ranked_probability_score(steps, chances),
+            "n": len(steps),
+        }
+
     def sample_predictive(
-        self, users: Any, items: Any, draws: int = 100, *, seed: int = 0, unknown: str = "fallback"
+        self, users: Any, items: Any, draws: int = 100, *, seed: int = 0, times: Any = None, unknown: str = "fallback"
     ) -> Array:
-        """Draws of the ratings of each pair, noise included, not clipped.
+        """Draws of the ratings of each pair, noise included, not clipped; of ordinal ratings, levels all.
 
         One row is one world: its pairs share one draw of the parameters, so sums and rankings over pairs can
         be taken row by row.
@@ -171,6 +263,7 @@ class UncertainModel(Model):
             items: Item ids, as in :meth:`predict`.
             draws: How many rows.
             seed: The same seed gives the same draws.
+            times: As in :meth:`predict`.
             unknown: As in :meth:`predict`.
 
         Returns:
@@ -182,7 +275,7 @@ class UncertainModel(Model):
         which = rng.integers(self.n_draws, size=draws)
         user_codes, item_codes = self._pair_codes(users, items, unknown)
         out = np.empty((draws, len(user_codes)))
-        for piece, mixture in self.pieces(user_codes, item_codes):
+        for piece, mixture in self.pieces(user_codes, item_codes, pair_times(times, len(user_codes))):
             out[:, piece] = mixture.sample(draws, rng, which)
         return _without_unknown(out.T, user_codes, item_codes, unknown).T
 
@@ -218,12 +311,12 @@ class UncertainModel(Model):
         given = None if actual is None else np.asarray(actual, np.float64)
         return interval_bars(names.to_list(), predicted, of_rating, of_mean, path, level=level, actual=given)
 
-    def pieces(self, users: Codes, items: Codes) -> Iterator[tuple[slice, NormalMixture]]:
+    def pieces(self, users: Codes, items: Codes, times: Times | None = None) -> Iterator[tuple[slice, Mixture]]:
         """The pairs in pieces of bounded memory, each with its distributions."""
         size = max(1, PIECE_CELLS // self.n_draws)
         for low in range(0, len(users), size):
             piece = slice(low, low + size)
-            yield piece, self.predictive_codes(users[piece], items[piece])
+            yield piece, self.predictive_codes(users[piece], items[piece], None if times is None else times[piece])
 
 
 def _without_unknown(out: Array, users: Codes, items: Codes, unknown: str) -> Array:

@@ -11,14 +11,15 @@ import polars as pl
 from gramian.errors import ParameterError
 from gramian.evaluate.conformal import Conformal
 from gramian.ids import Codes
-from gramian.mixture import NormalMixture
 from gramian.models.base import Array, Model
 from gramian.models.draws import contributions
 from gramian.models.factor import FactorModel
 from gramian.models.folding import FoldingModel
+from gramian.models.orders import ordered
 from gramian.models.posterior import BayesianModel
-from gramian.models.posterior_scores import Posterior, ordered
+from gramian.models.posterior_scores import Posterior
 from gramian.models.tables import item_table
+from gramian.models.uncertain import Mixture
 from gramian.parameters import check_level
 
 __all__ = ["Newcomer", "half_widths", "known_interval"]
@@ -75,19 +76,10 @@ class Newcomer:
             return None
         return np.clip(ends, *self.inner.scale)
 
-    def _mixture(self, items: Codes) -> NormalMixture:
+    def _mixture(self, items: Codes) -> Mixture:
         """What each draw predicts for some items, with the noise of a rating."""
-        inner = self.inner
-        assert isinstance(inner, Posterior)
-        K = inner.n_factors
-        means = np.empty((inner.n_draws, len(items)))
-        for s, (draw, row) in enumerate(zip(inner.draws, self.row, strict=True)):
-            rows = draw.item_rows[items].astype(np.float32)
-            means[s] = rows[:, :K] @ row[:K] + inner.global_mean
-            if inner.biased:
-                means[s] += rows[:, K] + row[K]
-        noise = np.array([draw.noise_precision**-0.5 for draw in inner.draws])
-        return NormalMixture(means, noise[:, None])
+        assert isinstance(self.inner, Posterior)
+        return self.inner.predictive_of_row(self.row, items)
 
     def reasons(self, item: int) -> pl.DataFrame:
         """What each rated item adds to or takes from the prediction of an item code, strongest first.
@@ -98,7 +90,11 @@ class Newcomer:
         inner = self.inner
         if isinstance(inner, BayesianModel):
             draws = inner._draws_knowing(self.items)
-            parts = [contributions(d, self.items, self.values, item, inner.biased, inner.global_mean) for d in draws]
+            told = inner._told(self.items, self.values, None)
+            parts = [
+                contributions(d, self.items, values, item, inner.biased, inner.global_mean)
+                for d, values in zip(draws, told, strict=True)
+            ]
             terms = np.mean(parts, axis=0)
         elif isinstance(inner, FactorModel):
             terms = inner._terms(self.items, self.values, item)
@@ -128,7 +124,7 @@ def half_widths(model: Conformal, users: Codes, items: Codes, level: float) -> A
     return np.asarray(model._quantiles(level, 4)[model.groups(users, items)])
 
 
-def _central(mixture: NormalMixture, level: float) -> Array:
+def _central(mixture: Mixture, level: float) -> Array:
     tail = (1 - level) / 2
     return np.column_stack([mixture.quantile(tail), mixture.quantile(1 - tail)])
 

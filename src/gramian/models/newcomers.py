@@ -1,0 +1,145 @@
+"""A user's ratings of which a part is hidden: what the time of each added, and where between its cuts a step lies.
+
+Of somebody new, the row and the hidden parts are drawn in turn, given each kept draw of everything else. The chain goes
+on from draw to draw (what is hidden is in units of the rating, and means the same in all of them), so a few turns for
+each will do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from gramian.engine import entries
+from gramian.ids import Codes
+from gramian.kernels.csr import CSR
+from gramian.models import gibbs
+from gramian.models.base import Array, Times
+from gramian.models.draws import Draw
+from gramian.models.folding import one_row
+from gramian.models.ordinal import steps_of
+from gramian.models.scales import Scales
+from gramian.models.times import Calendar, drawn_cells
+from gramian.ratings import Ratings
+
+__all__ = ["Newcomer", "fold_hidden", "told_of"]
+
+FIRST, TURNS = 10, 2  # turns for the first draw, and for each other
+
+
+class Newcomer(NamedTuple):
+    """Somebody's ratings: codes of the items, values, and times where they are known."""
+
+    items: Codes
+    values: Array
+    times: Times | None = None
+
+    def sorted(self) -> Newcomer:
+        """In the order of the items."""
+        order = np.argsort(self.items)
+        return Newcomer(self.items[order], self.values[order], None if self.times is None else self.times[order])
+
+
+class _Turns:
+    """The chain of somebody's row and of what is hidden of their ratings.
+
+    ``latent`` are the ratings as numbers, ``by_day`` what each of their days added.
+    """
+
+    def __init__(
+        self, who: Newcomer, scales: Scales, calendar: Calendar | None, key: tuple[int, int], how: dict[str, Any]
+    ) -> None:
+        self.who, self.levels, self.calendar, self.how = who, scales.levels, calendar, how
+        self.seed, self.number = key
+        self.rng = np.random.default_rng([*key])
+        self.row = one_row(np.arange(len(who.items), dtype=np.int32), who.values)
+        self.latent = who.values.astype(np.float64)
+        self.day_of = np.zeros(len(who.items), np.int64)
+        if calendar is not None and who.times is not None:
+            self.day_of = np.unique(np.floor(who.times / calendar.clock.day), return_inverse=True)[1]
+        self.by_day = np.zeros(int(self.day_of.max(initial=-1)) + 1)
+
+    def turn(self, draw: Draw) -> tuple[Array, Array]:
+        """The row, (1, D), what it was told, and then the hidden parts."""
+        who, added = self.who, self._added(draw)
+        other = draw.item_rows[who.items].astype(np.float32)
+        told = (self.latent - added - self.by_day[self.day_of]).astype(np.float32)
+        key = (self.seed, self.number, gibbs.USERS)
+        x = gibbs.draw_rows(
+            self.row._replace(values=told), other, draw.users, draw.noise_precision, key, **self.how
+        )[0]  # fmt: skip
+        self.number += 1
+        mean = entries.predictions(self.row, x, other, **self.how) + added
+        if draw.time is not None and self.calendar is not None and who.times is not None:
+            alpha, precision = draw.noise_precision, float(draw.time.precisions[0])
+            days = len(self.by_day)
+            self.by_day = drawn_cells(self.day_of, days, self.latent - mean, None, alpha, precision, self.rng)
+        if draw.cuts is not None and self.levels is not None:
+            mean += self.by_day[self.day_of]
+            std = np.array([draw.noise_precision**-0.5])
+            steps = steps_of(who.values, self.levels)
+            self.latent = entries.latent(self.row, steps, mean, draw.cuts.values, std, key, 1)
+        return x, told
+
+    def _added(self, draw: Draw) -> Array:
+        """What time adds by the item and the calendar; their levels where no times are known."""
+        who, nobody = self.who, np.full(len(self.who.items), -1, np.int32)
+        if draw.time is None:
+            return np.zeros(len(who.items))
+        if self.calendar is None or who.times is None:
+            return draw.time.usual(nobody, who.items)
+        return draw.time.at(self.calendar.find(nobody, who.items, who.times))
+
+
+def fold_hidden(
+    draws: Sequence[Draw], who: Newcomer, scales: Scales, ratings: Ratings, key: tuple[int, int], how: dict[str, Any]
+) -> tuple[Array, list[Array]]:
+    """The row in each draw, (S, D), with the mean of the days in its bias; and what the ratings told each draw's row.
+
+    Args:
+        draws: Each with the prior of this user.
+        who: The ratings.
+        scales: Of the model.
+        ratings: Of the training.
+        key: Seed, and the first number of a sweep that no other draw has.
+        how: ``biased``, ``offset`` and ``n_jobs``.
+    """
+    chain = _Turns(who.sorted(), scales, scales.calendar(ratings), key, how)
+    back = np.argsort(np.argsort(who.items))
+    out, each = np.empty((len(draws), draws[0].item_rows.shape[1]), np.float32), []
+    for s, draw in enumerate(draws):
+        for _ in range(TURNS if s else FIRST):
+            x, told = chain.turn(draw)
+        out[s] = x[0]
+        each.append(told[back])
+        if how["biased"] and len(who.items):
+            out[s, -1] += chain.by_day[chain.day_of].mean()
+    return out, each
+
+
+def told_of(
+    draw: Draw, part: CSR, rows: Array, places: Array, scales: Scales, ratings: Ratings, stds: Array,
+    key: tuple[int, int, int], how: dict[str, Any],
+) -> Array:  # fmt: skip
+    """What training ratings tell their rows in a draw: the latent ratings of steps, without what time adds.
+
+    Args:
+        draw: The draw.
+        part: The ratings of some users.
+        rows: The rows of these users.
+        places: Where the ratings stand in the order of the users.
+        scales: Of the model.
+        ratings: Of the training.
+        stds: The noise of each of the users.
+        key: The counters of the latent ratings.
+        how: ``biased``, ``offset`` and ``n_jobs``.
+    """
+    calendar, ladder = scales.calendar(ratings), scales.ladder(ratings)
+    values = part.values.astype(np.float64)
+    added = np.zeros(len(values)) if calendar is None or draw.time is None else draw.time.of(calendar, places)
+    if ladder is not None and draw.cuts is not None:
+        mean = entries.predictions(part, rows.astype(np.float32), draw.item_rows.astype(np.float32), **how) + added
+        values = entries.latent(part, ladder.steps[places], mean, draw.cuts.values, stds, key, how["n_jobs"])
+    return values - added
