@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from gramian.comparing import compare as compare
     from gramian.data.datasets import load_dataset as load_dataset
     from gramian.data.doctor import check_ratings as check_ratings
+    from gramian.data.prepared import open_prepared as open_prepared
+    from gramian.data.preparing import prepare as prepare
     from gramian.data.readers import read_items as read_items
     from gramian.data.readers import read_ratings as read_ratings
     from gramian.data.synthetic import synthetic_ratings as synthetic_ratings
@@ -46,6 +48,8 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "Ratings": "gramian.ratings",
+    "open_prepared": "gramian.data.prepared",
+    "prepare": "gramian.data.preparing",
     "read_items": "gramian.data.readers",
     "read_ratings": "gramian.data.readers",
     "load_dataset": "gramian.data.datasets",

@@ -6,6 +6,7 @@ import dataclasses
 import os
 from typing import Any
 
+from gramian.data.prepared import open_stored
 from gramian.errors import FormatError, ParameterError
 from gramian.evaluate.conformal import Conformal
 from gramian.history import History
@@ -18,7 +19,6 @@ from gramian.models.sgd import SGD as SGD
 from gramian.models.softimpute import SoftImpute as SoftImpute
 from gramian.models.svd import SVD as SVD
 from gramian.persist import read_file
-from gramian.ratings import Ratings
 
 __all__ = ["RECIPES", "family", "load", "make_recipe", "recipe_from_dict"]
 
@@ -73,5 +73,5 @@ def load(path: str | os.PathLike[str], *, mmap: bool = False) -> Model:
         recipe = recipe_from_dict(about["recipe"])
     except (ParameterError, KeyError, TypeError) as error:
         raise FormatError(f"The file {str(path)!r} holds a recipe that is not known here: {error}") from None
-    model = recipe.model(Ratings.from_arrays(arrays), parameters, History(about["history"]))
+    model = recipe.model(open_stored(arrays, path), parameters, History(about["history"]))
     return Conformal.from_content(model, arrays, about) if about["kind"] == "conformal" else model

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -41,6 +42,15 @@ class CSR(NamedTuple):
         """The indices and values of one row (views)."""
         part = slice(self.indptr[i], self.indptr[i + 1])
         return self.indices[part], self.values[part]
+
+    def spans(self, entries: int) -> Iterator[tuple[int, int]]:
+        """Ranges of rows, all of them in order, of about so many entries each, but at least one row."""
+        low = 0
+        while low < self.n_rows:
+            high = int(np.searchsorted(self.indptr, self.indptr[low] + entries, side="right")) - 1
+            high = min(max(low + 1, high), self.n_rows)
+            yield low, high
+            low = high
 
     def take(self, rows: npt.NDArray[np.integer[Any]]) -> CSR:
         """Some rows, in the order given."""

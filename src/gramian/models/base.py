@@ -35,6 +35,7 @@ ModelT = TypeVar("ModelT", bound="Model", covariant=True)
 UNKNOWN = ("fallback", "nan", "raise")
 # Scores of one block of users in `recommend`: 16 million cells, 64 MiB in float32.
 BLOCK_CELLS = 1 << 24
+SEEN_RATINGS = 1 << 22  # trained pairs that are compared with test pairs at a time
 
 
 @dataclass(frozen=True)
@@ -276,9 +277,13 @@ class Model(ABC):
         """How many pairs of another table were in the training."""
         users, items = self.codes_of(test)
         known = (users >= 0) & (items >= 0)
-        pairs = users[known].astype(np.int64) * self.ratings.n_items + items[known]
-        trained = self.ratings.user_codes.astype(np.int64) * self.ratings.n_items + self.ratings.item_codes
-        return int(np.isin(pairs, trained).sum())
+        pairs = np.sort(users[known].astype(np.int64) * self.ratings.n_items + items[known])
+        rows, seen = self.ratings.by_user, 0
+        for low, high in rows.spans(SEEN_RATINGS):  # trained pairs are many more, and in order
+            part = slice(*np.searchsorted(pairs, [low * self.ratings.n_items, high * self.ratings.n_items]))
+            owners = np.repeat(np.arange(low, high), rows.counts[low:high]) * self.ratings.n_items
+            seen += int(np.isin(pairs[part], owners + rows.indices[rows.indptr[low] : rows.indptr[high]]).sum())
+        return seen
 
     def codes_of(self, test: Ratings, unknown: str = "fallback") -> tuple[Codes, Codes]:
         """This model's codes of the rows of another table: each id is looked up once."""
