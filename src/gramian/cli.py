@@ -31,6 +31,7 @@ from gramian.arguments import (
 from gramian.console import note, print_json, print_table, show_warnings_as_notes, write_table
 from gramian.errors import GramianError, ParameterError, TrainingWarning
 from gramian.judging import compare, report, tune
+from gramian.large import prepare
 from gramian.options import (
     Count,
     Duplicates,
@@ -57,7 +58,7 @@ app = typer.Typer(
 )
 
 
-for command in (compare, tune, report):
+for command in (compare, tune, report, prepare):
     app.command()(command)
 
 
@@ -120,14 +121,19 @@ def describe(
 ) -> None:
     """Say what is in a file of ratings, and what looks wrong with it."""
     from gramian.data.doctor import check_ratings
+    from gramian.data.prepared import is_prepared, open_prepared
 
     names = column_choices(user, item, rating, time)
-    findings = check_ratings(
-        open_source(ratings, separator),
-        against=against and open_source(against, separator),
-        separator=separator,
-        **names,
-    )
+    if is_prepared(ratings):
+        open_prepared(ratings).check()
+        findings = []
+    else:
+        findings = check_ratings(
+            open_source(ratings, separator),
+            against=against and open_source(against, separator),
+            separator=separator,
+            **names,
+        )
     errors = [f for f in findings if f.severity == "error"]
     table = None if errors else read_source(ratings, names, separator, duplicates, quiet=True)
     if json:

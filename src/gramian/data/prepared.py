@@ -104,7 +104,9 @@ def open_prepared(folder: str | os.PathLike[str]) -> PreparedRatings:
     """
     path = Path(folder)
     if not is_prepared(path):
-        raise DataError(f"The folder {str(path)!r} is not a prepared one; make it with gramian prepare RATINGS -o FOLDER.")
+        raise DataError(
+            f"The folder {str(path)!r} is not a prepared one; make it with gramian prepare RATINGS -o FOLDER."
+        )
     try:
         about = json.loads((path / ABOUT).read_text())
         version, files = about["format"], about["files"]

@@ -38,7 +38,7 @@ from gramian.pairs import SortedPairs, sort_pairs
 from gramian.parameters import check_choice, check_number
 from gramian.ratings import DUPLICATES, Ratings
 
-__all__ = ["prepare"]
+__all__ = ["check_goal", "prepare"]
 
 Array = npt.NDArray[Any]
 Say = Callable[[str], object]
@@ -87,7 +87,7 @@ def prepare(
     check_choice("duplicates", duplicates, DUPLICATES, "prepare")
     check_number("memory", memory, low=0.001, owner="prepare")
     goal = Path(folder)
-    _check_goal(goal)
+    check_goal(goal)
     names: Names = {"user": user, "item": item, "rating": rating, "time": time}
     scan = scan_ratings(source, names, separator=separator)
     if not times:
@@ -105,14 +105,14 @@ def prepare(
         raise
     except OSError as error:
         raise DataError(
-            f"The folder {str(goal)!r} could not be made: {error.strerror or error}; "
-            "make room, and go on with resume."
+            f"The folder {str(goal)!r} could not be made: {error.strerror or error}; make room, and go on with resume."
         ) from error
     _give_name(hidden, goal)
     return open_prepared(goal)
 
 
-def _check_goal(goal: Path) -> None:
+def check_goal(goal: Path) -> None:
+    """Raise DataError where a prepared folder cannot come to stand."""
     if not goal.parent.is_dir():
         raise DataError(f"The folder cannot be made: there is no folder {str(goal.parent)!r}; make it first.")
     if goal.exists() and not is_prepared(goal):

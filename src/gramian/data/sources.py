@@ -13,7 +13,7 @@ from gramian.data.readers import ARROW, PARQUET, SEPARATORS, read_table
 from gramian.errors import DataError, ParameterError
 from gramian.frames import Names, find_columns
 
-__all__ = ["Scan", "batches_of_query", "files_in", "scan_ratings", "signature"]
+__all__ = ["Scan", "batches_of_query", "files_in", "scan_ratings", "signature", "stored_query"]
 
 TEXT = (".csv", ".tsv", ".txt", ".dat")
 
@@ -30,9 +30,7 @@ class Scan(NamedTuple):
     is_text: bool = False
 
 
-def scan_ratings(
-    source: str | os.PathLike[str] | pl.LazyFrame, names: Names, *, separator: str | None = None
-) -> Scan:
+def scan_ratings(source: str | os.PathLike[str] | pl.LazyFrame, names: Names, *, separator: str | None = None) -> Scan:
     """A scan of the columns ``user``, ``item``, ``rating`` and, where there is one, ``time``, unchecked.
 
     Args:
@@ -139,7 +137,26 @@ def batches_of_query(query: str, address: str, rows: int) -> Iterator[pl.DataFra
             cursor.execute(query)
             yield from _gathered((pl.from_arrow(part) for part in cursor.fetch_record_batch()), rows)
     except driver.Error as error:
-        raise DataError(f"The query could not be read: {_first_line(error)}; check the query and the address.") from None
+        raise DataError(
+            f"The query could not be read: {_first_line(error)}; check the query and the address."
+        ) from None
+
+
+def stored_query(query: str, address: str, folder: Path, *, resume: bool = False, rows: int = 1 << 20) -> Path:
+    """The result of a query as Parquet files in ``folder``; with ``resume``, what is there already, if it is whole.
+
+    The folder belongs to whoever called. Errors are those of :func:`batches_of_query`.
+    """
+    whole = folder / "whole"
+    if resume and whole.is_file() and whole.read_text() == query + address:
+        return folder
+    folder.mkdir(exist_ok=True)
+    for file in folder.iterdir():
+        file.unlink()
+    for number, batch in enumerate(batches_of_query(query, address, rows)):
+        batch.write_parquet(folder / f"part-{number:06d}.parquet")
+    whole.write_text(query + address)
+    return folder
 
 
 def _gathered(parts: Iterator[Any], rows: int) -> Iterator[pl.DataFrame]:

@@ -16,7 +16,7 @@ Codes = npt.NDArray[np.int32]
 
 @compiled
 def _place(keys: Any, before: Any, starts: Any, out: Any) -> None:
-    """out = ``before`` in the order of their keys; ``starts`` says where each key begins, and is used up."""
+    """Out = ``before`` in the order of their keys; ``starts`` says where each key begins, and is used up."""
     for row in before:
         key = keys[row]
         out[starts[key]] = row
