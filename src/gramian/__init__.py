@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from gramian.data.readers import read_items as read_items
     from gramian.data.readers import read_ratings as read_ratings
     from gramian.data.synthetic import synthetic_ratings as synthetic_ratings
+    from gramian.distributed import open_spark_ratings as open_spark_ratings
+    from gramian.distributed import spark_ratings as spark_ratings
     from gramian.errors import *  # noqa: F403
     from gramian.evaluate.calibration import Calibration as Calibration
     from gramian.evaluate.calibration import calibration as calibration
@@ -55,6 +57,8 @@ _HOMES = {
     "load_dataset": "gramian.data.datasets",
     "check_ratings": "gramian.data.doctor",
     "synthetic_ratings": "gramian.data.synthetic",
+    "open_spark_ratings": "gramian.distributed",
+    "spark_ratings": "gramian.distributed",
     "Calibration": "gramian.evaluate.calibration",
     "calibration": "gramian.evaluate.calibration",
     "Conformal": "gramian.evaluate.conformal",

@@ -162,7 +162,8 @@ def _existing(path: str | os.PathLike[str]) -> Path:
     source = Path(path)
     if source.is_dir():
         raise DataError(
-            f"A file of ratings is needed: {str(source)!r} is a folder; name a file in it, or turn it into a prepared one with gramian prepare."
+            f"A file of ratings is needed: {str(source)!r} is a folder; name a file in it, or turn it into "
+            "a prepared one with gramian prepare."
         )
     if not source.is_file():
         raise DataError(f"There is no file {str(source)!r}; check the path.")

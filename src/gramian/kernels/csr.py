@@ -30,6 +30,11 @@ class CSR(NamedTuple):
         return len(self.indptr) - 1
 
     @property
+    def n_entries(self) -> int:
+        """How many entries there are in all rows."""
+        return len(self.indices)
+
+    @property
     def counts(self) -> npt.NDArray[np.int64]:
         """How many entries each row has."""
         return np.diff(self.indptr)

@@ -223,6 +223,7 @@ def half_sweep(
     shared: Array | None = None,
     draw: tuple[int, int, int] | None = None,
     spread: float = 1.0,
+    first_row: int = 0,
     sums: Array | None = None,
 ) -> None:
     """Solve rows ``start`` … ``stop`` of one side into ``out``; threads may call it at once on different rows.
@@ -246,6 +247,7 @@ def half_sweep(
         draw: ``(seed, sweep, side)``: add a draw from N(0, σ²A⁻¹), whose normals depend on these, the row and
             the column alone.
         spread: σ ≥ 0.
+        first_row: The number of the first of these rows among all: the normals depend on it.
         sums: Where ``start`` … ``stop`` is one row of more than ``PIECE_RATINGS`` ratings: the sum, in their order
             and beginning with zeros, of its :func:`piece_sums`, if they are known already.
     """
@@ -258,7 +260,7 @@ def half_sweep(
     common = (
         out, status, *fixed_rows, offset, weights, other, biased, precision, linear,
         fixed(np.empty((0, 0), dtype) if shared is None else shared, dtype),
-        by_count, draw is not None, np.uint64(seed), sweep, side, dtype.type(spread), 0,
+        by_count, draw is not None, np.uint64(seed), sweep, side, dtype.type(spread), first_row,
     )  # fmt: skip
     sums = fixed(np.empty(0, dtype) if sums is None else sums)
     if len(precision) <= LANE_LIMIT:

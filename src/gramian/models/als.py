@@ -125,6 +125,7 @@ class ALS(AlternatingRecipe):
     """
 
     name: ClassVar[str] = "als"
+    distributed: ClassVar[bool] = True
     search_space: ClassVar[Mapping[str, Range | tuple[Any, ...]]] = {
         "factors": Range(4, 64, whole=True),
         "regularization": Range(2, 60, power=1),

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from gramian.distributed import as_ratings
 from gramian.errors import DataError, UnknownIdError, UnknownIdWarning
 from gramian.history import History
 from gramian.ids import Codes, IdMap, id_series
@@ -58,6 +59,8 @@ class Recipe(ABC, Generic[ModelT]):
     name: ClassVar[str]
     # The field that says how long a training is; a checkpoint may be resumed with another value of it.
     length_field: ClassVar[str] = "epochs"
+    # Whether a training goes over the ratings by half-sweeps and sums alone, so that they can be on a cluster.
+    distributed: ClassVar[bool] = False
     # Where tuning looks: a range or a tuple of choices for each field worth it.
     search_space: ClassVar[Mapping[str, Range | tuple[Any, ...]]] = {}
 
@@ -96,7 +99,7 @@ class Recipe(ABC, Generic[ModelT]):
         """Train a fresh model; the recipe is not changed.
 
         Args:
-            ratings: The training ratings.
+            ratings: The training ratings; or a DataFrame of Spark, on whose cluster ``distributed`` recipes train.
             validation: Ratings to measure after each epoch, and to stop early on where the recipe has a
                 ``patience``; the model of the best epoch is then returned.
             checkpoint: A file to keep the state of the training in after every epoch.
@@ -112,7 +115,8 @@ class Recipe(ABC, Generic[ModelT]):
             DataError: The ratings or the checkpoint cannot be used.
             ParameterError: ``patience`` is set without ``validation``.
         """
-        return training.train(self, ratings, validation, checkpoint, resume, keep_checkpoint, progress, callback)
+        table = as_ratings(ratings)
+        return training.train(self, table, validation, checkpoint, resume, keep_checkpoint, progress, callback)
 
     def iterate(self, ratings: Ratings, validation: Ratings | None = None) -> Iterator[ModelT]:
         """A usable model after every epoch."""

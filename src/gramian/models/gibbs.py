@@ -156,5 +156,5 @@ def sweep(
         noise = draw_user_noise(noise, by_user.counts, errors, alpha, rng)
         squared, weighted = float(errors.sum()), float(errors @ noise.factors)
     if hyper.noise_precision is None:
-        alpha = rng.gamma(hyper.shape + len(by_user.indices) / 2) / (hyper.rate + weighted / 2)
+        alpha = rng.gamma(hyper.shape + int(by_user.n_entries) / 2) / (hyper.rate + weighted / 2)
     return Chain(users, items, users_prior, items_prior, float(alpha), noise), squared, singular_items + singular_users

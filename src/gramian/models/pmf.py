@@ -87,6 +87,7 @@ class PMF(AlternatingRecipe):
     """
 
     name: ClassVar[str] = "pmf"
+    distributed: ClassVar[bool] = True
     search_space: ClassVar[Mapping[str, Range | tuple[Any, ...]]] = {"factors": Range(4, 64, whole=True)}
 
     factors: int = param(32, "latent features K", low=1, high=512)
