@@ -31,18 +31,21 @@ from gramian.arguments import (
 from gramian.console import note, print_json, print_table, show_warnings_as_notes, write_table
 from gramian.errors import GramianError, ParameterError, TrainingWarning
 from gramian.judging import compare, report, tune
-from gramian.large import prepare
+from gramian.large import prepare, recommend_on_spark, spark_frame, spark_source
 from gramian.options import (
     Count,
     Duplicates,
+    Engine,
     Item,
     Items,
     Json,
+    Master,
     ModelPath,
     Out,
     Rating,
     RatingsPath,
     Separator,
+    Storage,
     Time,
     Unknown,
     User,
@@ -168,6 +171,9 @@ def fit(
     time: Time = None,
     separator: Separator = None,
     duplicates: Duplicates = "last",
+    engine: Engine = "local",
+    master: Master = None,
+    storage: Storage = None,
     json: Json = False,
     **fields: Any,
 ) -> None:
@@ -177,7 +183,10 @@ def fit(
     tables = feature_tables(model, users, items, items_id, items_title)
     recipe = make_recipe(model, **{name: value for name, value in fields.items() if value is not None}, **tables)
     names = column_choices(user, item, rating, time)
-    train = read_source(ratings, names, separator, duplicates)
+    if engine == "local":
+        train = read_source(ratings, names, separator, duplicates)
+    else:
+        train = spark_source(engine, ratings, master, storage, names, duplicates, validation)
     if items is not None and (model != "bpmf" or has_titles(items, items_title)):
         from gramian.data.readers import read_items
 
@@ -230,12 +239,21 @@ def evaluate(
     time: Time = None,
     separator: Separator = None,
     duplicates: Duplicates = "last",
+    engine: Engine = "local",
+    master: Master = None,
     json: Json = False,
 ) -> None:
     """Measure a model on ratings it was not trained on."""
     if plot is not None and not calibration:
         raise ParameterError("The picture --plot shows the calibration: give --calibration with it.")
     trained = load_model(model)
+    if engine != "local":
+        from gramian.cluster import evaluate as evaluate_on_spark
+
+        names = column_choices(user, item, rating, None)
+        frame = spark_frame(engine, ratings, master)
+        print_json(evaluate_on_spark(trained, frame, unknown=unknown, clip=clip, **names))
+        return
     test = read_source(ratings, column_choices(user, item, rating, time), separator, duplicates)
     users, items = trained.codes_of(test)
     cold = int(((users < 0) | (items < 0)).sum())
@@ -335,6 +353,8 @@ def recommend(
     level: Annotated[float, typer.Option(help="The level of the interval, for --by lower.")] = 0.9,
     seed: Annotated[int, typer.Option(help="Which draw, for --by thompson.")] = 0,
     unknown: Unknown = "raise",
+    engine: Engine = "local",
+    master: Master = None,
     out: Out = None,
     json: Json = False,
 ) -> None:
@@ -342,6 +362,9 @@ def recommend(
     if (bool(user), everyone, bool(rated)).count(True) != 1:
         raise ParameterError("Say for whom to recommend: one of --user ID, --all, or --rated ITEM=RATING.")
     trained = load_model(model)
+    if engine != "local":
+        recommend_on_spark(engine, trained, everyone, n, not seen, master, out)
+        return
     how: dict[str, Any] = {"exclude_seen": not seen, "unknown": unknown}
     how["among"] = [item_id(trained, text) for text in among] if among else None
     if by is not None:

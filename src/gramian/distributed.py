@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from gramian.engine.spark.rows import SparkRows
 
-__all__ = ["SparkRatings", "as_ratings", "open_spark_ratings", "spark_ratings"]
+__all__ = ["SparkRatings", "as_ratings", "open_spark_ratings", "picked_columns", "spark_ratings"]
 
 FORMAT = 1
 INTEGERS = ("tinyint", "smallint", "int", "bigint")
@@ -178,7 +178,7 @@ def spark_ratings(
     check_choice("duplicates", duplicates, DUPLICATES, "spark_ratings")
     spark = working_session(frame.sparkSession)
     names: Names = {"user": user, "item": item, "rating": rating, "time": time}
-    picked = _picked(frame, find_columns(frame.columns, names))
+    picked = picked_columns(frame, find_columns(frame.columns, names))
     place = storage or _storage(spark)
     checked = _checked(picked)
     about = _read_about(spark, place)
@@ -213,7 +213,7 @@ def _storage(spark: SparkSession) -> str:
     return tempfile.mkdtemp(prefix="gramian-spark-")
 
 
-def _picked(frame: DataFrame, names: dict[str, str]) -> DataFrame:
+def picked_columns(frame: DataFrame, names: dict[str, str]) -> DataFrame:
     """The columns by their roles, of the types that are used: ids as bigint or text, ratings float, times bigint."""
     from pyspark.sql import functions as sql
 

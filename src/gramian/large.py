@@ -1,9 +1,9 @@
-"""The command for ratings larger than memory: prepare. It reads arguments, calls the library, and prints."""
+"""The command line for what is larger than one machine's memory: prepare, and other commands on Spark."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -11,8 +11,17 @@ from gramian.arguments import column_choices
 from gramian.console import note, print_json
 from gramian.errors import ParameterError
 from gramian.options import Duplicates, Item, Json, Rating, Separator, Time, User
+from gramian.parameters import check_choice
 
-__all__ = ["prepare"]
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame
+
+    from gramian.distributed import SparkRatings
+
+__all__ = ["prepare", "recommend_on_spark", "spark_frame", "spark_source"]
+
+ENGINES = ("local", "spark")
+READERS = {".parquet": "parquet", ".pq": "parquet", ".csv": "csv", ".orc": "orc", ".json": "json"}
 
 LARGE = "a Parquet, Arrow or text file, a folder of them, a Delta Lake or Iceberg table, or a database's address"
 
@@ -57,3 +66,49 @@ def prepare(
         print_json({"folder": out, "bytes": size, **{k: v for k, v in made.about.items() if k != "files"}})
     else:
         print(f"{out}: {made!r}, {size / 1e9:.2f} GB; train with: gramian fit {out}")
+
+
+def spark_frame(engine: str, ratings: str, master: str | None) -> DataFrame:
+    """A table on Spark, from any address that it reads: Parquet, CSV with a header, ORC, JSON, or a Delta folder."""
+    from gramian.engine.spark.session import spark_session
+
+    check_choice("--engine", engine, ENGINES, "the command")
+    spark = spark_session(master)
+    kind = READERS.get(Path(ratings).suffix.lower(), "parquet")
+    if "://" not in ratings and (Path(ratings) / "_delta_log").is_dir():
+        kind = "delta"
+    from pyspark.errors import PySparkException
+
+    try:
+        return spark.read.format(kind).options(header="true", inferSchema="true").load(ratings)
+    except PySparkException as error:
+        reason = str(error).split("\n")[0]
+        raise ParameterError(f"Spark cannot read {ratings!r}: {reason}") from None
+
+
+def spark_source(
+    engine: str, ratings: str, master: str | None, storage: str | None, names: dict[str, Any], duplicates: str,
+    validation: str | None,
+) -> SparkRatings:  # fmt: skip
+    """The ratings of a table on Spark, in blocks there."""
+    from gramian.distributed import spark_ratings
+
+    if validation is not None and Path(validation).suffix == "":
+        raise ParameterError("On Spark a share cannot be held out: give --validation a file.")
+    frame = spark_frame(engine, ratings, master)
+    return spark_ratings(frame, **names, duplicates=duplicates, storage=storage)
+
+
+def recommend_on_spark(
+    engine: str, model: Any, everyone: bool, n: int, exclude_seen: bool, master: str | None, out: str | None
+) -> None:
+    """Write the best items for every user as a folder of Parquet."""
+    from gramian.cluster import recommend_all
+    from gramian.engine.spark.session import spark_session
+
+    check_choice("--engine", engine, ENGINES, "the command")
+    if not everyone or out is None:
+        raise ParameterError("On Spark recommendations are for everyone and go to a folder: give --all and --out.")
+    made = recommend_all(model, n, exclude_seen=exclude_seen, spark=spark_session(master))
+    made.write.mode("overwrite").parquet(out)
+    note(f"{out}: a folder of Parquet with the best {n} items for {len(model.user_ids):,} users")

@@ -113,9 +113,7 @@ class SparkRows(RemoteRows):
         return rows, np.concatenate(times) if times else None
 
 
-def _run(
-    step: str, first: int, rows: CSR, n_rows: int, given: list[Any], settings: dict[str, Any]
-) -> tuple[Array, int]:
+def _run(step: str, first: int, rows: CSR, given: list[Any], settings: dict[str, Any]) -> tuple[Array, int]:
     """A step of the local engine on one block, on the worker."""
     from gramian.engine import local
 
