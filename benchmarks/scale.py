@@ -90,7 +90,13 @@ def measured(step: Callable[[], Any]) -> dict[str, Any]:
     memory, began = Memory(), time.perf_counter()
     made = step() or {}
     seconds = time.perf_counter() - began
-    return {**made, "seconds": seconds, "anonymous": memory.anonymous / 1e6, "resident": memory.resident / 1e6}
+    return {
+        **made,
+        "seconds": seconds,
+        "cpu": time.process_time(),
+        "anonymous": memory.anonymous / 1e6,
+        "resident": memory.resident / 1e6,
+    }
 
 
 def size_of(folder: Path) -> float:

@@ -18,6 +18,7 @@ from gramian.cluster import evaluate, fold_in, recommend_all, recommend_new
 from gramian.distributed import SparkRatings
 from gramian.engine.spark import building
 from gramian.engine.spark.session import spark_session
+from gramian.stored import fit_stored
 
 pytestmark = pytest.mark.filterwarnings("ignore:PySpark does not yet fully support pandas:FutureWarning")
 
@@ -152,6 +153,37 @@ def test_new_users_by_a_frame(models, frame, ratings):
     best = collected(recommend_new(mine, some, 3)).sort("user", "rank")
     wanted = mine.recommend(made["user"] - 100_000, 3)
     assert best["item"].to_list() == wanted["item"].to_list()
+
+
+def test_factors_that_stay_on_the_cluster(models, there, ratings):
+    mine, recipe = models[0], gm.ALS(factors=6, epochs=3)
+
+    def stop(record):
+        if record["epoch"] == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fit_stored(recipe, there, callback=stop)
+    numbers = []
+    model = fit_stored(recipe, there, resume=True, callback=lambda record: numbers.append(record["epoch"]))
+    assert numbers == [3]
+    for made, wanted in zip(model.history, mine.history, strict=True):
+        assert made["objective"] == pytest.approx(wanted["objective"], rel=1e-6)
+        assert made["train_rmse"] == pytest.approx(wanted["train_rmse"], rel=1e-6)
+    users, items = ratings.users[::37], ratings.items[::37]
+    np.testing.assert_allclose(model.predict(users, items), mine.predict(users, items), rtol=1e-5)
+    with pytest.warns(gm.UnknownIdWarning):
+        wanted = mine.predict(-1, "i5")
+    np.testing.assert_allclose(model.predict([-1], ["i5"]), wanted, rtol=1e-5)
+    best, expected = model.recommend(users[0], 5), mine.recommend(users[0], 5)
+    assert best["item"].to_list() == expected["item"].to_list()
+    np.testing.assert_allclose(best["score"], expected["score"], rtol=1e-5)
+    assert best["rank"].to_list() == [1, 2, 3, 4, 5]
+    with pytest.raises(gm.UnknownIdError, match="-1 is unknown"):
+        model.recommend(-1)
+    with pytest.raises(gm.ParameterError, match="solver='exact'"):
+        fit_stored(gm.ALS(solver="cg"), there)
+    assert len(list((Path(there.storage) / "user_factors").iterdir())) == 2  # older ones are gone
 
 
 def test_repeated_pairs_and_storage(spark, table, folder, tmp_path):

@@ -53,11 +53,41 @@ class SparkRatings(Ratings):
         }.items():  # fmt: skip
             object.__setattr__(self, name, value)
         tasks = parallelism(spark)
-        self._session.conf.set("spark.sql.files.maxPartitionBytes", str(max(1 << 20, 2 * len(self) // tasks)))
+        self.session.conf.set("spark.sql.files.maxPartitionBytes", str(max(1 << 20, 2 * len(self) // tasks)))
 
     @property
-    def _session(self) -> SparkSession:
+    def session(self) -> SparkSession:
+        """The session of Spark that they are read with."""
         return self.__dict__["spark"]
+
+    # ---- small files beside the blocks -------------------------------------------------------------
+
+    def read_text(self, name: str) -> str | None:
+        """A small file of the storage, or None where there is none."""
+        system, path = self._path(name)
+        if not system.exists(path):
+            return None
+        return str(self.session.read.text(f"{self.storage}/{name}", wholetext=True).collect()[0][0])
+
+    def write_text(self, name: str, text: str) -> None:
+        """Write a small file of the storage under another name, then rename it."""
+        system, path = self._path(f".{name}.new")
+        stream = system.create(path, True)
+        stream.write(bytearray(text.encode()))
+        stream.close()
+        _, goal = self._path(name)
+        system.delete(goal, False)
+        system.rename(path, goal)
+
+    def remove(self, name: str) -> None:
+        """Remove a folder of the storage, if it is there."""
+        system, path = self._path(name)
+        system.delete(path, True)
+
+    def _path(self, name: str) -> tuple[Any, Any]:
+        context: Any = self.session.sparkContext
+        path = context._jvm.org.apache.hadoop.fs.Path(f"{self.storage}/{name}")
+        return path.getFileSystem(context._jsc.hadoopConfiguration()), path
 
     @cached_property
     def user_ids(self) -> IdMap:
@@ -70,7 +100,7 @@ class SparkRatings(Ratings):
         return self._ids("item")
 
     def _ids(self, side: str) -> IdMap:
-        table = self._session.read.parquet(f"{self.storage}/{side}_ids").select("code", "id").toArrow()
+        table = self.session.read.parquet(f"{self.storage}/{side}_ids").select("code", "id").toArrow()
         frame = pl.DataFrame(pl.from_arrow(table)).sort("code")
         return IdMap(frame["id"] if frame["id"].dtype == pl.String else frame["id"].cast(pl.Int64))
 
@@ -101,7 +131,7 @@ class SparkRatings(Ratings):
         from gramian.engine.spark.rows import SparkRows
 
         edges = np.array(self.about[f"{side}_edges"])
-        return SparkRows(self._session, f"{self.storage}/by_{side}", count, len(self), edges)
+        return SparkRows(self.session, f"{self.storage}/by_{side}", count, len(self), edges)
 
     @property
     def values(self) -> npt.NDArray[np.float32]:

@@ -51,6 +51,8 @@ def spark_session(master: str | None = None, **settings: str) -> SparkSession:
         builder = builder.master(master)
         if master.startswith(HERE):  # a host name that does not resolve must not keep one machine from working
             os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
+        if master.startswith("local-cluster["):
+            settings.setdefault("spark_executor_memory", f"{master.rstrip(']').split(',')[-1].strip()}m")
     for name, value in {**SETTINGS, **{key.replace("_", "."): value for key, value in settings.items()}}.items():
         builder = builder.config(name, value)
     try:
