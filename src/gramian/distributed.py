@@ -53,7 +53,8 @@ class SparkRatings(Ratings):
         }.items():  # fmt: skip
             object.__setattr__(self, name, value)
         tasks = parallelism(spark)
-        self.session.conf.set("spark.sql.files.maxPartitionBytes", str(max(1 << 20, 2 * len(self) // tasks)))
+        share = (1 << 20) + 4 * len(self) // tasks  # two tasks for each that can run at once; no file is cut
+        self.session.conf.set("spark.sql.files.maxPartitionBytes", str(share))
 
     @property
     def session(self) -> SparkSession:

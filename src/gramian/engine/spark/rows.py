@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gramian.engine.remote import RemoteRows
-from gramian.engine.spark.blocks import RESULT_SCHEMA, assembled, blocks_in, on_blocks
+from gramian.engine.spark.blocks import BLOCK_SCHEMA, RESULT_SCHEMA, assembled, blocks_in, on_blocks
 from gramian.errors import ParameterError
 from gramian.kernels.csr import CSR
 
@@ -43,10 +43,13 @@ class SparkRows(RemoteRows):
         self.edges = edges
         self._shared: list[tuple[Array, Any]] = []
 
+    @cached_property
+    def _frame(self) -> DataFrame:  # made once: the files are listed once
+        return self.spark.read.schema(BLOCK_SCHEMA).parquet(self.path)
+
     def frame(self, blocks: list[int] | None = None) -> DataFrame:
         """The records of all blocks, or of some."""
-        made = self.spark.read.parquet(self.path)
-        return made if blocks is None else made.filter(made.block.isin(blocks))
+        return self._frame if blocks is None else self._frame.filter(self._frame.block.isin(blocks))
 
     def run(self, step: str, *arguments: Any, **settings: Any) -> Any:
         """As of :class:`RemoteRows`."""
