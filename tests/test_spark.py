@@ -19,7 +19,7 @@ from gramian.cluster import evaluate, fold_in, recommend_all, recommend_new
 from gramian.distributed import SparkRatings
 from gramian.engine.spark import building
 from gramian.engine.spark.session import spark_session
-from gramian.stored import fit_stored
+from gramian.stored import StoredModel, fit_stored
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:PySpark does not yet fully support pandas:FutureWarning"),
@@ -169,8 +169,10 @@ def test_factors_that_stay_on_the_cluster(models, there, ratings):
     with pytest.raises(KeyboardInterrupt):
         fit_stored(recipe, there, callback=stop)
     numbers = []
-    model = fit_stored(recipe, there, resume=True, callback=lambda record: numbers.append(record["epoch"]))
+    fit_stored(recipe, there, resume=True, callback=lambda record: numbers.append(record["epoch"]))
     assert numbers == [3]
+    model = gm.load(there.storage)
+    assert isinstance(model, StoredModel)
     for made, wanted in zip(model.history, mine.history, strict=True):
         assert made["objective"] == pytest.approx(wanted["objective"], rel=1e-6)
         assert made["train_rmse"] == pytest.approx(wanted["train_rmse"], rel=1e-6)

@@ -139,6 +139,16 @@ class SparkRatings(Ratings):
         """All ratings, brought here: for tables that fit into memory."""
         return self.to_local().values
 
+    @property
+    def user_codes(self) -> npt.NDArray[np.int32]:
+        """The user code of every row, brought here."""
+        return self.to_local().user_codes
+
+    @property
+    def item_codes(self) -> npt.NDArray[np.int32]:
+        """The item code of every row, brought here."""
+        return self.to_local().item_codes
+
     @cached_property
     def scale(self) -> tuple[float, float]:
         """The smallest and the largest rating."""
@@ -207,6 +217,10 @@ def spark_ratings(
         ParameterError: No storage is known.
     """
     check_choice("duplicates", duplicates, DUPLICATES, "spark_ratings")
+    if not is_spark_frame(frame):
+        raise DataError(f"A DataFrame of Spark is needed: found {type(frame).__name__}; use spark.read to make one.")
+    if "connect" in type(frame).__module__:
+        raise ParameterError("A session of Spark Connect has no context to send factors by; use a classic session.")
     spark = working_session(frame.sparkSession)
     names: Names = {"user": user, "item": item, "rating": rating, "time": time}
     picked = picked_columns(frame, find_columns(frame.columns, names))

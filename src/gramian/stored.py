@@ -30,7 +30,7 @@ from gramian.parameters import check_number
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
-__all__ = ["StoredModel", "fit_stored", "open_stored_model"]
+__all__ = ["StoredModel", "fit_stored", "is_stored_model", "open_stored_model"]
 
 Array = npt.NDArray[Any]
 ABOUT = "model.json"
@@ -293,6 +293,11 @@ class StoredModel:
         return f"<stored ALS of {sizes['users']:,} users and {sizes['items']:,} items in {str(self.folder)!r}>"
 
 
+def is_stored_model(folder: str | os.PathLike[str]) -> bool:
+    """Whether this is a folder with a model of :func:`fit_stored`."""
+    return (Path(folder) / ABOUT).is_file()
+
+
 def open_stored_model(folder: str | os.PathLike[str]) -> StoredModel:
     """Open the folder of :func:`fit_stored`; no factors are read.
 
@@ -301,7 +306,7 @@ def open_stored_model(folder: str | os.PathLike[str]) -> StoredModel:
         FormatError: It is of a newer format, or damaged.
     """
     path = Path(folder)
-    if not (path / ABOUT).is_file():
+    if not is_stored_model(path):
         raise DataError(f"The folder {str(path)!r} has no model; train one with fit_stored.")
     try:
         about = json.loads((path / ABOUT).read_text())

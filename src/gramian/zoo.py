@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from typing import Any
+from typing import Any, cast
 
 from gramian.data.prepared import open_stored
 from gramian.errors import FormatError, ParameterError
@@ -19,6 +19,7 @@ from gramian.models.sgd import SGD as SGD
 from gramian.models.softimpute import SoftImpute as SoftImpute
 from gramian.models.svd import SVD as SVD
 from gramian.persist import read_file
+from gramian.stored import is_stored_model, open_stored_model
 
 __all__ = ["RECIPES", "family", "load", "make_recipe", "recipe_from_dict"]
 
@@ -57,7 +58,8 @@ def load(path: str | os.PathLike[str], *, mmap: bool = False) -> Model:
     """Read a model that :meth:`Model.save` wrote, conformal intervals included.
 
     Args:
-        path: The file.
+        path: The file; or a folder of :func:`gramian.stored.fit_stored`, which gives a
+            :class:`gramian.stored.StoredModel`.
         mmap: Map the arrays instead of reading them, for models near the size of memory or shared by many
             processes. The digest is then not checked.
 
@@ -65,6 +67,8 @@ def load(path: str | os.PathLike[str], *, mmap: bool = False) -> Model:
         DataError: There is no such file.
         FormatError: It is damaged, not a model, or of a newer format.
     """
+    if is_stored_model(path):
+        return cast(Model, open_stored_model(path))
     arrays, about = read_file(path, mmap=mmap)
     if about.get("kind") not in ("model", "conformal"):
         raise FormatError(f"The file {str(path)!r} holds a {about.get('kind')}, not a model; load it with resume.")

@@ -120,6 +120,7 @@ class Recipe(ABC, Generic[ModelT]):
 
     def iterate(self, ratings: Ratings, validation: Ratings | None = None) -> Iterator[ModelT]:
         """A usable model after every epoch."""
+        ratings = as_ratings(ratings)
         states = training.iterate(self, ratings, validation)
         return (self.finished(ratings, state.arrays, state.history) for state in states)
 
