@@ -38,7 +38,7 @@ def iterate(share: float = 1.0) -> float:
     """
     als = ALS(rank=asked.factors, maxIter=1, regParam=0.1, checkpointInterval=-1, seed=0, finalStorageLevel="NONE")
     als.setUserCol("user").setItemCol("item").setRatingCol("rating")
-    model = als.fit(ratings.sample(share, seed=0) if share < 1 else ratings)
+    model = als.fit(ratings.sample(fraction=share, seed=0) if share < 1 else ratings)
     began = time.perf_counter()
     model.userFactors.count()
     return time.perf_counter() - began

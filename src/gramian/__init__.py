@@ -22,9 +22,13 @@ if TYPE_CHECKING:
     from gramian.comparing import compare as compare
     from gramian.data.datasets import load_dataset as load_dataset
     from gramian.data.doctor import check_ratings as check_ratings
+    from gramian.data.prepared import open_prepared as open_prepared
+    from gramian.data.preparing import prepare as prepare
     from gramian.data.readers import read_items as read_items
     from gramian.data.readers import read_ratings as read_ratings
     from gramian.data.synthetic import synthetic_ratings as synthetic_ratings
+    from gramian.distributed import open_spark_ratings as open_spark_ratings
+    from gramian.distributed import spark_ratings as spark_ratings
     from gramian.errors import *  # noqa: F403
     from gramian.evaluate.calibration import Calibration as Calibration
     from gramian.evaluate.calibration import calibration as calibration
@@ -46,11 +50,15 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "Ratings": "gramian.ratings",
+    "open_prepared": "gramian.data.prepared",
+    "prepare": "gramian.data.preparing",
     "read_items": "gramian.data.readers",
     "read_ratings": "gramian.data.readers",
     "load_dataset": "gramian.data.datasets",
     "check_ratings": "gramian.data.doctor",
     "synthetic_ratings": "gramian.data.synthetic",
+    "open_spark_ratings": "gramian.distributed",
+    "spark_ratings": "gramian.distributed",
     "Calibration": "gramian.evaluate.calibration",
     "calibration": "gramian.evaluate.calibration",
     "Conformal": "gramian.evaluate.conformal",

@@ -33,16 +33,20 @@ from gramian.arguments import (
 from gramian.console import note, print_json, print_table, show_warnings_as_notes, write_table
 from gramian.errors import GramianError, ParameterError, TrainingWarning
 from gramian.judging import compare, evaluate, report, tune
+from gramian.large import prepare, recommend_on_spark, spark_source
 from gramian.moving import convert, export
 from gramian.options import (
     Count,
+    Engine,
     Item,
     Items,
     Json,
+    Master,
     ModelPath,
     Out,
     RatingsPath,
     Separator,
+    Storage,
     Time,
     Unknown,
     User,
@@ -59,7 +63,7 @@ app = typer.Typer(
 )
 
 
-for command in (evaluate, compare, tune, report, convert, export, serve, update):
+for command in (evaluate, compare, tune, report, convert, export, prepare, serve, update):
     app.command()(command)
 app.add_typer(keys, name="keys")
 
@@ -119,13 +123,18 @@ def describe(
 ) -> None:
     """Say what is in a file of ratings, and what looks wrong with it."""
     from gramian.data.doctor import check_ratings
+    from gramian.data.prepared import is_prepared, open_prepared
 
-    findings = check_ratings(
-        open_source(ratings, read.separator),
-        against=against and open_source(against, read.separator),
-        separator=read.separator,
-        **read.columns,
-    )
+    if is_prepared(ratings):
+        open_prepared(ratings).check()
+        findings = []
+    else:
+        findings = check_ratings(
+            open_source(ratings, read.separator),
+            against=against and open_source(against, read.separator),
+            separator=read.separator,
+            **read.columns,
+        )
     errors = [f for f in findings if f.severity == "error"]
     table = None if errors else read(ratings, quiet=True)
     if json:
@@ -155,6 +164,9 @@ def fit(
     users: Annotated[str | None, typer.Option("--users", help="A table about users, as features (bpmf).")] = None,
     items_title: Annotated[str | None, typer.Option(help="The column of titles in --items.")] = None,
     items_id: Annotated[str | None, typer.Option(help="The column of item ids in --items, found if not given.")] = None,
+    engine: Engine = "local",
+    master: Master = None,
+    storage: Storage = None,
     read: Reading = READ,
     json: Json = False,
     **fields: Any,
@@ -166,7 +178,10 @@ def fit(
     given, time = recipe_fields(model, fields, read.columns["time"])
     recipe = make_recipe(model, **given, **features)
     read = dataclasses.replace(read, columns={**read.columns, "time": time})
-    train = read(ratings)
+    if engine == "local":
+        train = read(ratings)
+    else:
+        train = spark_source(engine, ratings, master, storage, read.columns, read.duplicates, validation)
     if titles is not None:
         train = train.with_items(titles)
     train, held_out = held_out_part(train, validation, read)
@@ -278,6 +293,8 @@ def recommend(
     level: Annotated[float, typer.Option(help="The level of the interval, for --by lower.")] = 0.9,
     seed: Annotated[int, typer.Option(help="Which draw, for --by thompson.")] = 0,
     unknown: Unknown = "raise",
+    engine: Engine = "local",
+    master: Master = None,
     out: Out = None,
     json: Json = False,
 ) -> None:
@@ -285,6 +302,9 @@ def recommend(
     if (bool(user), everyone, bool(rated)).count(True) != 1:
         raise ParameterError("Say for whom to recommend: one of --user ID, --all, or --rated ITEM=RATING.")
     trained = load_model(model)
+    if engine != "local":
+        recommend_on_spark(engine, trained, everyone, n, not seen, master, out)
+        return
     how: dict[str, Any] = {"exclude_seen": not seen, "unknown": unknown}
     how["among"] = [item_id(trained, text) for text in among] if among else None
     if by is not None:

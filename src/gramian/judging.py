@@ -10,7 +10,7 @@ import typer
 from gramian.arguments import READ, Reading, load_model, measure_intervals, with_reading
 from gramian.console import note, print_json, print_table, terminal_width, write_table
 from gramian.errors import ParameterError
-from gramian.options import Items, Json, ModelPath, Out, RatingsPath, Unknown
+from gramian.options import Engine, Items, Json, Master, ModelPath, Out, RatingsPath, Unknown
 
 if TYPE_CHECKING:
     from gramian.comparing import Comparison
@@ -49,6 +49,8 @@ def evaluate(
     clip: Annotated[bool, typer.Option(help="Clip predictions to the scale.")] = True,
     calibration: Annotated[bool, typer.Option("--calibration", help="Measure the intervals, too.")] = False,
     plot: Annotated[str | None, typer.Option(help="Draw the calibration to this PNG, SVG or PDF.")] = None,
+    engine: Engine = "local",
+    master: Master = None,
     read: Reading = READ,
     json: Json = False,
 ) -> None:
@@ -56,6 +58,15 @@ def evaluate(
     if plot is not None and not calibration:
         raise ParameterError("The picture --plot shows the calibration: give --calibration with it.")
     trained = load_model(model)
+    if engine != "local":
+        from gramian.cluster import evaluate as evaluate_on_spark
+        from gramian.large import spark_frame
+
+        columns = {**read.columns, "time": None}
+        print_json(
+            evaluate_on_spark(trained, spark_frame(engine, ratings, master), unknown=unknown, clip=clip, **columns)
+        )
+        return
     test = read(ratings)
     users, items = trained.codes_of(test)
     cold = int(((users < 0) | (items < 0)).sum())

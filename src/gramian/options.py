@@ -9,14 +9,17 @@ import typer
 __all__ = [
     "Count",
     "Duplicates",
+    "Engine",
     "Item",
     "Items",
     "Json",
+    "Master",
     "ModelPath",
     "Out",
     "Rating",
     "RatingsPath",
     "Separator",
+    "Storage",
     "Time",
     "Unknown",
     "User",
@@ -37,3 +40,6 @@ Out = Annotated[str | None, typer.Option("--out", "-o", help="Write to this file
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
 Unknown = Annotated[str, typer.Option(help="Ids the model does not know: fallback, nan or raise.")]
 Count = Annotated[int, typer.Option("-n", "--n", help="How many.")]
+Engine = Annotated[str, typer.Option(help="Where: local (threads of this machine) or spark.")]
+Master = Annotated[str | None, typer.Option(help="Spark's master: local[4], yarn, spark://host:7077, …")]
+Storage = Annotated[str | None, typer.Option(help="Spark: a folder that all machines reach, for blocks of ratings.")]

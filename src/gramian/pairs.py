@@ -24,30 +24,42 @@ class SortedPairs(NamedTuple):
 
 
 def sort_pairs(
-    users: Array, items: Array, n_items: int, values: Array, times: Array | None, duplicates: str
+    users: Array,
+    items: Array,
+    n_items: int,
+    values: Array,
+    times: Array | None,
+    duplicates: str,
+    order: Array | None = None,
 ) -> SortedPairs:
     """Sort rows by (user, item) codes and keep one of each pair: the ``"last"``, or one with the ``"mean"``.
 
-    The last is by time where there is one, and by order among rows of the same time.
+    The last is by time where there is one, and by order among rows of the same time. ``order`` is the stable order
+    of the rows, where it is known.
     """
-    pair = users.astype(np.int64) * n_items + items
-    order = np.argsort(pair, kind="stable")
-    pair = pair[order]
-    first = np.append(True, pair[1:] != pair[:-1])
-    repeated = int(len(pair) - first.sum())
-    example = None
-    if repeated:
-        example = divmod(int(pair[~first][0]), n_items)
-        group = np.cumsum(first)
-        starts = np.flatnonzero(first)
-        means = _means(values[order], group, starts) if duplicates == "mean" else None
-        if times is not None:
-            order = order[np.lexsort((times[order], group))]
-        order = order[np.append(starts[1:] - 1, len(order) - 1)]
-        values = values[order] if means is None else means
-    else:
-        values = values[order]
-    return SortedPairs(users[order], items[order], values, None if times is None else times[order], repeated, example)
+    if order is None:
+        order = np.argsort(users.astype(np.int64) * n_items + items, kind="stable")
+    users, items = users[order], items[order]
+    first = np.append(True, (users[1:] != users[:-1]) | (items[1:] != items[:-1]))
+    repeated = int(len(first) - first.sum())
+    if not repeated:
+        return SortedPairs(users, items, values[order], None if times is None else times[order], 0, None)
+    where = int(np.argmin(first))
+    example = int(users[where]), int(items[where])
+    starts = np.flatnonzero(first)
+    users, items = users[starts], items[starts]
+    several = np.diff(np.append(starts, len(order))) > 1  # of the groups, those with repeated rows
+    group = np.cumsum(first) - 1
+    rows = several[group]
+    order, among, chosen = order[rows], group[rows], order[starts]
+    ends = np.flatnonzero(np.append(among[1:] != among[:-1], True))
+    last = order if times is None else order[np.lexsort((times[order], among))]
+    chosen[several] = last[ends]
+    kept = values[chosen]
+    if duplicates == "mean":
+        kept = kept.astype(np.float64)
+        kept[several] = _means(values[order], among, np.append(0, ends[:-1] + 1))
+    return SortedPairs(users, items, kept, None if times is None else times[chosen], repeated, example)
 
 
 def _means(values: Array, group: Array, starts: Array) -> Array:

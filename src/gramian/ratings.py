@@ -27,6 +27,7 @@ from gramian.summary import Description, describe
 __all__ = ["DUPLICATES", "Ratings"]
 
 DUPLICATES = ("last", "mean", "raise")
+PIECE = 1 << 24  # ratings whose distances from the mean are held at a time
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -195,7 +196,9 @@ class Ratings:
     @cached_property
     def variance(self) -> float:
         """s², the mean squared distance of the ratings from μ."""
-        return float(np.var(self.values, dtype=np.float64))
+        n, mean = len(self), np.mean(self.values, dtype=np.float64)
+        pieces = (self.values[low : low + PIECE] - mean for low in range(0, n, PIECE))
+        return float(sum(np.add.reduce(piece * piece) for piece in pieces) / n)
 
     def to_frame(self) -> pl.DataFrame:
         """The rows with their original ids: ``user``, ``item``, ``rating`` and maybe ``time``."""

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from typing import Any
+from typing import Any, cast
 
+from gramian.data.prepared import open_stored
 from gramian.deep import backend
 from gramian.deep.autorec import AutoRec as AutoRec
 from gramian.deep.pairs import MLP as MLP
@@ -23,7 +24,7 @@ from gramian.models.sgd import SGD as SGD
 from gramian.models.softimpute import SoftImpute as SoftImpute
 from gramian.models.svd import SVD as SVD
 from gramian.persist import read_file
-from gramian.ratings import Ratings
+from gramian.stored import is_stored_model, open_stored_model
 
 __all__ = ["RECIPES", "family", "load", "make_recipe", "recipe_from_dict"]
 
@@ -62,7 +63,8 @@ def load(path: str | os.PathLike[str], *, mmap: bool = False) -> Model:
     """Read a model that :meth:`Model.save` wrote, conformal intervals included.
 
     Args:
-        path: The file.
+        path: The file; or a folder of :func:`gramian.stored.fit_stored`, which gives a
+            :class:`gramian.stored.StoredModel`.
         mmap: Map the arrays instead of reading them, for models near the size of memory or shared by many
             processes. The digest is then not checked.
 
@@ -70,6 +72,8 @@ def load(path: str | os.PathLike[str], *, mmap: bool = False) -> Model:
         DataError: There is no such file.
         FormatError: It is damaged, not a model, or of a newer format.
     """
+    if is_stored_model(path):
+        return cast(Model, open_stored_model(path))
     arrays, about = read_file(path, mmap=mmap)
     if about.get("kind") not in ("model", "conformal"):
         raise FormatError(f"The file {str(path)!r} holds a {about.get('kind')}, not a model; load it with resume.")
@@ -78,5 +82,5 @@ def load(path: str | os.PathLike[str], *, mmap: bool = False) -> Model:
         recipe = recipe_from_dict(about["recipe"])
     except (ParameterError, KeyError, TypeError) as error:
         raise FormatError(f"The file {str(path)!r} holds a recipe that is not known here: {error}") from None
-    model = recipe.model(Ratings.from_arrays(arrays), parameters, History(about["history"]))
+    model = recipe.model(open_stored(arrays, path), parameters, History(about["history"]))
     return Conformal.from_content(model, arrays, about) if about["kind"] == "conformal" else model

@@ -12,6 +12,7 @@ from typing import Any
 
 import polars as pl
 
+from gramian.data.prepared import is_prepared, open_prepared
 from gramian.errors import DataError, DataWarning
 from gramian.frames import USUAL, Names, find_columns, pick_columns
 from gramian.ratings import Ratings
@@ -49,7 +50,8 @@ def read_ratings(
     """Read ratings from a file.
 
     Args:
-        path: A CSV, TSV or ``::``-separated text (``.gz`` too), Parquet, or Arrow (IPC, Feather) file.
+        path: A CSV, TSV or ``::``-separated text (``.gz`` too), Parquet, or Arrow (IPC, Feather) file; or a folder
+            that :func:`gramian.prepare` made, for which nothing else is to be given.
         user, item, rating, time: Column names, or positions from 0. Not given: found by their usual names
             (``userId``, ``movie_id``, ``stars``, ``timestamp``, …), or, without a header, taken in the order
             user, item, rating, time. ``time`` may be absent.
@@ -66,6 +68,8 @@ def read_ratings(
             missing, not a number or not finite (with its line); pairs repeat under ``"raise"``.
     """
     names: Names = {"user": user, "item": item, "rating": rating, "time": time}
+    if is_prepared(path):
+        return open_prepared(path)
     table, word = read_table(path, names, separator=separator, header=header)
     return Ratings.from_columns(table, duplicates=duplicates, row_word=word)
 
@@ -169,7 +173,10 @@ def read_whole_table(path: str | os.PathLike[str]) -> pl.DataFrame:
 def _existing(path: str | os.PathLike[str]) -> Path:
     source = Path(path)
     if source.is_dir():
-        raise DataError(f"A file of ratings is needed: {str(source)!r} is a folder; name a file in it.")
+        raise DataError(
+            f"A file of ratings is needed: {str(source)!r} is a folder; name a file in it, or turn it into "
+            "a prepared one with gramian prepare."
+        )
     if not source.is_file():
         raise DataError(f"There is no file {str(source)!r}; check the path.")
     return source

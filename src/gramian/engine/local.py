@@ -12,14 +12,15 @@ import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from functools import cache, partial
+from functools import cache, partial, wraps
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
+from gramian.engine.remote import RemoteRows
 from gramian.errors import ParameterError
 from gramian.kernels import reference
 from gramian.kernels.csr import CSR, PIECE_RATINGS, pieces_of
@@ -59,6 +60,7 @@ DENSE_ROWS = 8192  # of a dense product in one task
 PARTS_BYTES = 64 * 2**20  # sums of pieces of heavy rows that are held at a time
 
 Task = Callable[[], None]
+Step = TypeVar("Step", bound=Callable[..., Any])
 
 
 class Penalty(NamedTuple):
@@ -84,6 +86,18 @@ def thread_count(n_jobs: int | None) -> int:
     return min(cores, _container_cores(CONTROL_GROUP) or cores)
 
 
+def _anywhere(step: Step) -> Step:
+    """Let a step run where its rows are: those of another engine run it on each of their blocks."""
+
+    @wraps(step)
+    def run(rows: Any, *arguments: Any, **settings: Any) -> Any:
+        if isinstance(rows, RemoteRows):
+            return rows.run(step.__name__, *arguments, **settings)
+        return step(rows, *arguments, **settings)
+
+    return run  # type: ignore[return-value]
+
+
 @cache  # asked several times in every sweep
 def _container_cores(folder: Path) -> int | None:
     """The processor time that the container's control group allows, in cores, rounded up; None without a limit."""
@@ -97,6 +111,7 @@ def _container_cores(folder: Path) -> int | None:
     return None
 
 
+@_anywhere
 def half_sweep(
     rows: CSR,
     other: Array,
@@ -234,6 +249,7 @@ def update(
     return half_sweep(rows, other, penalty, biased=biased, offset=offset, n_jobs=n_jobs)
 
 
+@_anywhere
 def separate_update(
     rows: CSR, here: Array, other: Array, penalty: Penalty, *, offset: float, n_jobs: int | None = None,
     solver: str = "exact",
@@ -260,6 +276,7 @@ def separate_update(
     return np.concatenate([solved, biases], axis=1), singular
 
 
+@_anywhere
 def cg_update(
     rows: CSR, here: Array, other: Array, penalty: Penalty, *, biased: bool, offset: float, n_jobs: int | None = None
 ) -> Array:
@@ -276,6 +293,7 @@ def cg_update(
     return out
 
 
+@_anywhere
 def block_update(
     rows: CSR, here: Array, other: Array, penalty: Penalty, *, biased: bool, offset: float, n_jobs: int | None = None
 ) -> tuple[Array, int]:
@@ -325,6 +343,7 @@ def squared_errors(
     return float(squared_errors_by_row(rows, here, other, biased=biased, offset=offset, n_jobs=n_jobs).sum())
 
 
+@_anywhere
 def squared_errors_by_row(
     rows: CSR, here: Array, other: Array, *, biased: bool, offset: float, n_jobs: int | None = None
 ) -> Array:

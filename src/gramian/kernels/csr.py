@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -29,6 +30,11 @@ class CSR(NamedTuple):
         return len(self.indptr) - 1
 
     @property
+    def n_entries(self) -> int:
+        """How many entries there are in all rows."""
+        return len(self.indices)
+
+    @property
     def counts(self) -> npt.NDArray[np.int64]:
         """How many entries each row has."""
         return np.diff(self.indptr)
@@ -47,6 +53,15 @@ class CSR(NamedTuple):
         counts = self.counts[rows]
         ends = np.cumsum(counts)
         return np.arange(counts.sum()) + np.repeat(self.indptr[rows] - ends + counts, counts)
+
+    def spans(self, entries: int) -> Iterator[tuple[int, int]]:
+        """Ranges of rows, all of them in order, of about so many entries each, but at least one row."""
+        low = 0
+        while low < self.n_rows:
+            high = int(np.searchsorted(self.indptr, self.indptr[low] + entries, side="right")) - 1
+            high = min(max(low + 1, high), self.n_rows)
+            yield low, high
+            low = high
 
     def take(self, rows: npt.NDArray[np.integer[Any]]) -> CSR:
         """Some rows, in the order given."""

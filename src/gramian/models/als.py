@@ -139,6 +139,7 @@ class ALS(RidgeRecipe):
     """
 
     name: ClassVar[str] = "als"
+    distributed: ClassVar[bool] = True
     search_space: ClassVar[Mapping[str, Range | tuple[Any, ...]]] = {
         "factors": Range(4, 64, whole=True),
         "regularization": Range(2, 60, power=1),

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from gramian.distributed import as_ratings
 from gramian.errors import DataError, UnknownIdError, UnknownIdWarning
 from gramian.frames import time_column
 from gramian.history import History
@@ -37,6 +38,7 @@ ModelT = TypeVar("ModelT", bound="Model", covariant=True)
 UNKNOWN = ("fallback", "nan", "raise")
 # Scores of one block of users in `recommend`: 16 million cells, 64 MiB in float32.
 BLOCK_CELLS = 1 << 24
+SEEN_RATINGS = 1 << 22  # trained pairs that are compared with test pairs at a time
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,8 @@ class Recipe(ABC, Generic[ModelT]):
     length_field: ClassVar[str] = "epochs"
     # The extra that has to be installed for it to be trained.
     extra: ClassVar[str] = ""
+    # Whether a training goes over the ratings by half-sweeps and sums alone, so that they can be on a cluster.
+    distributed: ClassVar[bool] = False
     # Where tuning looks: a range or a tuple of choices for each field worth it.
     search_space: ClassVar[Mapping[str, Range | tuple[Any, ...]]] = {}
 
@@ -100,7 +104,7 @@ class Recipe(ABC, Generic[ModelT]):
         """Train a fresh model; the recipe is not changed.
 
         Args:
-            ratings: The training ratings.
+            ratings: The training ratings; or a DataFrame of Spark, on whose cluster ``distributed`` recipes train.
             validation: Ratings to measure after each epoch, and to stop early on where the recipe has a
                 ``patience``; the model of the best epoch is then returned.
             checkpoint: A file to keep the state of the training in after every epoch.
@@ -116,10 +120,12 @@ class Recipe(ABC, Generic[ModelT]):
             DataError: The ratings or the checkpoint cannot be used.
             ParameterError: ``patience`` is set without ``validation``.
         """
-        return training.train(self, ratings, validation, checkpoint, resume, keep_checkpoint, progress, callback)
+        table = as_ratings(ratings)
+        return training.train(self, table, validation, checkpoint, resume, keep_checkpoint, progress, callback)
 
     def iterate(self, ratings: Ratings, validation: Ratings | None = None) -> Iterator[ModelT]:
         """A usable model after every epoch."""
+        ratings = as_ratings(ratings)
         states = training.iterate(self, ratings, validation)
         return (self.finished(ratings, state.arrays, state.history) for state in states)
 
@@ -286,9 +292,13 @@ class Model(ABC):
         """How many pairs of another table were in the training."""
         users, items = self.codes_of(test)
         known = (users >= 0) & (items >= 0)
-        pairs = users[known].astype(np.int64) * self.ratings.n_items + items[known]
-        trained = self.ratings.user_codes.astype(np.int64) * self.ratings.n_items + self.ratings.item_codes
-        return int(np.isin(pairs, trained).sum())
+        pairs = np.sort(users[known].astype(np.int64) * self.ratings.n_items + items[known])
+        rows, seen = self.ratings.by_user, 0
+        for low, high in rows.spans(SEEN_RATINGS):  # trained pairs are many more, and in order
+            part = slice(*np.searchsorted(pairs, [low * self.ratings.n_items, high * self.ratings.n_items]))
+            owners = np.repeat(np.arange(low, high), rows.counts[low:high]) * self.ratings.n_items
+            seen += int(np.isin(pairs[part], owners + rows.indices[rows.indptr[low] : rows.indptr[high]]).sum())
+        return seen
 
     def codes_of(self, test: Ratings, unknown: str = "fallback") -> tuple[Codes, Codes]:
         """This model's codes of the rows of another table: each id is looked up once."""

@@ -35,6 +35,7 @@ class Baseline(AlternatingRecipe):
     """
 
     name: ClassVar[str] = "baseline"
+    distributed: ClassVar[bool] = True
     search_space: ClassVar[Mapping[str, Range | tuple[Any, ...]]] = {"regularization": Range(0.3, 30)}
 
     biases: bool = param(True, "user and item biases; without them the global mean alone")

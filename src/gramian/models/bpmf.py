@@ -76,6 +76,7 @@ class BPMF(Recipe[BayesianModel]):
     """
 
     name: ClassVar[str] = "bpmf"
+    distributed: ClassVar[bool] = True
     length_field: ClassVar[str] = "draws"
     search_space: ClassVar[Mapping[str, Range | tuple[Any, ...]]] = {
         "factors": Range(8, 64, whole=True),

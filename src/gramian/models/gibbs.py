@@ -212,5 +212,5 @@ def _noise(
         noise = draw_user_noise(noise, seen.counts, errors, alpha, rng)
         weighted = float(errors @ noise.factors)
     if hyper.noise_precision is None:
-        alpha = float(rng.gamma(hyper.shape + len(seen.indices) / 2) / (hyper.rate + weighted / 2))
+        alpha = float(rng.gamma(hyper.shape + int(seen.n_entries) / 2) / (hyper.rate + weighted / 2))
     return chain._replace(noise_precision=alpha, user_noise=noise, time=time), errors, away

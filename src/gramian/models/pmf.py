@@ -87,6 +87,7 @@ class PMF(AlternatingRecipe):
     """
 
     name: ClassVar[str] = "pmf"
+    distributed: ClassVar[bool] = True
     search_space: ClassVar[Mapping[str, Range | tuple[Any, ...]]] = {"factors": Range(4, 64, whole=True)}
 
     factors: int = param(32, "latent features K", low=1, high=512)
@@ -123,7 +124,7 @@ class PMF(AlternatingRecipe):
     def start(self, ratings: Ratings) -> Arrays:
         """Item factors from N(0, 1/K), biases 0, and the users' best rows for these."""
         items = self.random_items(ratings, self.factors, self.seed, self.dtype)
-        noise = _noise_floor(ratings, float(np.std(ratings.values, dtype=np.float64)))
+        noise = _noise_floor(ratings, ratings.variance**0.5)
         scales = self._given(Scales(noise, _noise_precision(ratings, noise), min(4.0, len(ratings)) / noise**2))
         users, _ = self.sweep(ratings, items, users=True, side=self._side(scales))
         return {"user_rows": users, "item_rows": items, "scales": np.array(scales)}
@@ -207,7 +208,7 @@ class PMF(AlternatingRecipe):
 
 def _noise_floor(ratings: Ratings, noise: float) -> float:
     """σ, but at least a thousandth of the ratings' standard deviation; 10⁻⁶ where that is 0."""
-    return max(noise, 1e-3 * float(np.std(ratings.values, dtype=np.float64)) or 1e-6)
+    return max(noise, 1e-3 * ratings.variance**0.5 or 1e-6)
 
 
 def _noise_precision(ratings: Ratings, noise: float) -> float:

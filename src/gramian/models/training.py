@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from gramian.distributed import SparkRatings
 from gramian.errors import DataError, DivergenceError, ParameterError, TrainingWarning
 from gramian.history import History
 from gramian.persist import Arrays, read_file, write_file
@@ -66,11 +67,27 @@ def _check(recipe: Recipe[Any], ratings: Ratings, validation: Ratings | None) ->
                 f"Ratings are needed to train: got {type(table).__name__}; "
                 "make them with gm.Ratings.from_frame, from_csr or gm.read_ratings."
             )
+    if isinstance(ratings, SparkRatings):
+        _check_distributed(recipe)
     if getattr(recipe, "patience", None) is not None and validation is None:
         raise ParameterError(
             f"The 'patience' parameter of {type(recipe).__name__} needs validation ratings; "
             "give validation=… or leave patience out."
         )
+
+
+def _check_distributed(recipe: Recipe[Any]) -> None:
+    """Refuse what cannot be trained on a cluster."""
+    if not recipe.distributed:
+        raise ParameterError(
+            f"{type(recipe).__name__} does not train on Spark; choose ALS, PMF, BPMF or Baseline, or bring the ratings "
+            "here with to_local()."
+        )
+    plain: dict[str, Any] = {"implicit": "none", "user_features": None, "item_features": None, "noise": "common"}
+    plain |= {"time": None, "likelihood": "normal"}
+    for name, value in plain.items():
+        if getattr(recipe, name, value) != value:
+            raise ParameterError(f"The {name!r} parameter of {type(recipe).__name__} must be {value!r} on Spark.")
 
 
 def _next(recipe: Recipe[Any], ratings: Ratings, validation: Ratings | None, state: State) -> State:

@@ -1,0 +1,156 @@
+"""Factors too large for one machine: Parquet between half-sweeps, and only the rows that a block needs on their way.
+
+A half-sweep is one job. The blocks of the fixed side's factors meet the *routes*, which say for each block of ratings
+on the other side which of their rows it refers to; these rows are cut out and shuffled to that block, where the local
+half-sweep solves its rows against them. So a block of ratings receives (distinct columns) × D numbers, not the whole
+fixed side. What the next half-sweep reads is the files of this one: no lineage grows, and a lost executor or driver
+costs the work since the last whole folder.
+
+A record of factors is ``block``, ``first``, ``rows``, the numbers as bytes, and what is summed over the blocks: the
+squared errors, the penalty, the singular rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from gramian.engine.local import Penalty
+from gramian.engine.spark.blocks import blocks_in
+from gramian.kernels.csr import CSR
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame
+
+__all__ = ["FACTOR_SCHEMA", "Solve", "factor_batch", "factors_in", "routed_half_sweep", "write_routes"]
+
+Array = npt.NDArray[Any]
+FACTOR_SCHEMA = (
+    "block int, first bigint, rows bigint, data binary, squared double, penalty double, singular bigint, ratings bigint"
+)
+ROUTE_SCHEMA = "source int, dest int, places binary"
+MESSAGE_SCHEMA = "dest int, source int, data binary"
+
+
+class Solve(NamedTuple):
+    """How rows are solved: what :func:`gramian.engine.local.half_sweep` takes."""
+
+    penalty: Penalty
+    biased: bool
+    offset: float
+    dtype: str
+
+
+def write_routes(blocks: DataFrame, sources: Array, path: str) -> None:
+    """Write which rows of the fixed side each block of ratings refers to, by the block that has them there.
+
+    Args:
+        blocks: The blocks of ratings.
+        sources: Where the blocks of the fixed side begin, and the end.
+        path: The folder.
+    """
+
+    def route(batches: Iterable[Any]) -> Iterator[Any]:
+        import pyarrow as pa
+
+        for batch in batches:
+            numbers = batch.column("block").to_pylist()
+            for dest, (_, rows) in zip(numbers, blocks_in([batch]), strict=True):
+                needed = np.unique(rows.indices)
+                cuts = np.searchsorted(needed, sources)
+                found = [s for s in range(len(sources) - 1) if cuts[s + 1] > cuts[s]]
+                places = [(needed[cuts[s] : cuts[s + 1]] - sources[s]).astype(np.int32).tobytes() for s in found]
+                yield pa.RecordBatch.from_arrays(
+                    [pa.array(found, pa.int32()), pa.array([dest] * len(found), pa.int32()),
+                     pa.array(places, pa.binary())], ["source", "dest", "places"],
+                )  # fmt: skip
+
+    blocks.mapInArrow(route, ROUTE_SCHEMA).write.mode("overwrite").parquet(path)
+
+
+def routed_half_sweep(blocks: DataFrame, routes: DataFrame, factors: DataFrame, solve: Solve, parts: int) -> DataFrame:
+    """The new factors of one side as records; nothing runs until they are written.
+
+    Args:
+        blocks: The blocks of ratings of the side to be solved; partitioned by ``block`` and kept, they do not travel.
+        routes: What :func:`write_routes` wrote for these blocks.
+        factors: The records of the fixed side.
+        solve: How.
+        parts: Partitions of the messages.
+    """
+    width = len(solve.penalty.precision)
+    kind = np.dtype(solve.dtype)
+
+    def cut(batches: Iterable[Any]) -> Iterator[Any]:
+        import pyarrow as pa
+
+        for batch in batches:
+            held, places = batch.column("data"), batch.column("places")
+            for k in range(batch.num_rows):
+                rows = np.frombuffer(held[k].as_buffer(), kind).reshape(-1, width)
+                cut_out = rows[np.frombuffer(places[k].as_buffer(), np.int32)]
+                yield pa.RecordBatch.from_arrays(
+                    [batch.column("dest")[k : k + 1], batch.column("source")[k : k + 1],
+                     pa.array([cut_out.tobytes()], pa.binary())], ["dest", "source", "data"],
+                )  # fmt: skip
+
+    met = factors.select("block", "data").join(routes, factors["block"] == routes["source"])
+    messages = met.select("dest", "source", "places", "data").mapInArrow(cut, MESSAGE_SCHEMA)
+    arrived = messages.repartition(parts, "dest").groupBy("dest")
+    return blocks.groupBy("block").cogroup(arrived).applyInArrow(_solver(solve, width, kind), FACTOR_SCHEMA)
+
+
+def _solver(solve: Solve, width: int, kind: np.dtype[Any]) -> Callable[..., Any]:
+    """What a worker does with a block of ratings and the rows that have come for it."""
+
+    def run(key: Any, left: Any, right: Any) -> Any:
+        import pyarrow as pa
+
+        from gramian.engine import local
+        from gramian.kernels import sweep
+
+        ((first, rows),) = blocks_in(left.to_batches())
+        needed, local_columns = np.unique(rows.indices, return_inverse=True)
+        other = sweep.aligned_rows(len(needed), width, kind)
+        held, place = right.sort_by("source").column("data"), 0
+        for message in held:
+            part = np.frombuffer(message.as_buffer(), kind).reshape(-1, width)
+            other[place : place + len(part)] = part
+            place += len(part)
+        near = CSR(rows.indptr, local_columns.astype(np.int32), rows.values)
+        how: dict[str, Any] = {"biased": solve.biased, "offset": solve.offset, "n_jobs": 1}
+        made, singular = local.half_sweep(near, other, solve.penalty, **how)
+        squared = local.squared_errors(near, made, other, **how)
+        batch = factor_batch(
+            left.column("block")[0].as_py(), first, made, squared, solve.penalty, rows.counts, singular
+        )  # fmt: skip
+        return pa.Table.from_batches([batch])
+
+    return run
+
+
+def factor_batch(
+    block: int, first: int, made: Array, squared: float, penalty: Penalty, counts: Array, singular: int = 0
+) -> Any:
+    """A record of factors, with the sums over its rows."""
+    import pyarrow as pa
+
+    squares = np.square(made, dtype=np.float64) @ np.diag(penalty.precision)
+    shrunk = float(np.sum(squares * counts) if penalty.by_count else np.sum(squares))
+    values = {
+        "block": pa.array([block], pa.int32()), "first": pa.array([first], pa.int64()),
+        "rows": pa.array([len(made)], pa.int64()), "data": pa.array([made.tobytes()], pa.binary()),
+        "squared": pa.array([squared]), "penalty": pa.array([shrunk]), "singular": pa.array([singular], pa.int64()),
+        "ratings": pa.array([int(counts.sum())], pa.int64()),
+    }  # fmt: skip
+    return pa.RecordBatch.from_arrays(list(values.values()), list(values))
+
+
+def factors_in(batches: Iterable[Any], width: int, kind: npt.DTypeLike) -> Iterator[tuple[int, Array]]:
+    """The first row and the rows of each record of factors."""
+    for batch in batches:
+        for first, held in zip(batch.column("first").to_pylist(), batch.column("data"), strict=True):
+            yield first, np.frombuffer(held.as_buffer(), kind).reshape(-1, width)
