@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -46,10 +48,19 @@ def _cached(function: Callable[..., Any], more: dict[str, Any]) -> Any:
         made = njit(cache=True, **options)(function)
     except RuntimeError:  # neither the package's folder nor the user's cache can be written to
         return njit(**options)(function)
-    cache_file: Any = getattr(getattr(made, "_cache", None), "_cache_file", None)
+    cache: Any = getattr(made, "_cache", None)
+    cache_file: Any = getattr(cache, "_cache_file", None)
     if hasattr(cache_file, "_source_stamp"):
         cache_file._source_stamp = STAMP
+    if hasattr(cache, "save_overload"):
+        cache.save_overload = partial(_save, cache.save_overload)
     return made
+
+
+def _save(save: Callable[..., None], *what: Any) -> None:
+    """A full disk costs the next process the compiling, not this one its training."""
+    with suppress(OSError):
+        save(*what)
 
 
 def inlined(function: Callable[..., Any]) -> Any:
