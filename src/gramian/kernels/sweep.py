@@ -27,6 +27,7 @@ with it. The plain twin of it all is in :mod:`gramian.kernels.reference`.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import accumulate
 from typing import Any
 
@@ -44,7 +45,7 @@ from gramian.kernels.rows import begin_row, block_ratings, pad_prior, padded_col
 from gramian.kernels.system_solve import solve_system
 from gramian.kernels.tiles import tile_rows
 
-__all__ = ["aligned_rows", "fixed", "half_sweep", "part_length", "piece_sums"]
+__all__ = ["aligned_rows", "fixed", "part_length", "piece_sums", "prepared"]
 
 Array = npt.NDArray[Any]
 # Systems up to this size are solved W at a time, larger ones one by one: W of them
@@ -113,7 +114,7 @@ def _lane_sweep(
     drawing: bool, seed: int, sweep: int, side: int, spread: float, first_row: int,
     sums: Any, start: int, stop: int,
 ) -> None:  # fmt: skip
-    """Rows ``start`` … ``stop``, as many side by side as a register has lanes; :func:`half_sweep` has the arguments."""
+    """Rows ``start`` … ``stop``, as many side by side as a register has lanes; :func:`prepared` has the arguments."""
     size, together = precision.shape[0], lanes(out)
     factors = size - 1 if biased else size
     columns = padded_columns(out, factors)
@@ -233,15 +234,13 @@ def aligned_rows(rows: int, width: int, dtype: Any) -> Array:
     return room[skip : skip + count].reshape(rows, width)
 
 
-def half_sweep(
+def prepared(
     out: Array,
     status: Array,
     rows: CSR,
     other: Array,
     precision: Array,
     *,
-    start: int,
-    stop: int,
     biased: bool,
     offset: float,
     by_count: bool = False,
@@ -250,9 +249,12 @@ def half_sweep(
     shared: Array | None = None,
     draw: tuple[int, int, int] | None = None,
     spread: float = 1.0,
-    sums: Array | None = None,
-) -> None:
-    """Solve rows ``start`` … ``stop`` of one side into ``out``; threads may call it at once on different rows.
+    first_row: int = 0,
+) -> Callable[..., None]:
+    """``solve(start, stop, sums=None)``: solves these rows of one side into ``out``.
+
+    Threads may call it at once on different rows. ``sums``, where the rows are one of more than ``PIECE_RATINGS``
+    ratings, is the sum, in their order and beginning with zeros, of its :func:`piece_sums`, if they are known already.
 
     Args:
         out: The rows to be solved, (rows, D), of the dtype of ``other``.
@@ -262,7 +264,6 @@ def half_sweep(
         rows: The ratings of these rows.
         other: The fixed side, (rows of the other side, D), float32 or float64; contiguous.
         precision: Λ, (D, D).
-        start, stop: Which rows.
         biased: Whether the last of the D columns is a bias: v = [factors, 1], and the other side's bias is
             subtracted from the rating.
         offset: μ, subtracted from every rating.
@@ -273,29 +274,32 @@ def half_sweep(
         draw: ``(seed, sweep, side)``: add a draw from N(0, σ²A⁻¹), whose normals depend on these, the row and
             the column alone.
         spread: σ ≥ 0.
-        sums: Where ``start`` … ``stop`` is one row of more than ``PIECE_RATINGS`` ratings: the sum, in their order
-            and beginning with zeros, of its :func:`piece_sums`, if they are known already.
+        first_row: The number of the first of these rows among all: the normals depend on it.
     """
-    dtype = other.dtype
+    dtype, size = other.dtype, len(precision)
+    few = dual_limit(precision, shared, draw is not None)
     seed, sweep, side = draw if draw is not None else (0, 0, 0)
     fixed_rows = [fixed(array) for array in rows]
     offset, other, precision = dtype.type(offset), fixed(other), fixed(precision, dtype)
     weights = fixed(np.empty(0, dtype) if weights is None else weights, dtype)
-    linear = fixed(np.atleast_2d(np.zeros(len(precision)) if linear is None else linear), dtype)
-    size, columns = len(precision), padded_columns(other, len(precision) - biased)
-    tolerance = dtype.type(2 * np.finfo(dtype).eps * (size + 8))
+    linear = fixed(np.atleast_2d(np.zeros(size) if linear is None else linear), dtype)
     common = (
-        tolerance, *fixed_rows, offset, weights, other, biased, precision, linear,
-        fixed(np.empty((0, 0), dtype) if shared is None else shared, dtype),
-        by_count, draw is not None, np.uint64(seed), sweep, side, dtype.type(spread), 0,
-        fixed(np.empty(0, dtype) if sums is None else sums), start, stop,
+        dtype.type(2 * np.finfo(dtype).eps * (size + 8)), *fixed_rows, offset, weights, other, biased, precision,
+        linear, fixed(np.empty((0, 0), dtype) if shared is None else shared, dtype),
+        by_count, draw is not None, np.uint64(seed), sweep, side, dtype.type(spread), first_row,
     )  # fmt: skip
-    if size <= LANE_LIMIT:
-        _lane_sweep(out, status, *_workspace(_lane_lengths(other, size, columns), dtype), *common)
-        return
-    few = dual_limit(precision, shared, draw is not None)
-    own, dual = _system_lengths(other, size, columns), dual_lengths(other, size, columns, few)
-    _system_sweep(out, status, *_workspace(own, dtype), *_workspace(dual, dtype), few, *common)
+    none, columns = fixed(np.empty(0, dtype)), padded_columns(other, size - biased)
+    kernel: Callable[..., None] = _lane_sweep
+    lengths: list[tuple[int, ...]] = [_lane_lengths(other, size, columns)]
+    if size > LANE_LIMIT:
+        kernel, common = _system_sweep, (few, *common)
+        lengths = [_system_lengths(other, size, columns), dual_lengths(other, size, columns, few)]
+
+    def solve(start: int, stop: int, sums: Array | None = None) -> None:
+        room = [part for each in lengths for part in _workspace(each, dtype)]
+        kernel(out, status, *room, *common, none if sums is None else fixed(sums), start, stop)
+
+    return solve
 
 
 def _workspace(lengths: tuple[int, ...], dtype: Any) -> tuple[Array, tuple[int, ...]]:
@@ -323,7 +327,7 @@ def piece_sums(
 
     Args:
         parts: (pieces, :func:`part_length`), of the dtype of ``other``.
-        rows, other, biased, offset, weights: As in :func:`half_sweep`.
+        rows, other, biased, offset, weights: As in :func:`prepared`.
         row: Which row.
         first: Its first piece wanted.
     """
