@@ -31,7 +31,7 @@ export function lines(series, { x: xName, y: yName, alt, box, digits = 2 }) {
     picture.append(s("text", { class: "tick", x: px(x), y: H - PAD.bottom + 18, "text-anchor": "middle" }, String(Number(x.toFixed(2)))));
   }
   picture.append(s("text", { class: "axis", x: (PAD.left + W - PAD.right) / 2, y: H - 4, "text-anchor": "middle" }, xName),
-    s("text", { class: "axis", x: 12, y: H / 2 - 10, "text-anchor": "middle", transform: `rotate(-90 12 ${H / 2 - 10})` }, yName));
+    s("text", { class: "axis", x: 17, y: H / 2 - 10, "text-anchor": "middle", transform: `rotate(-90 17 ${H / 2 - 10})` }, yName));
   series.forEach((one, place) => {
     const path = one.points.map(([x, y], k) => `${k ? "L" : "M"}${px(x).toFixed(1)} ${py(y).toFixed(1)}`).join("");
     picture.append(s("path", { class: `line line-${one.dashed ? "ideal" : place}`, d: path }));
