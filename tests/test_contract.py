@@ -450,7 +450,8 @@ def test_predictions_are_clipped_to_the_scale_only_if_asked(recipe, ratings):
         np.testing.assert_array_equal(np.clip(free, *ratings.scale), clipped)
     low, high = ratings.scale
     assert low <= clipped.min() <= clipped.max() <= high
-    error = np.sqrt(np.mean((model.predict(ratings.users, ratings.items).astype(float) - ratings.values) ** 2))
+    predicted = model.predict(ratings.users, ratings.items, times=ratings.times)
+    error = np.sqrt(np.mean((predicted.astype(float) - ratings.values) ** 2))
     assert model.evaluate(ratings)["rmse"] == pytest.approx(error, rel=1e-12)
     assert model.evaluate(ratings)["mse"] == pytest.approx(error**2, rel=1e-12)
 
