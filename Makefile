@@ -31,6 +31,8 @@ bench: $(VENV)/dev
 	$(MEASURE)/growth.py $(SETS)
 	$(MEASURE)/checks.py $(SETS)
 	$(MEASURE)/bayes.py $(SETS)
+	$(MEASURE)/gradient.py $(SETS)
+	$(MEASURE)/networks.py $(SETS)
 	$(MEASURE)/run.py $(SETS)
 
 $(VENV)/bin/python:

@@ -33,8 +33,8 @@ FLOORS = {
     "PMF": 0.8748,
     "SGD": 0.8750,
     "NeuralMF": 0.8745,
-    "MLP": 0.8830,
-    "ResidualMF": 0.8720,
+    "MLP": 0.8823,
+    "ResidualMF": 0.8706,
     "AutoRec": 0.8742,
     "BPMF, K = 16": 0.8654,
 }
