@@ -33,6 +33,8 @@ bench: $(VENV)/dev
 	$(MEASURE)/bayes.py $(SETS)
 	$(MEASURE)/judge.py $(SETS)
 	$(MEASURE)/tuned.py $(SETS)
+	$(MEASURE)/gradient.py $(SETS)
+	$(MEASURE)/networks.py $(SETS)
 	$(MEASURE)/run.py $(SETS)
 
 $(VENV)/bin/python:

@@ -70,7 +70,12 @@ def residual(train: gm.Ratings, test: gm.Ratings) -> None:
     for axes_y, color, word in ((layers, TRAIN, "layers"), (left, VALIDATION, "left by the factorization")):
         x, y, error = binned(activity[model.item_ids.codes(items, "item")], axes_y)
         two.errorbar(10**x, y, 2 * error, color=color, marker="o", markersize=4, linewidth=1, elinewidth=1, label=word)
-    two.set(xscale="log", xlabel="ratings of the item in training", ylabel="mean", title="Most for rare items")
+    two.set(
+        xscale="log",
+        xlabel="ratings of the item in training",
+        ylabel="mean",
+        title="Rare items lower, popular ones higher",
+    )
     two.legend(frameon=False)
     figure.savefig(DOCS / "neural-residual.png", dpi=110)
 

@@ -103,8 +103,8 @@ MODELS = {
     "mlp": Variants(
         [gm.MLP(factors=3, hidden=5, dropout=0.2, epochs=3)],
         closed_form=False,
-        restless=gm.MLP(factors=8, hidden=16, regularization=0.01, layer_regularization=1e-5, dropout=0.1,
-                        learning_rate=0.1, epochs=8, batch_size=1024, decay=0.0),
+        restless=gm.MLP(factors=8, hidden=64, regularization=0.01, layer_regularization=1e-6, dropout=0.05,
+                        learning_rate=0.1, epochs=14, batch_size=1024, decay=0.0),
     ),
     "residual": Variants(
         [gm.ResidualMF(factors=3, hidden=4, epochs=3, optimizer="momentum", learning_rate=0.05)],

@@ -1,4 +1,4 @@
-"""Accuracy floors on the bundled ratings: random 80/20, mean of 5 seeds, clipped predictions.
+"""Accuracy floors on the bundled ratings: random 80/20, mean of 5 seeds (of networks the first), clipped predictions.
 
 The settings were chosen on validation parts of the training ratings (benchmarks/accuracy.py); the floors leave
 about 0.002 above what benchmarks/README.md reports.
@@ -32,10 +32,10 @@ FLOORS = {
     "SoftImpute": 0.8731,
     "PMF": 0.8748,
     "SGD": 0.8750,
-    "NeuralMF": 0.8775,
-    "MLP": 0.8830,
-    "ResidualMF": 0.8830,
-    "AutoRec": 0.9100,
+    "NeuralMF": 0.8745,
+    "MLP": 0.8823,
+    "ResidualMF": 0.8706,
+    "AutoRec": 0.8742,
     "BPMF, K = 16": 0.8654,
 }
 
@@ -44,7 +44,7 @@ FLOORS = {
 def test_floor(name: str) -> None:
     ratings = gm.load_dataset("movielens-small")
     errors = []
-    for seed in range(5):
+    for seed in range(1 if MEASURED[name].extra else 5):  # a network is compiled anew for each split
         train, test = ratings.split(0.2, seed=seed)
         errors.append(MEASURED[name].fit(train).evaluate(test)["rmse"])
     assert np.mean(errors) <= FLOORS[name]

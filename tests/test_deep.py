@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import gramian as gm
+from gramian import zoo
 from gramian.deep import sparse
 from gramian.deep.autorec import dense_batches, from_rows, masked_error, to_rows
 
@@ -50,7 +51,7 @@ def test_the_sparse_path_has_the_loss_and_the_gradients_of_the_dense_network(rat
     """Also for inputs with a dropout mask: a plain step of rate 1 moves each weight by its negative gradient."""
     import jax
 
-    recipe = gm.AutoRec(hidden=(5, 4, 3)[:layers], side=side, path="sparse", regularization=0.01)
+    recipe = gm.AutoRec(hidden=(5, 4, 3)[:layers], side=side, path="sparse", dropout=0.0)
     rows = recipe.rows(ratings)
     width = ratings.n_items if side == "user" else ratings.n_users
     arrays = {name: array for name, array in recipe.start(ratings).items() if not name.startswith("state")}
@@ -119,6 +120,39 @@ def test_a_rate_that_diverges_is_named(ratings):
     with pytest.raises(gm.DivergenceError, match=r"not finite: the learning rate 1 is too high"):
         gm.AutoRec(hidden=4, activation="identity", optimizer="momentum", learning_rate=1.0, momentum=0.99,
                    batch_size=2, epochs=1, regularization=1.0, path="sparse").fit(ratings)  # fmt: skip
+
+
+def test_a_batch_larger_than_the_data_is_refused(ratings):
+    with pytest.raises(gm.ParameterError, match=r"'batch_size' parameter of NeuralMF .* \[1, 833\], the number of rat"):
+        gm.NeuralMF(batch_size=834).fit(ratings)
+    with pytest.raises(gm.ParameterError, match=r"\[1, 40\], the number of items with ratings; got 41; give a smaller"):
+        gm.AutoRec(batch_size=41).fit(ratings)
+
+
+def test_hidden_layers_are_a_number_or_several():
+    assert gm.MLP(hidden=[8]) == gm.MLP(hidden=(8,)) == gm.MLP(hidden=8)
+    recipe = gm.MLP(hidden=(8, 4))
+    assert gm.recipe_from_dict(recipe.to_dict()) == recipe
+    with pytest.raises(gm.ParameterError, match="'hidden' parameter of AutoRec must be 1 to 3 numbers"):
+        gm.AutoRec(hidden=(1, 2, 3, 4))
+    with pytest.raises(gm.ParameterError, match=r"'hidden' parameter of MLP must be a whole number in \[1, 4096\]"):
+        gm.MLP(hidden=(8, 0))
+
+
+def test_the_branches_of_residual_mf_add_up(ratings):
+    model = gm.ResidualMF(factors=3, hidden=4, epochs=1).fit(ratings)
+    users, items = ratings.users[:20], ratings.items[:20]
+    factors, layers = model.branches(users, items)
+    assert layers.any()
+    expected = model.predict(users, items, clip=False)
+    np.testing.assert_allclose(factors + layers + model.global_mean, expected, rtol=1e-6)
+
+
+def test_the_default_comparison_leaves_out_what_is_not_installed(monkeypatch):
+    assert gm.NeuralMF() in zoo.family()
+    monkeypatch.setenv("KERAS_BACKEND", "a_backend_that_is_not_there")
+    assert not [recipe.name for recipe in zoo.family() if recipe.extra]
+    assert gm.SGD() in zoo.family()
 
 
 def test_a_backend_that_is_missing_is_said_in_one_sentence():

@@ -73,7 +73,7 @@ class PairRecipe(Recipe[PairModel]):
         Args:
             n_users: N, the rows of the users' embeddings.
             n_items: M, those of the items'.
-            n_ratings: The ratings that the embeddings' penalty is shared out to; without it they have none.
+            n_ratings: The ratings, which the penalties are made for; without it the embeddings have none.
         """
         layers = backend.keras().layers
         user, item = (layers.Input((1,), dtype="int32", name=name) for name in ("user", "item"))
@@ -88,7 +88,7 @@ class PairRecipe(Recipe[PairModel]):
             )
             parts.append(layers.Flatten()(layers.Add()([dot, b, c])))
         if self.has_layers:
-            parts.append(self._layers(layers.Concatenate()([layers.Flatten()(w), layers.Flatten()(u)])))
+            parts.append(self._layers(layers.Concatenate()([layers.Flatten()(w), layers.Flatten()(u)]), n_ratings))
         return backend.keras().Model([user, item], parts[0] if len(parts) == 1 else layers.Add()(parts))
 
     def _embed(self, codes: Any, count: int, name: str, n_ratings: int | None) -> Any:
@@ -107,7 +107,7 @@ class PairRecipe(Recipe[PairModel]):
             name=name,
         )(codes)
 
-    def _layers(self, x: Any) -> Any:
+    def _layers(self, x: Any, n_ratings: int | None) -> Any:
         raise NotImplementedError
 
     def weight_shapes(self, n_users: int, n_items: int) -> dict[str, tuple[int, ...]]:
@@ -195,7 +195,9 @@ class LayeredRecipe(PairRecipe):
 
     hidden: int | tuple[int, ...] = param(32, "units of each hidden layer, one number or several", low=1, high=4096,
                                           most=8)  # fmt: skip
-    layer_regularization: float = param(0.003, "λ on the layers' weights, beside the mean squared error", low=0)
+    layer_regularization: float | None = param(
+        None, "λ on the layers' weights, beside the mean squared error; 1/√ratings if not given", low=0, optional=True
+    )
     activation: str = param("relu", "φ of the hidden layers", choices=ACTIVATIONS[:4])
     batch_norm: bool = param(False, "normalize each hidden layer over the batch")
     dropout: float = param(0.0, "share of hidden units left out in a training step", low=0, high=0.95)
@@ -205,9 +207,12 @@ class LayeredRecipe(PairRecipe):
         """The units of each hidden layer."""
         return self.hidden if isinstance(self.hidden, tuple) else (self.hidden,)
 
-    def _layers(self, x: Any) -> Any:
+    def _layers(self, x: Any, n_ratings: int | None) -> Any:
         keras = backend.keras()
-        penalty = keras.regularizers.L2(self.layer_regularization)
+        strength = self.layer_regularization
+        if strength is None:
+            strength = 0.0 if n_ratings is None else 1 / np.sqrt(n_ratings)
+        penalty = keras.regularizers.L2(float(strength))
         for n, size in enumerate(self.sizes):
             start = keras.initializers.GlorotUniform(seed=2 * self.seed + n + 2)
             x = keras.layers.Dense(size, kernel_initializer=start, kernel_regularizer=penalty, name=f"hidden{n}")(x)

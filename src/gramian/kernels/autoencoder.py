@@ -23,14 +23,14 @@ from typing import Any
 
 import numpy as np
 
-from gramian.kernels.compiled import compiled
+from gramian.kernels.compiled import borrowing, compiled
 from gramian.kernels.descent import move
 from gramian.kernels.residuals import dot
 
 __all__ = ["encode", "move_columns", "move_flat", "residuals"]
 
 
-@compiled
+@borrowing
 def encode(indptr: Any, indices: Any, values: Any, kernel: Any, bias: Any, out: Any, start: int, stop: int) -> None:
     """The sums z of the samples ``start`` … ``stop``; inputs that are 0 are passed over."""
     for s in range(start, stop):
@@ -45,7 +45,7 @@ def encode(indptr: Any, indices: Any, values: Any, kernel: Any, bias: Any, out: 
                     row[k] += x * weights[k]
 
 
-@compiled
+@borrowing
 def residuals(
     indptr: Any, indices: Any, values: Any, hidden: Any, rows: Any, scale: float,
     errors: Any, back: Any, start: int, stop: int,
@@ -99,7 +99,7 @@ def move_columns(
         move(rule, row, state[j], gradient, eta, beta)
 
 
-@compiled
+@borrowing
 def move_flat(row: Any, state: Any, gradient: Any, rule: int, rate: float, beta: float) -> None:
     """Move one array, laid out flat."""
     move(rule, row, state, gradient, row.dtype.type(rate), row.dtype.type(beta))

@@ -34,7 +34,7 @@ from typing import Any
 
 import numpy as np
 
-from gramian.kernels.compiled import compiled, inlined
+from gramian.kernels.compiled import borrowing, compiled, inlined
 from gramian.kernels.lanes import lanes, vfill, vfma, vload, vmul, vstore, vsum
 from gramian.kernels.reference import ADAM_DECAY, DESCENT_EPSILON, DESCENT_RULES
 from gramian.kernels.residuals import dot
@@ -124,7 +124,7 @@ def _move_bias(small: Any, at: int, error: Any, rate: Any, epsilon: Any) -> None
     small[at + BIAS] += rate * gradient / np.sqrt(total + epsilon)
 
 
-@compiled
+@borrowing
 def descend_by_rows(
     users: Any, items: Any, values: Any, W: Any, U: Any, user_small: Any, item_small: Any,
     width: int, factors: int, biased: bool, offset: float, rate: float,
