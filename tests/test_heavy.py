@@ -76,18 +76,23 @@ def test_bits_do_not_depend_on_threads_or_on_waves(case, all_options, pools, mon
 def test_a_heavy_row_is_never_one_task_and_few_sums_are_held(pools, monkeypatch):
     rows, other, precision = problem(8, np.float32, False)
     summed, solved = [], []
-    sum_pieces, solve_rows = sweep.piece_sums, sweep.half_sweep
+    sum_pieces, prepared = sweep.piece_sums, sweep.prepared
 
     def counted_sums(parts, rows, other, row, first, **more):
         summed.extend((row, first + p) for p in range(len(parts)))
         sum_pieces(parts, rows, other, row, first, **more)
 
-    def counted_rows(*arguments, start, stop, sums=None, **more):
-        solved.extend((row, sums is not None) for row in range(start, stop))
-        solve_rows(*arguments, start=start, stop=stop, sums=sums, **more)
+    def counted(*arguments, **more):
+        solve_rows = prepared(*arguments, **more)
+
+        def solve(start, stop, sums=None):
+            solved.extend((row, sums is not None) for row in range(start, stop))
+            solve_rows(start, stop, sums)
+
+        return solve
 
     monkeypatch.setattr(sweep, "piece_sums", counted_sums)
-    monkeypatch.setattr(sweep, "half_sweep", counted_rows)
+    monkeypatch.setattr(sweep, "prepared", counted)
     local.half_sweep(rows, other, local.Penalty(precision), biased=False, offset=0.0, n_jobs=2)
     assert sorted(solved) == [(row, count > PIECE_RATINGS) for row, count in enumerate(COUNTS)]
     heavy = [row for row, count in enumerate(COUNTS) if count > PIECE_RATINGS]

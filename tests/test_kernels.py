@@ -384,7 +384,7 @@ def test_an_interrupt_in_a_block_of_rows_drops_the_rest(n_jobs, pools, monkeypat
         begun.append(1)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(sweep, "half_sweep", interrupted)
+    monkeypatch.setattr(sweep, "prepared", lambda *_, **__: interrupted)
     with pytest.raises(KeyboardInterrupt):
         local.half_sweep(rows, np.ones((30, 2)), penalty_of(2, 1, 1, True), biased=True, offset=0.0, n_jobs=n_jobs)
     assert pools == ([] if n_jobs == 1 else [n_jobs])

@@ -34,7 +34,7 @@ def solve(rows, other, precision, start=0, stop=None, out=None, **options):
     out = np.full((rows.n_rows, other.shape[1]), np.nan, other.dtype) if out is None else out
     status = np.zeros(rows.n_rows, np.uint8)
     settings_ = {"biased": False, "offset": 0.0, **options}
-    sweep.half_sweep(out, status, rows, other, precision, start=start, stop=stop or rows.n_rows, **settings_)
+    sweep.prepared(out, status, rows, other, precision, **settings_)(start, stop or rows.n_rows)
     return out, status
 
 
@@ -211,8 +211,8 @@ def test_a_read_only_installation_compiles_without_a_cache(tmp_path):
         "import numpy as np, gramian, gramian.kernels.compiled as c\n"
         "from gramian.kernels.residuals import squared_errors\n"
         f"assert gramian.__file__.startswith({str(tmp_path)!r})\n"
-        "out, rows = np.empty(1), np.ones((1, 1))\n"
-        "squared_errors(np.array([0, 1]), np.zeros(1, 'i4'), np.ones(1, 'f4'), rows, rows, False, 0.0, 0, 1, out)\n"
+        "out, rows = np.empty(1), np.ones(1)\n"
+        "squared_errors(np.array([0, 1]), np.zeros(1, 'i4'), np.ones(1, 'f4'), rows, rows, 1, False, 0.0, 0, 1, out)\n"
         "assert out[0] == 0\n"
     )
     # A file in the place of each cache folder keeps everybody from writing there, root too.

@@ -51,6 +51,7 @@ RATING_WORK, ROW_WORK = 250, 5_000
 # none so large that an interrupt waits long (0.1 s).
 BLOCKS, SMALL_BLOCK, LARGE_BLOCK = 64, 2e7, 1e9
 CONVERSION_WORK = 40  # per number
+REGISTERS_FULL = 16  # numbers: a multiple of the lanes of any processor
 MOMENT_ROWS = 4096  # rows whose moments are summed by one thread
 SMALL_WORK = 5e7  # below this, starting threads costs more than it gains
 DENSE_ROWS = 8192  # of a dense product in one task
@@ -129,7 +130,7 @@ def half_sweep(
         offset: μ, subtracted from every rating.
         n_jobs: Threads; see :func:`thread_count`.
         **more: ``linear``, ``weights``, ``shared``, ``draw``, ``spread`` and ``first_row`` of
-            :func:`gramian.kernels.sweep.half_sweep`.
+            :func:`gramian.kernels.sweep.prepared`.
 
     Returns:
         The solved rows, (rows, D), of the dtype of ``other``; and how many of them had a singular system and
@@ -142,11 +143,7 @@ def half_sweep(
         return out, 0
     status = np.zeros(rows.n_rows, np.uint8)
     row_settings: dict[str, Any] = {"biased": biased, "offset": offset, "by_count": penalty.by_count}
-
-    def solve(first: int, last: int, sums: Array | None = None) -> None:
-        sweep.half_sweep(
-            out, status, rows, other, penalty.precision, start=first, stop=last, sums=sums, **row_settings, **more
-        )
+    solve = sweep.prepared(out, status, rows, other, penalty.precision, **row_settings, **more)
 
     def sum_pieces(parts: Array, row: int, first: int) -> None:
         sweep.piece_sums(parts, rows, other, row, first, biased=biased, offset=offset, weights=more.get("weights"))
@@ -352,12 +349,13 @@ def squared_errors_by_row(
     from gramian.kernels import residuals, sweep
 
     out = np.empty(rows.n_rows)
-    fixed, here, other = [sweep.fixed(array) for array in rows], sweep.fixed(here), sweep.fixed(other)
+    fixed, width = [sweep.fixed(array) for array in rows], other.shape[1]
+    here, other = sweep.fixed(here).reshape(-1), sweep.fixed(other).reshape(-1)
 
     def block(first: int, last: int) -> None:
-        residuals.squared_errors(*fixed, here, other, biased, offset, first, last, out)
+        residuals.squared_errors(*fixed, here, other, width, biased, offset, first, last, out)
 
-    _over_blocks(block, rows, RATING_WORK + other.shape[1], thread_count(n_jobs))
+    _over_blocks(block, rows, RATING_WORK + width, thread_count(n_jobs))
     return out
 
 
@@ -378,11 +376,21 @@ def moments(rows: Array, *, n_jobs: int | None = None) -> tuple[Array, Array]:
 
 
 def converted(rows: Array, dtype: npt.DTypeLike, *, n_jobs: int | None = None) -> Array:
-    """A copy of the rows in ``dtype``."""
+    """A copy of the rows in ``dtype``, rounded as NumPy does."""
+    from gramian.kernels import halves, sweep
+
     out, threads = np.empty(rows.shape, dtype), thread_count(n_jobs)
-    cuts = np.linspace(0, len(rows), threads + 1).astype(int).tolist()
-    tasks: list[Task] = [partial(np.copyto, out[a:b], rows[a:b], "same_kind") for a, b in pairwise(cuts)]
-    with runner(threads, threads, CONVERSION_WORK * rows.size) as run:
+    flat, source = out.reshape(-1), rows.reshape(-1)
+    tasks: list[Task] = []
+    done = 0
+    if halves.AVAILABLE and rows.dtype == np.float32 and out.dtype == np.float16:
+        done = rows.size // REGISTERS_FULL * REGISTERS_FULL
+        bits, source = flat.view(np.uint16), sweep.fixed(source)
+        cuts = np.arange(0, threads + 1) * (done // REGISTERS_FULL) // threads * REGISTERS_FULL
+        tasks = [partial(halves.narrow, bits, source, *piece) for piece in pairwise(cuts.tolist())]
+    cuts = np.linspace(done, rows.size, threads + 1).astype(int)
+    tasks += [partial(np.copyto, flat[a:b], source[a:b], "same_kind") for a, b in pairwise(cuts.tolist()) if b > a]
+    with runner(threads, len(tasks), CONVERSION_WORK * rows.size) as run:
         run(tasks)
     return out
 

@@ -119,7 +119,7 @@ def cg_rows(
     """Take ``steps`` steps on rows ``start`` … ``stop`` of ``out``, in place; ``penalty`` is Λ's diagonal, (D,).
 
     A row without ratings becomes zero. The other arguments are those of
-    :func:`gramian.kernels.sweep.half_sweep`.
+    :func:`gramian.kernels.sweep.prepared`.
     """
     size, one = other.shape[1], other.dtype.type(1.0)
     width = -(-size // lanes(other)) * lanes(other)

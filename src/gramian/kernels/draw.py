@@ -16,7 +16,7 @@ from llvmlite import ir
 from numba.core import types
 from numba.extending import intrinsic
 
-from gramian.kernels.compiled import compiled, inlined
+from gramian.kernels.compiled import borrowing, inlined
 
 _MASK = np.uint64(0xFFFFFFFF)
 _M0, _M1 = np.uint64(0xD2511F53), np.uint64(0xCD9E8D57)
@@ -97,7 +97,7 @@ def _cos_sin(turn: float) -> tuple[float, float]:
     return (-cosine if (quarter + 1) & 2 else cosine), (-sine if quarter & 2 else sine)
 
 
-@compiled
+@borrowing
 def fill_normals(normals: Any, rows: int, size: int, seed: int, sweep: int, side: int, row: int) -> None:
     """normals[k·rows + i] = normal k of row ``row + i``, for k < size and i < rows.
 

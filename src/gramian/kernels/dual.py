@@ -16,15 +16,15 @@ from typing import Any
 
 import numpy as np
 
-from gramian.kernels.compiled import compiled
+from gramian.kernels.compiled import borrowing
 from gramian.kernels.gather import gather, prepare_roots
 from gramian.kernels.lane_solve import transpose
 from gramian.kernels.lanes import lanes, vadd, vfma, vload, vmul, vsplat, vstore
-from gramian.kernels.rows import aligned, padded_columns
+from gramian.kernels.rows import padded_columns
 from gramian.kernels.system_solve import solve_system, update_rows
 from gramian.kernels.tiles import tile_rows
 
-__all__ = ["SMALLEST", "dual_limit", "dual_workspace", "solve_dual"]
+__all__ = ["SMALLEST", "begin_dual", "dual_lengths", "dual_limit", "solve_dual"]
 
 SMALLEST = 97  # unknowns; smaller systems are solved side by side in the lanes, as fast as by their duals
 
@@ -38,22 +38,26 @@ def dual_limit(precision: Any, shared: Any, drawing: bool) -> int:
     return size // 2 if (diagonal > 0).all() and np.count_nonzero(precision) == size else -1
 
 
-@compiled
-def dual_workspace(limit: int, columns: int, precision: Any, like: Any) -> Any:
-    """(1 / √λ, slot, panel, turned, scales, roots, work, small, sums, zeros) for rows of up to ``limit`` ratings."""
-    height, room, size = tile_rows(like), padded_columns(like, max(limit, 0)), precision.shape[0]
-    roots_of_prior = aligned(size, like)
-    for k in range(size):
-        roots_of_prior[k] = 1 / np.sqrt(precision[k, k]) if limit >= 0 else 0.0
+@borrowing
+def dual_lengths(like: Any, size: int, columns: int, limit: int) -> Any:
+    """Lengths of 1 / √λ, slot, panel, turned, scales, roots, work, small, sums, zeros; for up to ``limit`` ratings."""
+    height, room, unit = tile_rows(like), padded_columns(like, max(limit, 0)), lanes(like)
+    tall = -(-size // unit) * unit
     return (
-        roots_of_prior,
-        aligned(room * (room + 2), like), aligned(room * columns, like), aligned((columns + 1) * room, like),
-        aligned(size, like), aligned(2 * room, like), aligned(5 * room + 1, like), aligned(height**2, like),
-        aligned(2 * columns + 2, like), aligned(room, like),
+        tall, room * (room + 2), room * columns, (columns + 1) * room, tall, 2 * room, 5 * room + unit,
+        height**2, 2 * columns + unit, room,
     )  # fmt: skip
 
 
-@compiled
+@borrowing
+def begin_dual(workspace: Any, edges: Any, precision: Any) -> None:
+    """Fill in what all rows share: 1 / √λ."""
+    roots_of_prior = workspace[edges[0] : edges[1]]
+    for k in range(precision.shape[0]):
+        roots_of_prior[k] = 1 / np.sqrt(precision[k, k])
+
+
+@borrowing
 def _turn(turned: Any, panel: Any, columns: int, room: int, count: int) -> None:
     """turned[k·room + e] = panel[e·columns + k], zero for e ≥ ``count``."""
     for k in range(count * columns, room * columns):
@@ -63,11 +67,11 @@ def _turn(turned: Any, panel: Any, columns: int, room: int, count: int) -> None:
             transpose(turned, k * room + e, room, panel, e * columns + k, columns)
 
 
-@compiled
-def _scale(turned: Any, room: int, scales: Any, scale: float, linear: Any, slot: Any) -> None:
+@borrowing
+def _scale(turned: Any, room: int, size: int, scales: Any, scale: float, linear: Any, slot: Any) -> None:
     """turned_k becomes scales_k · turned_k; y, in the slot, loses Φ m."""
     width, y = lanes(turned), room * room
-    for k in range(scales.shape[0]):
+    for k in range(size):
         factor = vsplat(scales, k)
         for e in range(k * room, (k + 1) * room, width):
             vstore(turned, e, vmul(factor, vload(turned, e)))
@@ -77,7 +81,7 @@ def _scale(turned: Any, room: int, scales: Any, scale: float, linear: Any, slot:
                 slot[y + e] -= mean * turned[k * room + e]
 
 
-@compiled
+@borrowing
 def _combine(out: Any, beta: Any, panel: Any, columns: int, count: int) -> None:
     """Out = Σ β_e panel_e; both are zero from ``count`` up to the next multiple of four."""
     for k in range(0, columns, lanes(panel)):
@@ -93,14 +97,22 @@ def _combine(out: Any, beta: Any, panel: Any, columns: int, count: int) -> None:
         vstore(out, k, vadd(vadd(t0, t1), vadd(t2, t3)))
 
 
-@compiled
+@borrowing
 def solve_dual(
-    x: Any, workspace: Any, columns: int, biased: bool, linear: Any, scale: float, tolerance: float, other: Any,
+    x: Any, workspace: Any, edges: Any, columns: int, biased: bool, size: int,
+    linear: Any, scale: float, tolerance: float, other: Any,
     indices: Any, values: Any, offset: float, weights: Any, start: int, stop: int,
 ) -> bool:  # fmt: skip
     """x, (D,), of the row of the ratings ``start`` … ``stop``; whether its system is not positive definite."""
-    roots_of_prior, slot, panel, turned, scales, roots, work, small, sums, zeros = workspace
-    size, count = x.shape[0], stop - start
+    roots_of_prior, slot = workspace[edges[0] : edges[1]], workspace[edges[1] : edges[2]]
+    panel, turned, scales = (
+        workspace[edges[2] : edges[3]],
+        workspace[edges[3] : edges[4]],
+        workspace[edges[4] : edges[5]],
+    )
+    roots, work, small = workspace[edges[5] : edges[6]], workspace[edges[6] : edges[7]], workspace[edges[7] : edges[8]]
+    sums, zeros = workspace[edges[8] : edges[9]], workspace[edges[9] : edges[10]]
+    count = stop - start
     factors = size - 1 if biased else size
     room = padded_columns(slot, count)
     prepare_roots(
@@ -118,7 +130,7 @@ def solve_dual(
     smaller = slot.dtype.type(1.0) / np.sqrt(scale)
     for k in range(size):
         scales[k] = smaller * roots_of_prior[k]
-    _scale(turned, room, scales, scale, linear, slot)
+    _scale(turned, room, size, scales, scale, linear, slot)
     for row in range(0, room, tile_rows(slot)):
         update_rows(slot, room, row, 1.0, turned, size)
     work[2 * room : 3 * room] = 0.0  # the bias column of a system without one

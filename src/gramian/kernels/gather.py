@@ -18,7 +18,7 @@ from llvmlite import ir
 from numba.core import types
 from numba.extending import intrinsic
 
-from gramian.kernels.compiled import compiled
+from gramian.kernels.compiled import borrowing
 from gramian.kernels.lanes import INT, Emit, lanes
 
 GROUP = 4  # registers of one row that are moved at a time
@@ -94,7 +94,7 @@ _move_one = _mover(1, partial=False)
 _move_last = _mover(1, partial=True)
 
 
-@compiled
+@borrowing
 def prepare_roots(
     roots: Any,
     totals: Any,
@@ -134,7 +134,7 @@ def prepare_roots(
     totals[1] += moment
 
 
-@compiled
+@borrowing
 def gather(
     panel: Any,
     columns: int,

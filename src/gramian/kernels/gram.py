@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from gramian.kernels.compiled import compiled
+from gramian.kernels.compiled import borrowing
 from gramian.kernels.lanes import lanes
 from gramian.kernels.tiles import asking_1, asking_2, asking_3, asking_tall, tile_rows
 
 CACHE_LINE = 64
 
 
-@compiled
+@borrowing
 def add_gramian(
     slot: Any,
     columns: int,

@@ -16,7 +16,7 @@ from llvmlite import ir
 from numba.core import types
 from numba.extending import intrinsic
 
-from gramian.kernels.compiled import compiled
+from gramian.kernels.compiled import borrowing
 from gramian.kernels.lanes import INT, REGISTERS, Emit, lanes, lanes_of, vfnma, vload, vmul, vstore
 
 BLOCK = 4 if REGISTERS == 32 else 2  # a tile is BLOCK × BLOCK registers
@@ -207,7 +207,7 @@ def transpose(
     return types.void(dst, number, number, src, number, number), lower
 
 
-@compiled
+@borrowing
 def interleave(
     mat: Any, ncol: int, slots: Any, totals: Any, slot_size: int,
     columns: int, factors: int, size: int, group: int,
@@ -233,7 +233,7 @@ def interleave(
             mat[at + width + lane] = totals[2 * lane + 1]
 
 
-@compiled
+@borrowing
 def factor_lanes(
     mat: Any,
     ncol: int,
@@ -256,7 +256,7 @@ def factor_lanes(
             column += 1
 
 
-@compiled
+@borrowing
 def back_lanes(mat: Any, ncol: int, size: int, inverse: Any) -> None:
     """X = U⁻¹ z in column `size`, in place."""
     width = lanes(mat)

@@ -221,6 +221,17 @@ def vload(typingctx: Any, array: types.Array, index: types.Integer) -> Any:
 
 
 @intrinsic
+def vload_first(typingctx: Any, array: types.Array, index: types.Integer, count: types.Integer) -> Any:
+    """array[index : index + count], zeros after them; never reads past them."""
+
+    def lower(context: Any, builder: Any, signature: Any, args: Any) -> ir.Value:
+        emit = Emit(context, builder, array.dtype)
+        return emit.load_first(emit.at(emit.data(array, args[0]), args[1]), args[2])
+
+    return Vec(array.dtype)(array, types.intp, types.intp), lower
+
+
+@intrinsic
 def vsplat(typingctx: Any, array: types.Array, index: types.Integer) -> Any:
     """array[index] in every lane."""
 

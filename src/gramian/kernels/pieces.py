@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from gramian.kernels.compiled import compiled
+from gramian.kernels.compiled import borrowing, compiled, inlined
 from gramian.kernels.csr import PIECE_RATINGS
 from gramian.kernels.rows import add_ratings, aligned, block_ratings, padded_columns
 from gramian.kernels.tiles import padding
@@ -16,7 +16,7 @@ from gramian.kernels.tiles import padding
 __all__ = ["add_row_ratings", "part_size", "sum_pieces"]
 
 
-@compiled
+@borrowing
 def part_size(columns: int, like: Any) -> int:
     """Numbers in one part."""
     return columns * columns + 2 * columns + padding(like)
@@ -42,7 +42,7 @@ def sum_pieces(
         )  # fmt: skip
 
 
-@compiled
+@borrowing
 def _add_sums(slot: Any, totals: Any, columns: int, src: Any, scale: float, sums: Any) -> None:
     """Slot's matrix = scale · src + that of ``sums``; y, bias column and totals gain theirs."""
     square = columns * columns
@@ -54,7 +54,7 @@ def _add_sums(slot: Any, totals: Any, columns: int, src: Any, scale: float, sums
     totals[1] += sums[square + 2 * columns + 1]
 
 
-@compiled
+@inlined
 def add_row_ratings(
     slot: Any, totals: Any, sums: Any, two_parts: Any, panel: Any, roots: Any, columns: int, factors: int, bias: int,
     src: Any, scale: float, other: Any, indices: Any, values: Any, offset: float, weights: Any, start: int, stop: int,

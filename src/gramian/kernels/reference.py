@@ -143,7 +143,7 @@ def half_sweep(
 ) -> Array:  # fmt: skip
     """Solve every row of one side, given the other; the minimum-norm solution where A is singular.
 
-    The arguments are those of :func:`gramian.kernels.sweep.half_sweep`.
+    The arguments are those of :func:`gramian.kernels.sweep.prepared`.
     """
     out = np.zeros((rows.n_rows, other.shape[1]))
     for i in range(rows.n_rows):

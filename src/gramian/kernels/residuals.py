@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-from gramian.kernels.compiled import compiled
+from gramian.kernels.compiled import borrowing, inlined
+from gramian.kernels.lanes import lanes, vfma, vload, vload_first, vmul, vsum
 
 __all__ = ["dot", "squared_errors"]
 
@@ -21,21 +22,35 @@ def dot(a: Any, b: Any, count: int) -> float:
     return total
 
 
-@compiled
+@inlined
+def _product(a: Any, a_at: int, b: Any, b_at: int, count: int) -> float:
+    """Σ a_k b_k of ``count`` numbers each, register by register."""
+    width = lanes(a)
+    whole = count // width * width
+    rest = count - whole
+    total = vmul(vload_first(a, a_at + whole, rest), vload_first(b, b_at + whole, rest))
+    for k in range(0, whole, width):
+        total = vfma(vload(a, a_at + k), vload(b, b_at + k), total)
+    return vsum(total)
+
+
+@borrowing
 def squared_errors(
-    indptr: Any, indices: Any, values: Any, rows: Any, other: Any, biased: bool, offset: float,
+    indptr: Any, indices: Any, values: Any, rows: Any, other: Any, width: int, biased: bool, offset: float,
     start: int, stop: int, out: Any,
 ) -> None:  # fmt: skip
-    """Write the sum of squared residuals of each row ``start`` … ``stop`` into ``out`` (float64)."""
-    width = other.shape[1]
+    """Write the sum of squared residuals of each row ``start`` … ``stop`` into ``out`` (float64).
+
+    ``rows`` and ``other`` are flat, with ``width`` numbers a row.
+    """
     factors = width - 1 if biased else width
     for i in range(start, stop):
         total = 0.0
-        bias = np.float64(rows[i, factors]) if biased else 0.0
+        bias = np.float64(rows[i * width + factors]) if biased else 0.0
         for e in range(indptr[i], indptr[i + 1]):
-            j = indices[e]
-            predicted = offset + bias + dot(rows[i], other[j], factors)
+            at = np.int64(indices[e]) * width
+            predicted = offset + bias + _product(rows, i * width, other, at, factors)
             if biased:
-                predicted += other[j, factors]
+                predicted += other[at + factors]
             total += (values[e] - predicted) ** 2
         out[i] = total

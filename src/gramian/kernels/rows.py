@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from gramian.kernels.compiled import compiled
+from gramian.kernels.compiled import borrowing, compiled
 from gramian.kernels.gather import gather, prepare_roots
 from gramian.kernels.gram import add_gramian
 from gramian.kernels.tiles import padding
@@ -23,26 +23,27 @@ def aligned(count: int, like: Any) -> Any:
     return room[skip : skip + count]
 
 
-@compiled
+@borrowing
 def padded_columns(like: Any, factors: int) -> int:
     """Columns of a row's matrix, padded to whole registers."""
     unit = padding(like)
     return max(1, -(-factors // unit)) * unit
 
 
-@compiled
+@borrowing
 def block_ratings(columns: int, itemsize: int) -> int:
     """Ratings gathered at a time: fixed by K, so every row is summed in the same pieces."""
     return min(256, max(64, PANEL_BYTES // (columns * itemsize)))
 
 
-@compiled
-def padded_prior(precision: Any, shared: Any, by_count: bool, factors: int, columns: int) -> Any:
-    """[Λ padded to columns × columns with ones on the diagonal | Λ's bias row].
+@borrowing
+def pad_prior(prior: Any, precision: Any, shared: Any, by_count: bool, factors: int, columns: int) -> None:
+    """Prior = [Λ padded to columns × columns with ones on the diagonal | Λ's bias row].
 
     What all rows share is added here, unless Λ is still to be scaled by each row's count.
     """
-    prior = aligned(columns * columns + columns, precision)
+    for k in range(columns * (columns + 1)):
+        prior[k] = 0.0
     for c in range(columns):
         prior[c * columns + c] = 1.0
     for c in range(factors):
@@ -53,10 +54,9 @@ def padded_prior(precision: Any, shared: Any, by_count: bool, factors: int, colu
     if precision.shape[0] > factors:
         for j in range(factors):
             prior[columns * columns + j] = precision[factors, j]
-    return prior
 
 
-@compiled
+@borrowing
 def begin_row(
     slot: Any,
     totals: Any,
@@ -87,7 +87,7 @@ def begin_row(
         totals[0] = shared[factors, factors]
 
 
-@compiled
+@borrowing
 def add_ratings(
     slot: Any,
     totals: Any,

@@ -27,23 +27,25 @@ with it. The plain twin of it all is in :mod:`gramian.kernels.reference`.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from gramian.kernels.compiled import compiled
+from gramian.kernels.compiled import borrowing, inlined
 from gramian.kernels.csr import CSR, PIECE_RATINGS
 from gramian.kernels.draw import fill_normals
-from gramian.kernels.dual import dual_limit, dual_workspace, solve_dual
+from gramian.kernels.dual import begin_dual, dual_lengths, dual_limit, solve_dual
 from gramian.kernels.lane_solve import back_lanes, block, factor_lanes, interleave
 from gramian.kernels.lanes import lanes
 from gramian.kernels.pieces import add_row_ratings, part_size, sum_pieces
-from gramian.kernels.rows import aligned, begin_row, block_ratings, padded_columns, padded_prior
+from gramian.kernels.rows import begin_row, block_ratings, pad_prior, padded_columns
 from gramian.kernels.system_solve import solve_system
 from gramian.kernels.tiles import tile_rows
 
-__all__ = ["aligned_rows", "fixed", "half_sweep", "part_length", "piece_sums"]
+__all__ = ["aligned_rows", "fixed", "part_length", "piece_sums", "prepared"]
 
 Array = npt.NDArray[Any]
 # Systems up to this size are solved W at a time, larger ones one by one: W of them
@@ -51,7 +53,7 @@ Array = npt.NDArray[Any]
 LANE_LIMIT = 96
 
 
-@compiled
+@inlined
 def _build_row(
     slot: Any, totals: Any, sums: Any, two_parts: Any, panel: Any, roots: Any,
     columns: int, factors: int, biased: bool, prior: Any, row: int,
@@ -81,7 +83,7 @@ def _build_row(
     )  # fmt: skip
 
 
-@compiled
+@borrowing
 def _free_unknowns(precision: Any, shared: Any) -> int:
     """Unknowns without a prior: a row with fewer ratings than these is singular."""
     free = 0
@@ -90,32 +92,47 @@ def _free_unknowns(precision: Any, shared: Any) -> int:
     return free
 
 
-@compiled
+@borrowing
+def _lane_lengths(like: Any, size: int, columns: int) -> Any:
+    """Lengths of the prior, slots, totals, two parts, panel, roots, normals, matrices, inverse, bad."""
+    together, piece = lanes(like), block_ratings(columns, like.itemsize)
+    tall = -(-size // block(like)) * block(like)
+    ncol, room = max(tall, size + 1), max(columns, tall) + 1
+    return (
+        columns * (columns + 1), together * columns * (columns + 2), 2 * together, 2 * part_size(columns, like),
+        piece * columns, 2 * piece, (size + 4) * together, (room * ncol + columns) * together,
+        room * together, together,
+    )  # fmt: skip
+
+
+@borrowing
 def _lane_sweep(
-    out: Any, status: Any,
+    out: Any, status: Any, workspace: Any, edges: Any, tolerance: float,
     indptr: Any, indices: Any, values: Any, offset: float,
     weights: Any, other: Any, biased: bool,
     precision: Any, linear: Any, shared: Any, by_count: bool,
     drawing: bool, seed: int, sweep: int, side: int, spread: float, first_row: int,
     sums: Any, start: int, stop: int,
 ) -> None:  # fmt: skip
-    """Rows ``start`` … ``stop``, as many side by side as a register has lanes; :func:`half_sweep` has the arguments."""
+    """Rows ``start`` … ``stop``, as many side by side as a register has lanes; :func:`prepared` has the arguments."""
     size, together = precision.shape[0], lanes(out)
     factors = size - 1 if biased else size
     columns = padded_columns(out, factors)
-    slot_size, piece = columns * columns + 2 * columns, block_ratings(columns, out.itemsize)
-    tolerance = out.dtype.type(2 * np.finfo(out.dtype).eps * (size + 8))
+    slot_size, ncol = columns * (columns + 2), max(-(-size // block(out)) * block(out), size + 1)
     free = _free_unknowns(precision, shared)
-    prior = padded_prior(precision, shared, by_count, factors, columns)
-    slots, totals = aligned(together * slot_size, out), aligned(2 * together, out)
-    two_parts = aligned(2 * part_size(columns, out), out)
-    panel, roots = aligned(piece * columns, out), aligned(2 * piece, out)
-    normals = aligned((size + 4) * together, out)
-    tall = -(-size // block(out)) * block(out)
-    ncol, room = max(tall, size + 1), max(columns, tall) + 1
-    mat = aligned((room * ncol + columns) * together, out)
-    inverse, bad = aligned(room * together, out), aligned(together, out)
-
+    prior, slots, totals = (
+        workspace[edges[0] : edges[1]],
+        workspace[edges[1] : edges[2]],
+        workspace[edges[2] : edges[3]],
+    )
+    two_parts, panel, roots = (
+        workspace[edges[3] : edges[4]],
+        workspace[edges[4] : edges[5]],
+        workspace[edges[5] : edges[6]],
+    )
+    normals, mat = workspace[edges[6] : edges[7]], workspace[edges[7] : edges[8]]
+    inverse, bad = workspace[edges[8] : edges[9]], workspace[edges[9] : edges[10]]
+    pad_prior(prior, precision, shared, by_count, factors, columns)
     for first in range(start, stop, together):
         group = min(together, stop - first)
         for lane in range(group):
@@ -140,35 +157,46 @@ def _lane_sweep(
                     out[row, c] = mat[(c * ncol + size) * together + lane]
 
 
-@compiled
+@borrowing
+def _system_lengths(like: Any, size: int, columns: int) -> Any:
+    """Lengths of the prior, slot, totals, two parts, panel, roots, normals, work, small, x."""
+    piece, unit = block_ratings(columns, like.itemsize), lanes(like)
+    return (
+        columns * (columns + 1), columns * (columns + 2), unit, 2 * part_size(columns, like), piece * columns,
+        2 * piece, columns + 2 * unit, 5 * columns + unit, tile_rows(like) ** 2, columns + unit,
+    )  # fmt: skip
+
+
+@borrowing
 def _system_sweep(
-    out: Any, status: Any,
+    out: Any, status: Any, workspace: Any, edges: Any, dual: Any, dual_edges: Any, few: int, tolerance: float,
     indptr: Any, indices: Any, values: Any, offset: float,
     weights: Any, other: Any, biased: bool,
     precision: Any, linear: Any, shared: Any, by_count: bool,
     drawing: bool, seed: int, sweep: int, side: int, spread: float, first_row: int,
-    few: int, sums: Any, start: int, stop: int,
+    sums: Any, start: int, stop: int,
 ) -> None:  # fmt: skip
     """Rows ``start`` … ``stop``, one system at a time; rows of at most ``few`` ratings by their duals."""
-    size, height = precision.shape[0], tile_rows(out)
+    size = precision.shape[0]
     factors = size - 1 if biased else size
     columns = padded_columns(out, factors)
-    piece = block_ratings(columns, out.itemsize)
-    tolerance = out.dtype.type(2 * np.finfo(out.dtype).eps * (size + 8))
     free = _free_unknowns(precision, shared)
-    prior = padded_prior(precision, shared, by_count, factors, columns)
-    slot, totals = aligned(columns * columns + 2 * columns, out), aligned(2, out)
-    two_parts = aligned(2 * part_size(columns, out), out)
-    panel, roots = aligned(piece * columns, out), aligned(2 * piece, out)
-    normals = aligned(size + 4, out)
-    work, small = aligned(5 * columns + 1, out), aligned(height * height, out)
-    dual, x = dual_workspace(few, columns, precision, out), aligned(size, out)
-
+    prior, slot, totals = workspace[edges[0] : edges[1]], workspace[edges[1] : edges[2]], workspace[edges[2] : edges[3]]
+    two_parts, panel, roots = (
+        workspace[edges[3] : edges[4]],
+        workspace[edges[4] : edges[5]],
+        workspace[edges[5] : edges[6]],
+    )
+    normals, work = workspace[edges[6] : edges[7]], workspace[edges[7] : edges[8]]
+    small, x = workspace[edges[8] : edges[9]], workspace[edges[9] : edges[10]]
+    pad_prior(prior, precision, shared, by_count, factors, columns)
+    if few >= 0:
+        begin_dual(dual, dual_edges, precision)
     for row in range(start, stop):
         count = indptr[row + 1] - indptr[row]
         if count <= few:
             status[row] = solve_dual(
-                x, dual, columns, biased, linear[row if linear.shape[0] > 1 else 0],
+                x, dual, dual_edges, columns, biased, size, linear[row if linear.shape[0] > 1 else 0],
                 out.dtype.type(max(count, 1) if by_count else 1), tolerance,
                 other, indices, values, offset, weights, indptr[row], indptr[row + 1],
             )  # fmt: skip
@@ -206,15 +234,13 @@ def aligned_rows(rows: int, width: int, dtype: Any) -> Array:
     return room[skip : skip + count].reshape(rows, width)
 
 
-def half_sweep(
+def prepared(
     out: Array,
     status: Array,
     rows: CSR,
     other: Array,
     precision: Array,
     *,
-    start: int,
-    stop: int,
     biased: bool,
     offset: float,
     by_count: bool = False,
@@ -224,9 +250,11 @@ def half_sweep(
     draw: tuple[int, int, int] | None = None,
     spread: float = 1.0,
     first_row: int = 0,
-    sums: Array | None = None,
-) -> None:
-    """Solve rows ``start`` … ``stop`` of one side into ``out``; threads may call it at once on different rows.
+) -> Callable[..., None]:
+    """``solve(start, stop, sums=None)``: solves these rows of one side into ``out``.
+
+    Threads may call it at once on different rows. ``sums``, where the rows are one of more than ``PIECE_RATINGS``
+    ratings, is the sum, in their order and beginning with zeros, of its :func:`piece_sums`, if they are known already.
 
     Args:
         out: The rows to be solved, (rows, D), of the dtype of ``other``.
@@ -236,7 +264,6 @@ def half_sweep(
         rows: The ratings of these rows.
         other: The fixed side, (rows of the other side, D), float32 or float64; contiguous.
         precision: Λ, (D, D).
-        start, stop: Which rows.
         biased: Whether the last of the D columns is a bias: v = [factors, 1], and the other side's bias is
             subtracted from the rating.
         offset: μ, subtracted from every rating.
@@ -248,26 +275,36 @@ def half_sweep(
             the column alone.
         spread: σ ≥ 0.
         first_row: The number of the first of these rows among all: the normals depend on it.
-        sums: Where ``start`` … ``stop`` is one row of more than ``PIECE_RATINGS`` ratings: the sum, in their order
-            and beginning with zeros, of its :func:`piece_sums`, if they are known already.
     """
-    dtype = other.dtype
+    dtype, size = other.dtype, len(precision)
+    few = dual_limit(precision, shared, draw is not None)
     seed, sweep, side = draw if draw is not None else (0, 0, 0)
     fixed_rows = [fixed(array) for array in rows]
     offset, other, precision = dtype.type(offset), fixed(other), fixed(precision, dtype)
     weights = fixed(np.empty(0, dtype) if weights is None else weights, dtype)
-    linear = fixed(np.atleast_2d(np.zeros(len(precision)) if linear is None else linear), dtype)
+    linear = fixed(np.atleast_2d(np.zeros(size) if linear is None else linear), dtype)
     common = (
-        out, status, *fixed_rows, offset, weights, other, biased, precision, linear,
-        fixed(np.empty((0, 0), dtype) if shared is None else shared, dtype),
+        dtype.type(2 * np.finfo(dtype).eps * (size + 8)), *fixed_rows, offset, weights, other, biased, precision,
+        linear, fixed(np.empty((0, 0), dtype) if shared is None else shared, dtype),
         by_count, draw is not None, np.uint64(seed), sweep, side, dtype.type(spread), first_row,
     )  # fmt: skip
-    sums = fixed(np.empty(0, dtype) if sums is None else sums)
-    if len(precision) <= LANE_LIMIT:
-        _lane_sweep(*common, sums, start, stop)
-        return
-    few = dual_limit(precision, shared, draw is not None)
-    _system_sweep(*common, few, sums, start, stop)
+    none, columns = fixed(np.empty(0, dtype)), padded_columns(other, size - biased)
+    kernel: Callable[..., None] = _lane_sweep
+    lengths: list[tuple[int, ...]] = [_lane_lengths(other, size, columns)]
+    if size > LANE_LIMIT:
+        kernel, common = _system_sweep, (few, *common)
+        lengths = [_system_lengths(other, size, columns), dual_lengths(other, size, columns, few)]
+
+    def solve(start: int, stop: int, sums: Array | None = None) -> None:
+        room = [part for each in lengths for part in _workspace(each, dtype)]
+        kernel(out, status, *room, *common, none if sums is None else fixed(sums), start, stop)
+
+    return solve
+
+
+def _workspace(lengths: tuple[int, ...], dtype: Any) -> tuple[Array, tuple[int, ...]]:
+    """One array for parts of these lengths, and where they begin and end."""
+    return aligned_rows(1, sum(lengths), dtype)[0], (0, *accumulate(lengths))
 
 
 def part_length(other: Array, biased: bool) -> int:
@@ -290,7 +327,7 @@ def piece_sums(
 
     Args:
         parts: (pieces, :func:`part_length`), of the dtype of ``other``.
-        rows, other, biased, offset, weights: As in :func:`half_sweep`.
+        rows, other, biased, offset, weights: As in :func:`prepared`.
         row: Which row.
         first: Its first piece wanted.
     """

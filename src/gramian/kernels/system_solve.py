@@ -16,7 +16,7 @@ from llvmlite import ir
 from numba.core import types
 from numba.extending import intrinsic
 
-from gramian.kernels.compiled import compiled
+from gramian.kernels.compiled import borrowing
 from gramian.kernels.lanes import INT, Emit, lanes, vfma, vfnma, vload, vmul, vsplat, vstore, vsum
 from gramian.kernels.tiles import TILE_ROWS, tile_1, tile_2, tile_3, tile_rows
 
@@ -110,7 +110,7 @@ def _finish(
     return types.void(slot, number, number, small, inverse, number), lower
 
 
-@compiled
+@borrowing
 def update_rows(slot: Any, columns: int, row: int, sign: float, panel: Any, count: int) -> None:
     """The rows row … row + TILE_ROWS of the matrix gain sign · Σ_{e < count} p_e p_eᵀ, p_e = panel[e·columns :]."""
     sign = slot.dtype.type(sign)
@@ -132,7 +132,7 @@ def update_rows(slot: Any, columns: int, row: int, sign: float, panel: Any, coun
         column += taken * width
 
 
-@compiled
+@borrowing
 def _forward(
     slot: Any,
     columns: int,
@@ -152,7 +152,7 @@ def _forward(
             vstore(slot, rhs + j, vfnma(factor, line, vload(slot, rhs + j)))
 
 
-@compiled
+@borrowing
 def factor_system(
     slot: Any,
     columns: int,
@@ -187,7 +187,7 @@ def factor_system(
     return wrong
 
 
-@compiled
+@borrowing
 def _dot(a: Any, a_at: int, b: Any, b_at: int, count: int) -> float:
     """Σ a_k b_k, `count` a multiple of the width."""
     width = lanes(a)
@@ -197,7 +197,7 @@ def _dot(a: Any, a_at: int, b: Any, b_at: int, count: int) -> float:
     return vsum(total)
 
 
-@compiled
+@borrowing
 def back_system(slot: Any, columns: int, inverse: Any, z: Any, x: Any) -> None:
     """X = U⁻¹ z, by blocks of rows from the last."""
     height, width = tile_rows(slot), lanes(slot)
@@ -213,7 +213,7 @@ def back_system(slot: Any, columns: int, inverse: Any, z: Any, x: Any) -> None:
             x[c] = value * inverse[c]
 
 
-@compiled
+@borrowing
 def solve_system(
     slot: Any,
     totals: Any,
