@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-from gramian.kernels.compiled import borrowing, compiled, inlined
+from gramian.kernels.compiled import borrowing, inlined
 from gramian.kernels.lanes import lanes, vfma, vload, vload_first, vmul, vsum
 
 __all__ = ["dot", "predictions", "squared_errors"]
