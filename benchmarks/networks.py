@@ -26,7 +26,7 @@ GRIDS: dict[str, Sequence[gm.Recipe[Any]]] = {
     "NeuralMF": [gm.NeuralMF(regularization=s, **EARLY) for s in (6, 8, 10, 12)],
     "MLP": [gm.MLP(regularization=s, layer_regularization=t, **EARLY) for s in (6, 10) for t in (0.001, 0.003)],
     "ResidualMF": [
-        gm.ResidualMF(regularization=s, layer_regularization=t, **EARLY) for s in (8, 12) for t in (0.001, 0.003)
+        gm.ResidualMF(regularization=s, layer_regularization=t, **EARLY) for s in (6, 8, 12) for t in (0.003, 0.02)
     ],
     "I-AutoRec": [
         gm.AutoRec(regularization=s, dropout=d, hidden=256, epochs=120, patience=10)
