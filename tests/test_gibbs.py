@@ -17,6 +17,7 @@ from gramian.engine import local
 from gramian.kernels import reference, wishart
 from gramian.kernels.csr import CSR, csr_from_sorted
 from gramian.models import gibbs
+from ranks import uniformity
 
 K, D = 2, 3
 HYPER = gibbs.Hyperprior(scale=np.array([1.0, 1.0, 0.5]), strength=2.0, shape=3.0, rate=9.0)
@@ -210,15 +211,8 @@ def ranks_of(seed):
     return np.sum(np.array(draws) < quantities(truth), axis=0)
 
 
-def uniformity(simulations):
-    """The p-value of χ² with 9 degrees of freedom for the ranks of each quantity."""
-    ranks = np.array([ranks_of(seed) for seed in range(simulations)])
-    counts = np.array([np.bincount(column, minlength=KEPT + 1) for column in ranks.T])
-    return stats.chisquare(counts, axis=1).pvalue
-
-
 def test_ranks_of_the_truth_are_uniform():
-    p = uniformity(200)
+    p = uniformity(ranks_of, 200, KEPT)
     assert p.min() > SIGNIFICANCE / len(p), p
 
 
@@ -265,7 +259,7 @@ BROKEN = {  # what is replaced, by what, and how many simulations are enough to 
 def test_a_sampler_with_a_term_dropped_is_seen(name, monkeypatch):
     *what, simulations = BROKEN[name]
     monkeypatch.setattr(*what)
-    p = uniformity(simulations)
+    p = uniformity(ranks_of, simulations, KEPT)
     assert p.min() < CERTAIN, p
 
 

@@ -14,6 +14,7 @@ from gramian.engine import local, ridge
 from gramian.kernels.csr import CSR, csr_from_sorted, transpose
 from gramian.models import features as tables
 from gramian.models import gibbs, links
+from ranks import uniformity
 
 D, SCALE = 2, np.array([1.0, 0.7])
 HYPER = gibbs.Hyperprior(SCALE, 2.0, 1.0, 1.0)
@@ -135,14 +136,8 @@ def ranks_of(seed):
     return np.sum(np.array(draws) < quantities(truth), axis=0)
 
 
-def uniformity(simulations):
-    ranks = np.array([ranks_of(seed) for seed in range(simulations)])
-    counts = np.array([np.bincount(column, minlength=KEPT + 1) for column in ranks.T])
-    return stats.chisquare(counts, axis=1).pvalue
-
-
 def test_ranks_of_the_truth_are_uniform():
-    p = uniformity(400)
+    p = uniformity(ranks_of, 400, KEPT)
     assert p.min() > 0.01 / len(p), p
 
 
@@ -152,7 +147,7 @@ def silent(rows, mean, root, seed, side, *, n_jobs=None):
 
 def test_without_the_injected_noise_the_calibration_fails(monkeypatch):
     monkeypatch.setattr(ridge, "noisy", silent)
-    assert uniformity(60).min() < 1e-5
+    assert uniformity(ranks_of, 60, KEPT).min() < 1e-5
 
 
 # ---- tables ----------------------------------------------------------------------------------------

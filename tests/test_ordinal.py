@@ -17,6 +17,7 @@ from gramian.kernels import reference
 from gramian.kernels.csr import csr_from_sorted
 from gramian.models import gibbs, ordinal
 from gramian.step_mixture import StepMixture
+from ranks import uniformity
 
 CUTS = np.array([1.5, 2.2, 3.6, 4.5])
 
@@ -164,13 +165,8 @@ def quantities(chain):
     return [chain.noise_precision, *chain.cuts.values[1:3], made[0, 0], made[1, 2], made.mean(), np.sum(made**2)]
 
 
-def uniformity(simulations):
-    ranks = np.array([ranks_of(seed) for seed in range(simulations)])
-    return stats.chisquare([np.bincount(column, minlength=10) for column in ranks.T], axis=1).pvalue
-
-
 def test_ranks_of_the_truth_are_uniform():
-    p = uniformity(50)
+    p = uniformity(ranks_of, 50)
     assert p.min() > 0.01 / len(p), p
 
 
@@ -180,7 +176,7 @@ def test_latent_ratings_too_far_from_their_mean_fail_the_calibration(monkeypatch
         entries, "latent", lambda rows, steps, mean, cuts, stds, key, n_jobs: mean + 1.3 * (
             real(rows, steps, mean, cuts, stds, key, n_jobs) - mean)
     )  # fmt: skip
-    assert uniformity(24).min() < 1e-4
+    assert uniformity(ranks_of, 24).min() < 1e-4
 
 
 # ---- distributions -----------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ from scipy import stats
 import gramian as gm
 from gramian.kernels import reference
 from gramian.models import gibbs, times
+from ranks import uniformity
 
 DAY = 86_400
 
@@ -158,13 +159,8 @@ def quantities(chain):
             sum(np.sum(o**2) for o in time.offsets)]  # fmt: skip
 
 
-def uniformity(simulations):
-    ranks = np.array([ranks_of(seed) for seed in range(simulations)])
-    return stats.chisquare([np.bincount(column, minlength=10) for column in ranks.T], axis=1).pvalue
-
-
 def test_ranks_of_the_truth_are_uniform():
-    p = uniformity(60)
+    p = uniformity(ranks_of, 60)
     assert p.min() > 0.01 / len(p), p
 
 
@@ -177,7 +173,7 @@ def test_forgetting_the_noise_of_the_offsets_fails_the_calibration(monkeypatch):
         return alpha * np.bincount(codes, left, minlength=count) / known + 0 * mean
 
     monkeypatch.setattr(times, "drawn_cells", without)
-    assert uniformity(30).min() < 1e-5
+    assert uniformity(ranks_of, 30).min() < 1e-5
 
 
 # ---- the model ---------------------------------------------------------------------------------------

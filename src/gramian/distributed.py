@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from gramian.described import Described
 from gramian.engine.spark.session import is_spark_frame, parallelism, working_session
 from gramian.errors import DataError, ParameterError
 from gramian.frames import Names, find_columns
@@ -35,7 +36,7 @@ INTEGERS = ("tinyint", "smallint", "int", "bigint")
 TIMES = ("timestamp", "timestamp_ntz", "date")
 
 
-class SparkRatings(Ratings):
+class SparkRatings(Described, Ratings):
     """Ratings in a storage folder that all machines of a cluster can reach: Parquet of ids and of blocks.
 
     Attributes:
@@ -148,22 +149,6 @@ class SparkRatings(Ratings):
     def item_codes(self) -> npt.NDArray[np.int32]:
         """The item code of every row, brought here."""
         return self.to_local().item_codes
-
-    @cached_property
-    def scale(self) -> tuple[float, float]:
-        """The smallest and the largest rating."""
-        low, high = self.about["scale"]
-        return low, high
-
-    @cached_property
-    def global_mean(self) -> float:
-        """μ, the mean of all ratings."""
-        return float(self.about["mean"])
-
-    @cached_property
-    def variance(self) -> float:
-        """s², the mean squared distance of the ratings from μ."""
-        return float(self.about["variance"])
 
     def fingerprint(self) -> str:
         """A digest of the rows, whatever their order."""

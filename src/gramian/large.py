@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gramian.arguments import column_choices
+from gramian.arguments import READ, Reading, with_reading
 from gramian.console import note, print_json
 from gramian.errors import ParameterError
-from gramian.options import Duplicates, Item, Json, Rating, Separator, Time, User
+from gramian.options import Json
 from gramian.parameters import check_choice
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ READERS = {".parquet": "parquet", ".pq": "parquet", ".csv": "csv", ".orc": "orc"
 LARGE = "a Parquet, Arrow or text file, a folder of them, a Delta Lake or Iceberg table, or a database's address"
 
 
+@with_reading
 def prepare(
     ratings: Annotated[str, typer.Argument(metavar="RATINGS", help=f"Ratings: {LARGE} (with --query).")],
     out: Annotated[str, typer.Option("--out", "-o", help="The folder to make.")] = "prepared",
@@ -33,12 +34,7 @@ def prepare(
     memory: Annotated[float, typer.Option(help="GiB for the rows that are sorted at a time.")] = 2.0,
     times: Annotated[bool, typer.Option(help="Keep the times, where there are some.")] = True,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a preparation that was broken off.")] = False,
-    user: User = None,
-    item: Item = None,
-    rating: Rating = None,
-    time: Time = None,
-    separator: Separator = None,
-    duplicates: Duplicates = "last",
+    read: Reading = READ,
     json: Json = False,
 ) -> None:
     """Turn ratings larger than memory into a folder that fit can train on."""
@@ -56,7 +52,7 @@ def prepare(
         note(f"reading from {ratings.partition(':')[0]}")
         source = stored_query(query, ratings, rows, resume=resume)
     made = preparing.prepare(
-        source, goal, **column_choices(user, item, rating, time), separator=separator, duplicates=duplicates,
+        source, goal, **read.columns, separator=read.separator, duplicates=read.duplicates,
         times=times, memory=memory, resume=resume, say=note,
     )  # fmt: skip
     if query is not None:

@@ -23,7 +23,7 @@ import polars as pl
 
 from gramian.errors import DataError, FormatError
 
-__all__ = ["FORMAT_VERSION", "pack_text", "read_file", "unpack_text", "write_file", "written_whole"]
+__all__ = ["FORMAT_VERSION", "checked_arrays", "pack_text", "read_file", "unpack_text", "write_file", "written_whole"]
 
 FORMAT_VERSION = 1
 KEY = "gramian"
@@ -221,3 +221,26 @@ def unpack_text(name: str, arrays: Arrays) -> pl.Series:
     except ValueError:
         raise FormatError(f"The text {name!r} in the file is damaged; use another copy.") from None
     return pl.Series(name, texts, pl.String)
+
+
+def checked_arrays(
+    owner: str, arrays: Arrays, shapes: Mapping[str, tuple[int, ...]], dtypes: tuple[npt.DTypeLike, ...]
+) -> Arrays:
+    """The parameters of a model of these shapes and one of these dtypes, finite; ``owner`` is named in errors.
+
+    Raises:
+        FormatError: One is missing, or cannot belong to this model.
+    """
+    made = {}
+    for name, shape in shapes.items():
+        array = arrays.get(name)
+        if array is None or array.shape != shape or array.dtype not in dtypes:
+            found = "nothing" if array is None else f"{array.dtype} of shape {array.shape}"
+            raise FormatError(
+                f"The parameters {name!r} of {owner} do not fit: found {found} for {shape}; "
+                "use another copy of the file."
+            )
+        if not np.isfinite(array).all():
+            raise FormatError(f"The parameters {name!r} of {owner} are not all finite; use another copy.")
+        made[name] = array
+    return made

@@ -6,10 +6,10 @@ from typing import Annotated, Any
 
 import typer
 
-from gramian.arguments import column_choices, load_model, read_source
+from gramian.arguments import READ, Reading, load_model, with_reading
 from gramian.console import note, print_json, print_table
 from gramian.errors import GramianError, ParameterError
-from gramian.options import Duplicates, Item, Json, ModelPath, Rating, Separator, Time, User
+from gramian.options import Json, ModelPath
 
 __all__ = ["keys", "serve", "update"]
 
@@ -115,26 +115,20 @@ def revoke(name: Annotated[str, typer.Argument(help="The key's name.")], db: Db)
     note(f"The key {name!r} is worthless now.")
 
 
+@with_reading
 def update(
     model: ModelPath,
     ratings: Annotated[str | None, typer.Argument(metavar="[RATINGS]", help="A file of new ratings.")] = None,
     out: Annotated[str, typer.Option("--out", "-o", help="The model file to write.")] = "updated.gramian",
     db: Annotated[str | None, typer.Option(help="Take the feedback that a server has kept in this database.")] = None,
-    user: User = None,
-    item: Item = None,
-    rating: Rating = None,
-    time: Time = None,
-    separator: Separator = None,
-    duplicates: Duplicates = "last",
+    read: Reading = READ,
     json: Json = False,
 ) -> None:
     """Fold new ratings into a model without starting again: a file of them, or the feedback of a server."""
     if (ratings is None) == (db is None):
         raise ParameterError("Say where the new ratings are: a file, or --db with the database of a server.")
     trained = load_model(model)
-    new = _feedback(db, trained) if db is not None else read_source(
-        str(ratings), column_choices(user, item, rating, time), separator, duplicates
-    )  # fmt: skip
+    new = _feedback(db, trained) if db is not None else read(str(ratings))
     updated = trained.update(new)
     updated.save(out)
     if json:

@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from gramian.described import Described
 from gramian.errors import DataError, FormatError
 from gramian.ids import IdMap
 from gramian.kernels.csr import CSR
@@ -34,7 +35,7 @@ KINDS: dict[str, str] = {"indptr": "<i8", "indices": "<i4", "values": "<f4"}
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class PreparedRatings(Ratings):
+class PreparedRatings(Described, Ratings):
     """The ratings of a prepared folder: a :class:`gramian.Ratings` whose arrays are mapped files.
 
     Attributes:
@@ -49,22 +50,6 @@ class PreparedRatings(Ratings):
     def by_item(self) -> CSR:
         """The ratings as compressed sparse rows of items, mapped."""
         return _mapped_rows(Path(self.folder), "by_item", self.about)
-
-    @cached_property
-    def scale(self) -> tuple[float, float]:
-        """The smallest and the largest rating."""
-        low, high = self.about["scale"]
-        return low, high
-
-    @cached_property
-    def global_mean(self) -> float:
-        """μ, the mean of all ratings."""
-        return float(self.about["mean"])
-
-    @cached_property
-    def variance(self) -> float:
-        """s², the mean squared distance of the ratings from μ."""
-        return float(self.about["variance"])
 
     def fingerprint(self) -> str:
         """A short digest of what the folder holds."""

@@ -42,7 +42,6 @@ __all__ = ["check_goal", "prepare"]
 
 Array = npt.NDArray[Any]
 Say = Callable[[str], object]
-STAGES = ("deal", "users", "items", "finish")
 BATCH = 4_000_000  # rows read at a time
 NOTED = 16  # batches between two notes in the journal
 ROW_BYTES = 96  # what sorting a range takes for each of its rows, at most

@@ -32,13 +32,12 @@ import numpy as np
 
 from gramian.deep import backend, sparse
 from gramian.deep.dense import ACTIVATIONS
-from gramian.deep.network import checked_weights
 from gramian.deep.reconstruction import AutoRecModel
 from gramian.history import History
 from gramian.kernels.csr import CSR
 from gramian.models.base import Array, Epoch, Recipe
 from gramian.parameters import Range, param
-from gramian.persist import Arrays
+from gramian.persist import Arrays, checked_arrays
 from gramian.ratings import Ratings
 
 __all__ = ["AutoRec"]
@@ -203,7 +202,7 @@ class AutoRec(Recipe[AutoRecModel]):
     def model(self, ratings: Ratings, arrays: Arrays, history: History) -> AutoRecModel:
         """The model of these weights."""
         shapes = self.weight_shapes(ratings.n_users, ratings.n_items)
-        return AutoRecModel(self, ratings, history, checked_weights(self, arrays, shapes))
+        return AutoRecModel(self, ratings, history, checked_arrays(self.name, arrays, shapes, (np.float32,)))
 
 
 def to_rows(weights: Arrays) -> Arrays:

@@ -19,53 +19,20 @@ from typing import Any
 import numpy as np
 
 from gramian.deep.dense import Layer, forward, input_gradient, layers_of
-from gramian.errors import FormatError
+from gramian.deep.trained import PIECE, NetworkModel
 from gramian.ids import Codes
-from gramian.models.base import Array, Recipe
-from gramian.models.folding import FoldingModel
+from gramian.models.base import Array
 from gramian.models.tables import item_table, top_n
 from gramian.parameters import check_number
-from gramian.persist import Arrays
 
-__all__ = ["PairModel", "checked_weights"]
+__all__ = ["PairModel"]
 
-PIECE = 1 << 14  # pairs in one pass through the layers
 FOLD_STEPS, FOLD_RATE = 300, 0.05
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class PairModel(FoldingModel):
-    """A trained NeuralMF, MLP or ResidualMF.
-
-    Attributes:
-        weights: The weights of the network by their Keras paths.
-    """
-
-    weights: Arrays
-
-    def __post_init__(self) -> None:
-        for array in self.weights.values():
-            array.flags.writeable = False
-
-    def arrays(self) -> Arrays:
-        """The weights by name."""
-        return dict(self.weights)
-
-    def network(self) -> Any:
-        """The ``keras.Model`` with these weights: inputs are codes, the output is the rating less μ."""
-        network = self._network_recipe.build(self.ratings.n_users, self.ratings.n_items)
-        for variable in network.weights:
-            variable.assign(self.weights[variable.path])
-        return network
-
-    @property
-    def _network_recipe(self) -> Any:
-        return self.recipe
-
-    @property
-    def global_mean(self) -> float:
-        """μ of the training ratings."""
-        return self.ratings.global_mean
+class PairModel(NetworkModel):
+    """A trained NeuralMF, MLP or ResidualMF: its network takes codes and gives the rating less μ."""
 
     @property
     def user_factors(self) -> Array:
@@ -182,20 +149,3 @@ class PairModel(FoldingModel):
         best = top_n(cosine, n)
         rank = np.arange(1, len(best) + 1, dtype=np.int32)
         return item_table(self.item_ids, best, self.ratings.titles, similarity=cosine[best], rank=rank)
-
-
-def checked_weights(recipe: Recipe[Any], arrays: Arrays, shapes: dict[str, tuple[int, ...]]) -> Arrays:
-    """The weights of a network, or FormatError where they cannot belong to it."""
-    made = {}
-    for name, shape in shapes.items():
-        array = arrays.get(name)
-        if array is None or array.shape != shape or array.dtype != np.float32:
-            found = "nothing" if array is None else f"{array.dtype} of shape {array.shape}"
-            raise FormatError(
-                f"The parameters {name!r} of {recipe.name} do not fit: found {found} for {shape}; "
-                "use another copy of the file."
-            )
-        if not np.isfinite(array).all():
-            raise FormatError(f"The parameters {name!r} of {recipe.name} are not all finite; use another copy.")
-        made[name] = array
-    return made

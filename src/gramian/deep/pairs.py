@@ -30,11 +30,11 @@ import numpy as np
 
 from gramian.deep import backend
 from gramian.deep.dense import ACTIVATIONS
-from gramian.deep.network import PairModel, checked_weights
+from gramian.deep.network import PairModel
 from gramian.history import History
 from gramian.models.base import Epoch, Recipe
 from gramian.parameters import Range, param
-from gramian.persist import Arrays
+from gramian.persist import Arrays, checked_arrays
 from gramian.ratings import Ratings
 
 __all__ = ["MLP", "NeuralMF", "ResidualMF"]
@@ -158,7 +158,7 @@ class PairRecipe(Recipe[PairModel]):
     def model(self, ratings: Ratings, arrays: Arrays, history: History) -> PairModel:
         """The model of these weights."""
         shapes = self.weight_shapes(ratings.n_users, ratings.n_items)
-        return PairModel(self, ratings, history, checked_weights(self, arrays, shapes))
+        return PairModel(self, ratings, history, checked_arrays(self.name, arrays, shapes, (np.float32,)))
 
 
 def _compile(recipe: PairRecipe, ratings: Ratings) -> Any:

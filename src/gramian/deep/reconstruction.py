@@ -19,54 +19,27 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from gramian.deep.dense import activate
+from gramian.deep.trained import PIECE, NetworkModel
 from gramian.ids import Codes
 from gramian.kernels.csr import CSR
 from gramian.models.base import Array
-from gramian.models.folding import FoldingModel, one_row
-from gramian.persist import Arrays
+from gramian.models.folding import one_row
 
 if TYPE_CHECKING:
     from gramian.deep.autorec import AutoRec
 
 __all__ = ["AutoRecModel"]
 
-PIECE = 1 << 14
 TINY = 1e-6  # keeps the ridge regression of somebody new solvable without a penalty
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class AutoRecModel(FoldingModel):
-    """A trained AutoRec.
-
-    Attributes:
-        weights: The weights of the network by their Keras paths.
-    """
-
-    weights: Arrays
-
-    def __post_init__(self) -> None:
-        for array in self.weights.values():
-            array.flags.writeable = False
-
-    def arrays(self) -> Arrays:
-        """The weights by name."""
-        return dict(self.weights)
-
-    def network(self) -> Any:
-        """The ``keras.Model`` with these weights, from rows of centred ratings to rows."""
-        network = self._autorec.build(self.ratings.n_users, self.ratings.n_items)
-        for variable in network.weights:
-            variable.assign(self.weights[variable.path])
-        return network
+class AutoRecModel(NetworkModel):
+    """A trained AutoRec: its network goes from rows of centred ratings to rows."""
 
     @property
     def _autorec(self) -> AutoRec:
         return cast("AutoRec", self.recipe)
-
-    @property
-    def global_mean(self) -> float:
-        """μ of the training ratings."""
-        return self.ratings.global_mean
 
     def encode(self, rows: CSR) -> Array:
         """The codes h of rows of centred ratings, float32."""

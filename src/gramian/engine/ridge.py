@@ -14,9 +14,10 @@ products of G are never formed. Dense rows are padded to whole registers.
 
 from __future__ import annotations
 
-from functools import partial
+from dataclasses import dataclass
+from functools import cached_property, partial
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -30,11 +31,27 @@ Array = npt.NDArray[Any]
 PIECE_ROWS = 4096  # rows of the dense side in one task, and in one partial sum
 
 
-class Sparse(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class Sparse:
     """A sparse matrix, and the same by column."""
 
     matrix: CSR
     turned: CSR
+
+    @cached_property
+    def squares(self) -> tuple[Array, Array]:
+        """The sums of the squares of its rows, and of its columns."""
+        rows, columns = (
+            np.bincount(part.row_codes(), np.square(part.values, dtype=np.float64), minlength=part.n_rows)
+            for part in (self.matrix, self.turned)
+        )
+        return rows, columns
+
+    def cast(self, dtype: npt.DTypeLike) -> Sparse:
+        """The same in another precision; itself where it has that."""
+        if self.matrix.values.dtype == dtype:
+            return self
+        return Sparse(_cast(self.matrix, dtype), _cast(self.turned, dtype))
 
 
 def padded(rows: Array) -> Array:
@@ -117,15 +134,16 @@ def draw(
         steps: Of conjugate gradient at most.
         n_jobs: Threads; the result does not depend on them.
     """
-    G = Sparse(*(_cast(part, Y.dtype) for part in G))
+    by_rows, by_columns = G.squares
+    G = G.cast(Y.dtype)
     root = Y.dtype.type(ridge**0.5)
     if len(E) <= len(Y):
         b = product(G.turned, Y, n_jobs=n_jobs)
         b += root * E
-        return _conjugate_gradient(G.turned, G.matrix, ridge, b, tolerance, steps, n_jobs)
+        return _conjugate_gradient(G.turned, G.matrix, by_columns + ridge, ridge, b, tolerance, steps, n_jobs)
     E = E / root
     b = Y - product(G.matrix, E, n_jobs=n_jobs)
-    s = _conjugate_gradient(G.matrix, G.turned, ridge, b, tolerance, steps, n_jobs)
+    s = _conjugate_gradient(G.matrix, G.turned, by_rows + ridge, ridge, b, tolerance, steps, n_jobs)
     if s is None:
         return None
     t: Array = E + product(G.turned, s, n_jobs=n_jobs)
@@ -133,13 +151,12 @@ def draw(
 
 
 def _conjugate_gradient(
-    A: CSR, turned: CSR, ridge: float, b: Array, tolerance: float, steps: int, n_jobs: int | None
+    A: CSR, turned: CSR, diagonal: Array, ridge: float, b: Array, tolerance: float, steps: int, n_jobs: int | None
 ) -> Array | None:
-    """(AAᵀ + cI)⁻¹ b, for each column at once."""
+    """(AAᵀ + cI)⁻¹ b, for each column at once; ``diagonal`` is that of the matrix in brackets."""
     from gramian.kernels import links
 
     dtype, pieces, width = b.dtype, _pieces(len(b)), b.shape[1]
-    diagonal = np.bincount(A.row_codes(), np.square(A.values, dtype=np.float64), minlength=len(b)) + ridge
     inverse = (1 / diagonal).astype(dtype)
     x, r, p, q, there = np.zeros_like(b), b.copy(), _like(b), _like(b), _room(turned.n_rows, width, dtype)
     flat_x, flat_r, flat_p, flat_q = (array.reshape(-1) for array in (x, r, p, q))

@@ -18,7 +18,7 @@ import numpy.typing as npt
 import polars as pl
 
 from gramian.engine import local
-from gramian.errors import FormatError, ParameterError
+from gramian.errors import ParameterError
 from gramian.ids import Codes
 from gramian.kernels import reference
 from gramian.kernels.csr import CSR
@@ -26,7 +26,7 @@ from gramian.models.base import Array, Recipe, check_ratings_given
 from gramian.models.folding import FoldingModel, one_row
 from gramian.models.tables import item_table, top_n
 from gramian.parameters import check_number
-from gramian.persist import Arrays
+from gramian.persist import Arrays, checked_arrays
 from gramian.ratings import Ratings
 
 if TYPE_CHECKING:
@@ -337,19 +337,9 @@ class FactorModel(FoldingModel):
 
 def checked_rows(recipe: Recipe[Any], ratings: Ratings, arrays: Arrays, width: int) -> tuple[Array, Array]:
     """``user_rows`` and ``item_rows`` of a file, or FormatError where they cannot belong to this model."""
-    made = []
-    for name, count in (("user_rows", ratings.n_users), ("item_rows", ratings.n_items)):
-        array = arrays.get(name)
-        if array is None or array.shape != (count, width) or array.dtype not in (np.float32, np.float64):
-            found = "nothing" if array is None else f"{array.dtype} of shape {array.shape}"
-            raise FormatError(
-                f"The parameters {name!r} of {recipe.name} do not fit: found {found} for {(count, width)}; "
-                "use another copy of the file."
-            )
-        if not np.isfinite(array).all():
-            raise FormatError(f"The parameters {name!r} of {recipe.name} are not all finite; use another copy.")
-        made.append(array)
-    return made[0], made[1]
+    shapes = {"user_rows": (ratings.n_users, width), "item_rows": (ratings.n_items, width)}
+    made = checked_arrays(recipe.name, arrays, shapes, (np.float32, np.float64))
+    return made["user_rows"], made["item_rows"]
 
 
 def _rows_or_zero(rows: npt.NDArray[Any], codes: Codes) -> Array:

@@ -71,6 +71,11 @@ class Features:
         return totals / max(1, self.matrix.n_rows)
 
     @cached_property
+    def sparse(self) -> ridge.Sparse:
+        """F in both orders, for :func:`gramian.engine.ridge.draw`."""
+        return ridge.Sparse(self.matrix, self.turned)
+
+    @cached_property
     def gram(self) -> Array:
         """FᵀF, dense."""
         from scipy.sparse import csr_array
@@ -148,7 +153,7 @@ def draw_link(
 
 def _by_gradients(features: Features, precisions: Array, Y: Array, E: Array, n_jobs: int | None) -> Array:
     """By conjugate gradient; of one group on F, of several on F λ^-½, where each has the precision 1."""
-    G, c, scale = ridge.Sparse(features.matrix, features.turned), float(precisions[0]), None
+    G, c, scale = features.sparse, float(precisions[0]), None
     if len(precisions) > 1:
         scale, c = (precisions[features.groups] ** -0.5).astype(Y.dtype), 1.0
         matrix, turned = features.matrix, features.turned

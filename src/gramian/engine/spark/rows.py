@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 __all__ = ["SparkRows", "squared_distances", "totals"]
 
 Array = npt.NDArray[Any]
-OWN = ("cg_update", "block_update", "separate_update", "squared_errors_by_row")  # steps given the rows of this side
 SHARED = 4  # arrays that stay broadcast: both sides are used twice in an epoch
 
 
