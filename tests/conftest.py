@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import polars as pl
@@ -87,15 +86,15 @@ def wide_ratings() -> gm.Ratings:
 
 @pytest.fixture
 def pools(monkeypatch) -> list[int]:
-    """Cut small blocks, start threads for any work, and list the size of every pool of threads that is started."""
+    """Cut small blocks, use threads for any work, and list how many threads each piece of work was given."""
     started: list[int] = []
+    pool = local._pool
 
-    class Recorded(ThreadPoolExecutor):
-        def __init__(self, max_workers, *rest, **more):
-            started.append(max_workers)
-            super().__init__(max_workers, *rest, **more)
+    def recorded(helpers):
+        started.append(helpers + 1)
+        return pool(helpers)
 
-    monkeypatch.setattr(local, "ThreadPoolExecutor", Recorded)
+    monkeypatch.setattr(local, "_pool", recorded)
     monkeypatch.setattr(local, "SMALL_BLOCK", 1)
     monkeypatch.setattr(local, "SMALL_WORK", 0)
     return started

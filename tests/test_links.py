@@ -141,12 +141,12 @@ def test_ranks_of_the_truth_are_uniform():
     assert p.min() > 0.01 / len(p), p
 
 
-def silent(rows, mean, root, seed, side, *, n_jobs=None):
-    return ridge.padded((rows - mean) @ root)
+def silent(count, size, dtype, seed, side, *, n_jobs=None):
+    return ridge.strips_of(count, size, dtype)
 
 
 def test_without_the_injected_noise_the_calibration_fails(monkeypatch):
-    monkeypatch.setattr(ridge, "noisy", silent)
+    monkeypatch.setattr(ridge, "noise", silent)
     assert uniformity(ranks_of, 60, KEPT).min() < 1e-5
 
 

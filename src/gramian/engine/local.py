@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import math
 import os
+import threading
+from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from functools import cache, partial, wraps
 from itertools import pairwise
@@ -55,9 +57,21 @@ BLOCKS, SMALL_BLOCK, LARGE_BLOCK = 64, 2e7, 1e9
 CONVERSION_WORK = 40  # per number
 REGISTERS_FULL = 16  # numbers: a multiple of the lanes of any processor
 MOMENT_ROWS = 4096  # rows whose moments are summed by one thread
-SMALL_WORK = 5e7  # below this, starting threads costs more than it gains
+SMALL_WORK = 1e7  # below this, waking threads costs more than it gains
 DENSE_ROWS = 8192  # of a dense product in one task
 PARTS_BYTES = 64 * 2**20  # sums of pieces of heavy rows that are held at a time
+
+
+class _Pools(threading.local):
+    """The pool of each thread that has asked for one, by its process and its number of threads."""
+
+    made: dict[tuple[int, int], ThreadPoolExecutor]
+
+    def __init__(self) -> None:
+        self.made = {}
+
+
+_POOLS = _Pools()
 
 Task = Callable[[], None]
 Step = TypeVar("Step", bound=Callable[..., Any])
@@ -412,17 +426,24 @@ def sparse_product(rows: CSR, other: Array, *, n_jobs: int | None = None) -> Arr
     return out
 
 
-def dense_product(rows: Array, matrix: Array, *, n_jobs: int | None = None) -> Array:
-    """Many rows times a small square matrix, of the dtype of the rows; row by row, with no BLAS to round by threads."""
-    from gramian.kernels import dense, sweep
+def dense_product(rows: Array, matrix: Array, base: Array | None = None, *, n_jobs: int | None = None) -> Array:
+    """``base`` and many rows times a small matrix, of the dtype of the rows; with no BLAS to round by threads."""
+    from gramian.kernels import dense, lanes, sweep
 
-    out = np.empty((len(rows), matrix.shape[1]), rows.dtype)
-    rows, matrix = sweep.fixed(rows), sweep.fixed(matrix, rows.dtype)
+    size, width = matrix.shape
+    out = np.empty((len(rows), width), rows.dtype)
+    unit = lanes.VECTOR_BYTES // out.itemsize
+    padded = np.zeros((1 + size, -(-width // unit) * unit), out.dtype)
+    padded[0, :width] = 0 if base is None else base
+    padded[1:, :width] = matrix
+    fixed = sweep.fixed(rows).reshape(-1), sweep.fixed(padded).reshape(-1), size, width
     edges = [*range(0, len(rows), DENSE_ROWS), len(rows)]
     tasks: list[Task] = [
-        partial(dense.rows_times, rows, matrix, first, last, out) for first, last in pairwise(edges) if last > first
+        partial(dense.rows_times, *fixed, first, last, out.reshape(-1))
+        for first, last in pairwise(edges)
+        if last > first
     ]
-    with runner(thread_count(n_jobs), len(tasks), rows.size * matrix.shape[1]) as run:
+    with runner(thread_count(n_jobs), len(tasks), rows.size * width) as run:
         run(tasks)
     return out
 
@@ -464,14 +485,37 @@ def runner(threads: int, n_tasks: int, work: int) -> Iterator[Callable[[list[Tas
     if threads == 1 or n_tasks == 1 or work < SMALL_WORK:
         yield run_alone
         return
-    with ThreadPoolExecutor(threads, "gramian") as pool:
+    pool = _pool(threads - 1)
 
-        def run(tasks: list[Task]) -> None:
-            try:
-                for future in [pool.submit(task) for task in tasks]:
-                    future.result()
-            except BaseException:
-                pool.shutdown(cancel_futures=True)
-                raise
+    def run(tasks: list[Task]) -> None:
+        left = deque(tasks)
+        helpers = [pool.submit(_drain, left) for _ in range(min(threads, len(tasks)) - 1)]
+        try:
+            _drain(left)
+            for helper in helpers:
+                helper.result()
+        except BaseException:
+            left.clear()
+            wait(helpers)
+            raise
 
-        yield run
+    yield run
+
+
+def _drain(left: deque[Task]) -> None:
+    """Do what is left, until others have done the rest."""
+    while left:
+        try:
+            task = left.popleft()
+        except IndexError:  # another took the last one
+            return
+        task()
+
+
+def _pool(threads: int) -> ThreadPoolExecutor:
+    """The calling thread's own pool, so that a task can have tasks; made anew after a fork, which copies no threads."""
+    key, made = (os.getpid(), threads), _POOLS.made
+    if key not in made:
+        made.clear()
+        made[key] = ThreadPoolExecutor(threads, "gramian")
+    return made[key]

@@ -1,23 +1,29 @@
 r"""Draws from the posterior of a ridge regression on a sparse matrix, of many columns at once.
 
-With G (n × F), rows Y (n × D) and a ridge c > 0, each column of t (F × D) is drawn from
-:math:`N(H^{-1}G^\top y,\ H^{-1})`, :math:`H = G^\top G + cI`, by noise injection with standard normal E₁ and E₂:
+With F (n × f), rows Y (n × D) and the precision Λ = diag(λ) of f coefficients, each column of t (f × D) is drawn from
+:math:`N(H^{-1}F^\top y,\ H^{-1})`, :math:`H = F^\top F + \Lambda`, by noise injection with standard normal E₁ and E₂:
 
 .. math::
-    (G^\top G + cI)\,t &= G^\top(Y + E_1) + c^{1/2}E_2 \qquad\text{where } F \le n \\
-    (GG^\top + cI)\,s &= Y + E_1 - c^{-1/2}GE_2, \quad t = c^{-1/2}E_2 + G^\top s \qquad\text{where } n < F
+    (F^\top F + \Lambda)\,t &= F^\top(Y + E_1) + \Lambda^{1/2}E_2 \qquad\text{where } f \le n \\
+    (F\Lambda^{-1}F^\top + I)\,s &= Y + E_1 - F\Lambda^{-1/2}E_2, \quad
+        t = \Lambda^{-1/2}E_2 + \Lambda^{-1}F^\top s \qquad\text{where } n < f
 
 which are the same t (Bhattacharya, Chakraborty & Mallick 2016, *Fast sampling with Gaussian scale mixture priors*),
-so that the vectors are always of the shorter side. Solved by conjugate gradient, preconditioned by the diagonal; the
-products of G are never formed. Dense rows are padded to whole registers.
+so that the vectors are always of the shorter side. Solved by conjugate gradient; F^T F is never formed. With T the one
+of F and Fᵀ that is tall, the system made one on its diagonal is :math:`S(T^\top W T + \operatorname{diag}(c))S`, and
+the preconditioner in these units :math:`I + V(\Theta^{-1} - I)V^\top`: V are its leading eigenvectors where Λ = I, Θ
+their eigenvalues, found once for a matrix by some steps of subspace iteration. That halves the steps.
+
+The columns go in strips (:mod:`gramian.kernels.links`), each by itself.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, partial
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -25,175 +31,366 @@ import numpy.typing as npt
 from gramian.engine import local
 from gramian.kernels.csr import CSR
 
-__all__ = ["Sparse", "draw", "noisy", "padded", "product"]
+__all__ = ["Design", "Strips", "draw", "noise", "product", "rows_of", "strips_of", "whitened"]
 
 Array = npt.NDArray[Any]
-PIECE_ROWS = 4096  # rows of the dense side in one task, and in one partial sum
+Strips = list[Array]  # some columns of all rows each: as many as a register has, (n, W), or one left over, (n,)
+PIECE_ROWS = 2**14  # rows whose noise is drawn in one task, and by one counter
+PART_ENTRIES = 2**22  # of a matrix that are multiplied in one task
+# Eigenvectors of the preconditioner, where there are at least so many unknowns; of how many columns, after how many
+# steps of subspace iteration.
+RANK, RANK_FROM, COLUMNS, ITERATIONS = 96, 512, 128, 6
+
+
+class Spectrum(NamedTuple):
+    """V as :func:`gramian.kernels.links.step` takes it, and Θ."""
+
+    basis: Array
+    values: Array
 
 
 @dataclass(frozen=True, eq=False)
-class Sparse:
-    """A sparse matrix, and the same by column."""
+class Design:
+    """F, (n, f), in both orders, with the group of each of its columns; columns of a group have the same λ."""
 
-    matrix: CSR
-    turned: CSR
+    rows: CSR
+    columns: CSR
+    groups: npt.NDArray[np.int64]
+
+    @property
+    def flipped(self) -> bool:
+        """Whether the rows are fewer, so that T = Fᵀ."""
+        return self.rows.n_rows < len(self.groups)
+
+    @property
+    def tall(self) -> CSR:
+        """T."""
+        return self.columns if self.flipped else self.rows
+
+    @property
+    def unknowns(self) -> int:
+        """How many columns T has."""
+        return min(self.rows.n_rows, len(self.groups))
 
     @cached_property
-    def squares(self) -> tuple[Array, Array]:
-        """The sums of the squares of its rows, and of its columns."""
-        rows, columns = (
-            np.bincount(part.row_codes(), np.square(part.values, dtype=np.float64), minlength=part.n_rows)
-            for part in (self.matrix, self.turned)
-        )
-        return rows, columns
+    def ordered(self) -> tuple[CSR, Array]:
+        """T with its rows by their lengths, so that a loop over one ends as the one before did; and their order."""
+        order = np.argsort(self.tall.counts, kind="stable")
+        return self.tall.take(order), order
 
-    def cast(self, dtype: npt.DTypeLike) -> Sparse:
-        """The same in another precision; itself where it has that."""
-        if self.matrix.values.dtype == dtype:
-            return self
-        return Sparse(_cast(self.matrix, dtype), _cast(self.turned, dtype))
+    @cached_property
+    def squares(self) -> Array:
+        """The sums of the squares in each row of F, one column for each group; or in each column of F, (f,)."""
+        square = np.square(self.tall.values, dtype=np.float64)
+        if not self.flipped:
+            return np.bincount(self.tall.indices, square, minlength=self.unknowns)
+        n_groups = int(self.groups.max(initial=-1)) + 1
+        places = self.tall.indices * np.int64(n_groups) + self.groups[self.tall.row_codes()]
+        return np.bincount(places, square, minlength=self.unknowns * n_groups).reshape(-1, n_groups)
+
+    @cached_property
+    def spectrum(self) -> Spectrum:
+        """The leading eigenvectors of the system with Λ = I, scaled to one on its diagonal."""
+        return _spectrum(self)
+
+    def times(self, strips: Strips, *, n_jobs: int | None = None) -> Strips:
+        """F times the columns of the strips."""
+        if self.flipped:
+            return _turned_product(self.tall, strips, self.unknowns, n_jobs=n_jobs)
+        return product(self.tall, strips, n_jobs=n_jobs)
+
+    def system(self, precisions: Array) -> _System:
+        """The system where the groups have these precisions."""
+        ones = np.ones(len(self.rows.indptr) - 1)
+        own = precisions[self.groups]
+        if self.flipped:
+            return _System(self, 1 / own, ones, self.squares @ (1 / precisions) + 1)
+        return _System(self, ones, own, self.squares + own)
 
 
-def padded(rows: Array) -> Array:
-    """A copy with zero columns up to whole registers, on a cache line."""
-    out = _room(len(rows), rows.shape[1], rows.dtype)
-    out[:, : rows.shape[1]] = rows
-    return out
+class _System(NamedTuple):
+    """TᵀWT + diag(c), and its diagonal."""
+
+    design: Design
+    weights: Array
+    ridge: Array
+    diagonal: Array
 
 
-def _room(count: int, width: int, dtype: npt.DTypeLike) -> Array:
+# ---- strips ----------------------------------------------------------------------------------------
+
+
+def strips_of(count: int, size: int, dtype: npt.DTypeLike, make: Callable[..., Array] = np.zeros) -> Strips:
+    """Zeros for so many rows and columns; the last strip may have more columns than are asked for."""
     from gramian.kernels.lanes import VECTOR_BYTES
     from gramian.kernels.sweep import aligned_rows
 
-    unit = VECTOR_BYTES // np.dtype(dtype).itemsize
-    return aligned_rows(count, -(-width // unit) * unit, dtype)
+    width = VECTOR_BYTES // np.dtype(dtype).itemsize
+    whole, rest = divmod(size, width)
+    made = [
+        aligned_rows(count + 3, width, dtype, make)[:count] for _ in range(whole + (rest > 1))
+    ]  # 3: normals come by four
+    return made + ([aligned_rows(count + 3, 1, dtype, make)[:count, 0]] if rest == 1 else [])
 
 
-def noisy(rows: Array, mean: Array, root: Array, seed: int, side: int, *, n_jobs: int | None = None) -> Array:
-    """(X − 1mᵀ)L + E, padded: E are normals that depend on (seed, side, row, column) alone; without X, E."""
-    from gramian.kernels import links
-
-    size = root.shape[1]
-    out = _room(len(rows), size, rows.dtype)
-    mean, root = mean.astype(rows.dtype), root.astype(rows.dtype)
-
-    def fill(first: int, last: int) -> None:
-        room = _room(1, (size + 4) * out.shape[1], rows.dtype)[0]
-        links.noisy_rows(out, rows, mean, root, room, np.uint64(seed), side, first, last)
-
-    _over(fill, len(rows), rows.size * size, n_jobs)
-    return out
-
-
-def _over(work: Any, count: int, cost: int, n_jobs: int | None) -> None:
-    tasks: list[local.Task] = [partial(work, *piece) for piece in _pieces(count)]
+def _over(work: Callable[..., None], pieces: list[tuple[Any, ...]], cost: int, n_jobs: int | None) -> None:
+    tasks: list[local.Task] = [partial(work, *piece) for piece in pieces]
     with local.runner(local.thread_count(n_jobs), len(tasks), cost) as run:
         run(tasks)
 
 
-def _pieces(count: int) -> list[tuple[int, int]]:
+def _cuts(count: int) -> list[tuple[int, int]]:
     return list(pairwise([*range(0, count, PIECE_ROWS), count])) if count else []
 
 
-def product(rows: CSR, other: Array, *, n_jobs: int | None = None) -> Array:
-    """The sparse matrix times the padded ``other``, padded."""
-    out = _room(rows.n_rows, other.shape[1], other.dtype)
-    tasks, work = _product_tasks(_cast(rows, other.dtype), other, out)
-    with local.runner(local.thread_count(n_jobs), len(tasks), work) as run:
-        run(tasks)
+def _first_columns(strips: Strips) -> list[tuple[Array, int]]:
+    starts = np.cumsum([0, *(_width(strip) for strip in strips[:-1])]).tolist()
+    return list(zip(strips, starts, strict=True))
+
+
+def _width(strip: Array) -> int:
+    return strip.shape[1] if strip.ndim == 2 else 1
+
+
+def cut(rows: Array, *, n_jobs: int | None = None) -> Strips:
+    """The strips of rows, (n, D)."""
+    made = strips_of(len(rows), rows.shape[1], rows.dtype)
+
+    def copy(strip: Array, column: int) -> None:
+        if strip.ndim == 1:
+            strip[:] = rows[:, column]
+        else:
+            part = rows[:, column : column + strip.shape[1]]
+            strip[:, : part.shape[1]] = part
+
+    _over(copy, _first_columns(made), rows.size, n_jobs)
+    return made
+
+
+def rows_of(strips: Strips, size: int, *, n_jobs: int | None = None) -> Array:
+    """The rows of strips, (n, D)."""
+    out = np.empty((len(strips[0]), size), strips[0].dtype)
+
+    def copy(strip: Array, column: int) -> None:
+        if strip.ndim == 1:
+            out[:, column] = strip
+        else:
+            part = out[:, column : column + strip.shape[1]]
+            part[:] = strip[:, : part.shape[1]]
+
+    _over(copy, _first_columns(strips), out.size, n_jobs)
     return out
 
 
-def _cast(rows: CSR, dtype: npt.DTypeLike) -> CSR:
-    return rows if rows.values.dtype == dtype else rows._replace(values=rows.values.astype(dtype))
+# ---- noise -----------------------------------------------------------------------------------------
 
 
-def _product_tasks(rows: CSR, other: Array, out: Array) -> tuple[list[local.Task], int]:
+def noise(count: int, size: int, dtype: npt.DTypeLike, seed: int, side: int, *, n_jobs: int | None = None) -> Strips:
+    """Standard normals that depend on (seed, side, row, column) alone."""
+    from gramian.kernels.draw import fill_normals
+
+    out = strips_of(count, size, dtype, np.empty)
+
+    def fill(strip: Array, column: int, piece: int, first: int, last: int) -> None:
+        flat = np.lib.stride_tricks.as_strided(strip, (-(-count // 4) * 4 * _width(strip),), (strip.itemsize,))
+        place = flat[first * _width(strip) : -(-last // 4) * 4 * _width(strip)]
+        fill_normals(place, _width(strip), last - first, np.uint64(seed), piece, side, column)
+
+    pieces = [(*strip, k, *piece) for strip in _first_columns(out) for k, piece in enumerate(_cuts(count))]
+    _over(fill, pieces, 50 * count * size, n_jobs)
+    return out
+
+
+def whitened(rows: Array, mean: Array, root: Array, seed: int, side: int, *, n_jobs: int | None = None) -> Strips:
+    """(X − 1mᵀ)L + E, with E of :func:`noise`."""
+    from gramian.kernels import links, sweep
+
+    count, size = rows.shape
+    out = noise(count, size, rows.dtype, seed, side, n_jobs=n_jobs)
+    flat = sweep.fixed(rows).reshape(-1)
+    parts = list(zip(cut(root.astype(rows.dtype)), cut(-(mean @ root)[None].astype(rows.dtype)), strict=True))
+    pieces = [(strip, *part, *piece) for strip, part in zip(out, parts, strict=True) for piece in _cuts(count)]
+
+    def add(strip: Array, matrix: Array, base: Array, first: int, last: int) -> None:
+        links.lean(strip, flat, matrix, base, size, first, last)
+
+    _over(add, pieces, count * size**2, n_jobs)
+    return out
+
+
+# ---- products --------------------------------------------------------------------------------------
+
+
+def _fixed(matrix: CSR, dtype: npt.DTypeLike) -> list[Array]:
+    from gramian.kernels import sweep
+
+    return [sweep.fixed(matrix.indptr), sweep.fixed(matrix.indices), sweep.fixed(matrix.values, dtype)]
+
+
+def product(matrix: CSR, strips: Strips, *, n_jobs: int | None = None) -> Strips:
+    """The matrix times the columns of the strips."""
     from gramian.kernels import links
-    from gramian.kernels.sweep import fixed
 
-    parts = [fixed(array) for array in rows]
-    blocks = local.blocks_of(rows, other.shape[1])
-    flat, into, width = fixed(other.reshape(-1)), out.reshape(-1), other.shape[1]
-    return [partial(links.sparse_times, *parts, flat, width, into, *block) for block in blocks], len(
-        rows.indices
-    ) * width
+    widths, dtype = sum(map(_width, strips)), strips[0].dtype
+    out, parts = strips_of(matrix.n_rows, widths, dtype, np.empty), _fixed(matrix, dtype)
+    blocks = local.blocks_of(matrix, _width(strips[0]))
+    pieces = [(*pair, *block) for pair in zip(strips, out, strict=True) for block in blocks]
+    _over(partial(links.gather, *parts), pieces, matrix.n_entries * widths, n_jobs)
+    return out
+
+
+def _turned_product(matrix: CSR, strips: Strips, count: int, *, n_jobs: int | None = None) -> Strips:
+    """The transpose of the matrix, whose columns are ``count``, times the columns of the strips."""
+    from gramian.kernels import links
+
+    widths, dtype = sum(map(_width, strips)), strips[0].dtype
+    out, parts = strips_of(count, widths, dtype), _fixed(matrix, dtype)
+    pieces = [(*pair, 0, matrix.n_rows) for pair in zip(strips, out, strict=True)]
+    _over(partial(links.scatter, *parts), pieces, matrix.n_entries * widths, n_jobs)
+    return out
+
+
+# ---- draws -----------------------------------------------------------------------------------------
 
 
 def draw(
-    G: Sparse, ridge: float, Y: Array, E: Array, *, tolerance: float, steps: int, n_jobs: int | None = None
-) -> Array | None:
-    """T, (F, padded D); None where the residual of a column is not small after so many steps.
+    design: Design, precisions: Array, Y: Strips, E: Strips, *, tolerance: float, steps: int, n_jobs: int | None = None
+) -> Strips | None:
+    """The columns of t; None where the residual of a column is not small after so many steps.
 
     Args:
-        G: The matrix, n × F.
-        ridge: c.
-        Y: Y + E₁, (n, padded D).
-        E: E₂, (F, padded D).
+        design: F.
+        precisions: λ of each group.
+        Y: Y + E₁, n rows.
+        E: E₂, f rows; overwritten.
         tolerance: Of the residual, relative to the right side, both in the norm of the preconditioner.
         steps: Of conjugate gradient at most.
         n_jobs: Threads; the result does not depend on them.
     """
-    by_rows, by_columns = G.squares
-    G = G.cast(Y.dtype)
-    root = Y.dtype.type(ridge**0.5)
-    if len(E) <= len(Y):
-        b = product(G.turned, Y, n_jobs=n_jobs)
-        b += root * E
-        return _conjugate_gradient(G.turned, G.matrix, by_columns + ridge, ridge, b, tolerance, steps, n_jobs)
-    E = E / root
-    b = Y - product(G.matrix, E, n_jobs=n_jobs)
-    s = _conjugate_gradient(G.matrix, G.turned, by_rows + ridge, ridge, b, tolerance, steps, n_jobs)
+    system = design.system(precisions)
+    root = np.sqrt(precisions[design.groups])
+    if not design.flipped:
+        b = _turned_product(design.tall, Y, design.unknowns, n_jobs=n_jobs)
+        for strip, normals in zip(b, E, strict=True):
+            strip += _beside(root, strip) * normals
+        return _solve(system, b, tolerance, steps, n_jobs)
+    _each(partial(_divide, numbers=root), n_jobs, E)
+    b = _turned_product(design.tall, E, design.unknowns, n_jobs=n_jobs)
+    for strip, seen in zip(b, Y, strict=True):
+        np.subtract(seen, strip, out=strip)
+    s = _solve(system, b, tolerance, steps, n_jobs)
     if s is None:
         return None
-    t: Array = E + product(G.turned, s, n_jobs=n_jobs)
+    t = product(design.tall, s, n_jobs=n_jobs)
+    _each(partial(_scale_add, numbers=system.weights), n_jobs, t, E)
     return t
 
 
-def _conjugate_gradient(
-    A: CSR, turned: CSR, diagonal: Array, ridge: float, b: Array, tolerance: float, steps: int, n_jobs: int | None
-) -> Array | None:
-    """(AAᵀ + cI)⁻¹ b, for each column at once; ``diagonal`` is that of the matrix in brackets."""
-    from gramian.kernels import links
+def _each(work: Callable[..., None], n_jobs: int | None, *strips: Strips) -> None:
+    """The work on each strip, and on those of the others that belong to it."""
+    cost = 20 * sum(strip.size for strip in strips[0])  # memory is what it waits for
+    _over(work, list(zip(*strips, strict=True)), cost, n_jobs)
 
-    dtype, pieces, width = b.dtype, _pieces(len(b)), b.shape[1]
-    inverse = (1 / diagonal).astype(dtype)
-    x, r, p, q, there = np.zeros_like(b), b.copy(), _like(b), _like(b), _room(turned.n_rows, width, dtype)
-    flat_x, flat_r, flat_p, flat_q = (array.reshape(-1) for array in (x, r, p, q))
-    forth, work = _product_tasks(turned, p, there)
-    back, _ = _product_tasks(A, there, q)
-    sums = np.zeros((len(pieces), width), dtype)
-    total = partial(np.add.reduce, sums, axis=0, dtype=np.float64)
-    shift = np.array([ridge, 0], dtype)
 
-    def ratio(a: Array, b: Array) -> Array:  # and a zero after it
-        return np.append(np.where(b > 0, a / np.where(b > 0, b, 1), 0), 0).astype(dtype)
+def _divide(strip: Array, numbers: Array) -> None:
+    strip /= _beside(numbers, strip)
 
-    with local.runner(local.thread_count(n_jobs), len(forth) + len(pieces), steps * work) as run:
 
-        def over(kernel: Any, *arguments: Any, summing: bool) -> None:
-            run([
-                partial(kernel, *arguments, width, *piece, *([sums[k]] if summing else []))
-                for k, piece in enumerate(pieces)
-            ])  # fmt: skip
+def _scale_add(strip: Array, other: Array, numbers: Array) -> None:
+    strip *= _beside(numbers, strip)
+    strip += other
 
-        none = np.zeros(width + 1, dtype)
-        over(links.advance, flat_x, flat_r, flat_r, flat_r, none, inverse, summing=True)
-        length, further = total(), none
-        small = tolerance**2 * length
+
+def _beside(numbers: Array, strip: Array) -> Array:
+    made = numbers.astype(strip.dtype)
+    return made[:, None] if strip.ndim == 2 else made
+
+
+def _solve(system: _System, b: Strips, tolerance: float, steps: int, n_jobs: int | None) -> Strips | None:
+    """(TᵀWT + diag(c))⁻¹ b by conjugate gradient; ``b`` is overwritten."""
+    from gramian.kernels import links, sweep
+
+    dtype, n, design = b[0].dtype, len(b[0]), system.design
+    tall, order = design.ordered
+    scale = sweep.fixed(system.diagonal**-0.5, dtype)
+    spectrum = design.spectrum
+    basis, gains = sweep.fixed(spectrum.basis, dtype), sweep.fixed(1 / spectrum.values - 1, dtype)
+    ridge, weights = sweep.fixed(system.ridge, dtype), sweep.fixed(system.weights[order], dtype)
+    size = sum(map(_width, b))
+    parts = [_parts(tall, 1 + (strip.ndim == 1)) for strip in b]  # a narrow strip is half the work of a wide one
+    new = partial(strips_of, size=size, dtype=dtype)
+    x, p, q = new(n), new(n), new(n * max(map(len, parts)))
+    room, sums = new(len(gains)), new(1)
+    multiply = partial(links.normal, *_fixed(tall, dtype), weights)
+
+    def further(k: int) -> None:
+        links.step(q[k], len(parts[k]), p[k], x[k], b[k], ridge, scale, basis, gains, room[k], sums[k])
+
+    def small(k: int) -> bool:
+        return bool((sums[k] <= tolerance**2 * lengths[k]).all())
+
+    with local.runner(local.thread_count(n_jobs), len(b), steps * tall.n_entries * size) as run:
+        run([partial(further, k) for k in range(len(b))])
+        lengths, left = [part.copy() for part in sums], range(len(b))
         for _ in range(steps):
-            if (length <= small).all():
+            left = [k for k in left if not small(k)]  # type: ignore[assignment]
+            if not left:
                 return x
-            over(links.turn, flat_p, flat_r, further, inverse, summing=False)
-            run(forth)
-            run(back)
-            over(links.bend, flat_q, flat_p, shift, summing=True)
-            along = ratio(length, total())
-            over(links.advance, flat_x, flat_r, flat_p, flat_q, along, inverse, summing=True)
-            longer = total()
-            further, length = ratio(longer, length), longer
-    return None
+            run([partial(multiply, p[k], q[k], n * m, *part) for k in left for m, part in enumerate(parts[k])])
+            run([partial(further, k) for k in left])
+    return x if all(map(small, range(len(b)))) else None
 
 
-def _like(b: Array) -> Array:
-    return _room(len(b), b.shape[1], b.dtype)
+def _parts(tall: CSR, least: int = 1) -> list[tuple[int, int]]:
+    """The tall rows in parts of about as many entries; how many does not depend on the threads."""
+    count = max(least, tall.n_entries // PART_ENTRIES)
+    goals = np.arange(1, count) * (tall.n_entries / count)
+    return list(pairwise(np.unique([0, *np.searchsorted(tall.indptr, goals), tall.n_rows]).tolist()))
+
+
+# ---- the preconditioner ----------------------------------------------------------------------------
+
+
+def _spectrum(design: Design) -> Spectrum:
+    """By subspace iteration from random columns: X ← the orthonormal basis of what the system makes of X."""
+    from gramian.kernels import dense, links
+
+    n = design.unknowns
+    if n < RANK_FROM:
+        return Spectrum(np.empty(0, np.float32), np.empty(0))
+    system = design.system(np.ones(int(design.groups.max()) + 1))
+    X = _orthonormal(rows_of(noise(n, COLUMNS, np.float32, 0, 0), COLUMNS))
+    for _ in range(ITERATIONS):
+        X = _orthonormal(_multiplied(system, X))
+    made = _multiplied(system, X)
+
+    squares, vectors = dense.eigen(_gram(made))  # of the square of the system between the columns of X
+    V = local.dense_product(X, np.ascontiguousarray(vectors[:RANK].T))
+    return Spectrum(V.reshape(n, -1, links.GROUP).swapaxes(0, 1).reshape(-1), np.sqrt(squares[:RANK]))
+
+
+def _multiplied(system: _System, X: Array) -> Array:
+    """S(TᵀWT + diag(c))S X."""
+    from gramian.kernels import links, sweep
+
+    scale = (system.diagonal**-0.5).astype(X.dtype)[:, None]
+    scaled = X * scale
+    tall, order = system.design.ordered
+    p, parts, n = cut(scaled), _parts(tall), len(X)
+    q = strips_of(n * len(parts), X.shape[1], X.dtype)
+    multiply = partial(links.normal, *_fixed(tall, X.dtype), sweep.fixed(system.weights[order], X.dtype))
+    pieces = [(p[k], q[k], n * m, *part) for k in range(len(p)) for m, part in enumerate(parts)]
+    _over(multiply, pieces, tall.n_entries * X.shape[1], None)
+    total = np.add.reduce(rows_of(q, X.shape[1]).reshape(len(parts), n, -1), axis=0)
+    return scale * (total + system.ridge.astype(X.dtype)[:, None] * scaled)
+
+
+def _gram(X: Array) -> Array:
+    low = local.moments(X)[1]
+    return low + np.tril(low, -1).T
+
+
+def _orthonormal(X: Array) -> Array:
+    """An orthonormal basis of the columns, by the Cholesky factor of their products."""
+    turn = np.linalg.inv(np.linalg.cholesky(_gram(X))).T
+    return local.dense_product(X, np.ascontiguousarray(turn))

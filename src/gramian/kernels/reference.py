@@ -59,6 +59,7 @@ __all__ = [
     "objective",
     "offsets_given",
     "philox",
+    "ridge_draw",
     "row_system",
     "soft_impute",
     "squared_errors",
@@ -436,3 +437,9 @@ def _move(row: Array, state: Array, gradient: Array, rule: str, rate: float, bet
         first[:] = beta * first + (1 - beta) * gradient
         second[:] = ADAM_DECAY * second + (1 - ADAM_DECAY) * gradient**2
         row += rate * (first / (1 - powers[0])) / (np.sqrt(second / (1 - powers[1])) + DESCENT_EPSILON)
+
+
+def ridge_draw(F: Array, precisions: Array, Y: Array, E: Array) -> Array:
+    """T of (FᵀF + diag(λ)) t = FᵀY + diag(λ)^½E: a draw, where Y and E have standard normal noise in them."""
+    H = F.T @ F + np.diag(precisions)
+    return np.linalg.solve(H, F.T @ Y + np.sqrt(precisions)[:, None] * E)

@@ -226,10 +226,10 @@ def fixed(array: Array, dtype: Any = None) -> Array:
     return view
 
 
-def aligned_rows(rows: int, width: int, dtype: Any) -> Array:
-    """Zeros that begin on a cache line: gathered rows then touch as few lines as possible."""
+def aligned_rows(rows: int, width: int, dtype: Any, make: Callable[..., Array] = np.zeros) -> Array:
+    """Zeros that begin on a cache line: gathered rows then touch as few lines as possible; or what else is made."""
     count, each = rows * width, np.dtype(dtype).itemsize
-    room = np.zeros(count + 64 // each, dtype)
+    room = make(count + 64 // each, dtype)
     skip = (-room.ctypes.data % 64) // each
     return room[skip : skip + count].reshape(rows, width)
 

@@ -26,7 +26,7 @@ import numpy.typing as npt
 
 from gramian.engine import entries, local
 from gramian.kernels.csr import CSR
-from gramian.models.links import Features, Link, draw_link, no_link, row_means
+from gramian.models.links import Features, Link, draw_link, moved, no_link
 from gramian.models.noise import UserNoise, draw_user_noise, of_items, of_users
 from gramian.models.ordinal import Cuts, Ladder, draw_cuts, expected
 from gramian.models.times import Calendar, TimeOffsets, draw_times
@@ -94,8 +94,9 @@ def draw_prior(
         link = no_link(features, size, rows.dtype) if link is None else link
         known = features.count
         # β, each feature at its precision, is as many rows more about the mean 0
-        total, cross = local.moments(rows - row_means(features, link, n_jobs), n_jobs=n_jobs)
-        cross += local.moments(link.coefficients * np.sqrt(link.ridge)[features.groups, None], n_jobs=n_jobs)[1]
+        means, crosses = moved(features, link, n_jobs)
+        total, cross = local.moments(rows - means, n_jobs=n_jobs)
+        cross += np.einsum("g,gcd->cd", link.ridge, crosses)
     else:
         total, cross = local.moments(rows, n_jobs=n_jobs)
     bartlett = np.tril(rng.standard_normal((size, size)), -1)
@@ -118,9 +119,8 @@ def draw_rows(
     """Rows of one side given the other, or their means where ``draw`` is None; and how many were singular."""
     precision = prior.precision / noise_precision
     linear = np.einsum("cd,d->c", precision, prior.mean)
-    if features is not None and prior.link is not None:  # Λ(m + βᵀf), with the small product first
-        turned = Link(local.dense_product(prior.link.coefficients, precision, n_jobs=n_jobs), prior.link.ridge)
-        linear = row_means(features, turned, n_jobs) + linear
+    if features is not None and prior.link is not None:
+        linear = local.dense_product(moved(features, prior.link, n_jobs).means, precision, linear, n_jobs=n_jobs)
     return local.half_sweep(
         ratings, other, local.Penalty(precision), biased=biased, offset=offset, n_jobs=n_jobs, linear=linear,
         draw=draw, spread=noise_precision**-0.5, weights=weights,

@@ -22,8 +22,8 @@ With :math:`\Lambda = LL^\top` the columns of βL are independent, and the whole
 
 with standard normal E₁ (n × D) and E₂ (F × D): the right side has the covariance H, so what solves it has H⁻¹
 (*noise injection*). By a Cholesky factor of H where the features are at most ``EXACT_LIMIT``; else by conjugate
-gradient on the sparse F, preconditioned by the diagonal, in as many unknowns as there are features or rows, whichever
-are fewer (:mod:`gramian.engine.ridge`): H is never formed.
+gradient on the sparse F, in as many unknowns as there are features or rows, whichever are fewer
+(:mod:`gramian.engine.ridge`): H is never formed.
 
 Source: Simm et al. 2015, *Macau: scalable Bayesian multi-relational factorization with side information*.
 """
@@ -32,7 +32,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from typing import Any, NamedTuple
+from weakref import ref
 
 import numpy as np
 import numpy.typing as npt
@@ -41,13 +43,13 @@ from gramian.engine import local, ridge
 from gramian.errors import DivergenceError
 from gramian.kernels.csr import CSR
 
-__all__ = ["Features", "Link", "Strangers", "draw_link", "explained", "no_link", "row_means"]
+__all__ = ["Features", "Link", "Strangers", "draw_link", "explained", "moved", "no_link", "row_means"]
 
 Array = npt.NDArray[Any]
 EXACT_LIMIT = 512  # features whose H is factored: 0.05 GFLOP a sweep
 # Of the residual of every column, relative to its right side: a coefficient is then within some hundredths of its
 # posterior deviation of the exact draw, for in the norm of H the injected noise alone is as long as that of F of them.
-TOLERANCE = 1e-2
+TOLERANCE = 2e-2
 STEPS = 200  # of conjugate gradient at most; tens are usual
 
 
@@ -71,9 +73,14 @@ class Features:
         return totals / max(1, self.matrix.n_rows)
 
     @cached_property
-    def sparse(self) -> ridge.Sparse:
-        """F in both orders, for :func:`gramian.engine.ridge.draw`."""
-        return ridge.Sparse(self.matrix, self.turned)
+    def design(self) -> ridge.Design:
+        """F as :func:`gramian.engine.ridge.draw` takes it."""
+        return ridge.Design(self.matrix, self.turned, self.groups)
+
+    @cached_property
+    def last(self) -> dict[str, tuple[ref[Any], Moved]]:
+        """What :func:`moved` made last."""
+        return {}
 
     @cached_property
     def gram(self) -> Array:
@@ -124,9 +131,29 @@ def no_link(features: Features, size: int, dtype: npt.DTypeLike) -> Link:
 
 def row_means(features: Features, link: Link, n_jobs: int | None = None) -> Array:
     """Fβ, (rows, D): by how much the features move the mean of each row."""
-    size = link.coefficients.shape[1]
-    moved = ridge.product(features.matrix, ridge.padded(link.coefficients), n_jobs=n_jobs)
-    return np.ascontiguousarray(moved[:, :size])
+    strips = ridge.product(features.matrix, ridge.cut(link.coefficients, n_jobs=n_jobs), n_jobs=n_jobs)
+    return ridge.rows_of(strips, link.coefficients.shape[1], n_jobs=n_jobs)
+
+
+class Moved(NamedTuple):
+    """What is asked of β several times: Fβ, (rows, D); and Σ ββᵀ over each group, (groups, D, D), float64."""
+
+    means: Array
+    crosses: Array
+
+
+def moved(features: Features, link: Link, n_jobs: int | None = None) -> Moved:
+    """What a sweep and the next one ask of its β; kept until it is asked of another."""
+    known = features.last.get("moved")
+    if known is not None and known[0]() is link.coefficients:
+        return known[1]
+    edges = np.searchsorted(features.groups, np.arange(len(link.ridge) + 1)).tolist()
+    low = np.array([local.moments(link.coefficients[a:b], n_jobs=n_jobs)[1] for a, b in pairwise(edges)])
+    strips = features.design.times(ridge.cut(link.coefficients, n_jobs=n_jobs), n_jobs=n_jobs)
+    means = ridge.rows_of(strips, link.coefficients.shape[1], n_jobs=n_jobs)
+    made = Moved(means, low + np.tril(low, -1).swapaxes(1, 2))
+    features.last["moved"] = ref(link.coefficients), made
+    return made
 
 
 def draw_link(
@@ -134,40 +161,23 @@ def draw_link(
     n_jobs: int | None = None,
 ) -> Link:  # fmt: skip
     """β, then λ, given the rows (n × D), their common mean m, and L."""
-    size = rows.shape[1]
-    precisions = before.ridge[features.groups]
-    seed = int(rng.integers(2**63))
-    no_rows = np.empty((features.count, 0), rows.dtype)
-    Y = ridge.noisy(rows, mean, root, seed, 0, n_jobs=n_jobs)
-    E = ridge.noisy(no_rows, mean[:0], root[:0], seed, 1, n_jobs=n_jobs)
+    size, seed = rows.shape[1], int(rng.integers(2**63))
+    Y = ridge.whitened(rows, mean, root, seed, 0, n_jobs=n_jobs)
+    E = ridge.noise(features.count, size, rows.dtype, seed, 1, n_jobs=n_jobs)
     if features.count <= EXACT_LIMIT:
-        target = ridge.product(features.turned, Y, n_jobs=n_jobs) + np.sqrt(precisions)[:, None].astype(E.dtype) * E
-        white = _factored(features, precisions, target[:, :size])
+        white = _factored(features, before.ridge[features.groups], ridge.rows_of(Y, size), ridge.rows_of(E, size))
     else:
-        white = _by_gradients(features, before.ridge, Y, E, n_jobs)[:, :size]
-    lengths = np.bincount(features.groups, np.einsum("fd,fd->f", white, white, dtype=np.float64))
-    counts = np.bincount(features.groups)
-    drawn = rng.gamma(1 + counts * size / 2) / (1 + lengths / 2)
-    return Link(local.dense_product(white, np.linalg.inv(root), n_jobs=n_jobs), drawn)
-
-
-def _by_gradients(features: Features, precisions: Array, Y: Array, E: Array, n_jobs: int | None) -> Array:
-    """By conjugate gradient; of one group on F, of several on F λ^-½, where each has the precision 1."""
-    G, c, scale = features.sparse, float(precisions[0]), None
-    if len(precisions) > 1:
-        scale, c = (precisions[features.groups] ** -0.5).astype(Y.dtype), 1.0
-        matrix, turned = features.matrix, features.turned
-        G = ridge.Sparse(
-            matrix._replace(values=matrix.values * scale[matrix.indices]),
-            turned._replace(values=turned.values * scale[turned.row_codes()]),
-        )
-    t = ridge.draw(G, c, Y, E, tolerance=TOLERANCE, steps=STEPS, n_jobs=n_jobs)
-    if t is None:
-        raise DivergenceError(
-            f"The coefficients of {features.count} features were not found in {STEPS} steps of conjugate gradient; "
-            "use dtype='float64', or fewer features."
-        )
-    return t if scale is None else t * scale[:, None]
+        strips = ridge.draw(features.design, before.ridge, Y, E, tolerance=TOLERANCE, steps=STEPS, n_jobs=n_jobs)
+        if strips is None:
+            raise DivergenceError(
+                f"The coefficients of {features.count} features were not found in {STEPS} steps of conjugate "
+                "gradient; use dtype='float64', or fewer features."
+            )
+        white = ridge.rows_of(strips, size, n_jobs=n_jobs)
+    link = Link(local.dense_product(white, np.linalg.inv(root), n_jobs=n_jobs), before.ridge)
+    lengths = np.einsum("gcd,cd->g", moved(features, link, n_jobs).crosses, root @ root.T)
+    drawn = rng.gamma(1 + np.bincount(features.groups) * size / 2) / (1 + lengths / 2)
+    return link._replace(ridge=drawn)
 
 
 def explained(features: Features, link: Link, precision: Array, columns: slice) -> float:
@@ -183,9 +193,10 @@ def explained(features: Features, link: Link, precision: Array, columns: slice) 
     return by_features / (by_features + float(np.diag(np.linalg.inv(precision))[columns].sum()))
 
 
-def _factored(features: Features, precisions: Array, target: Array) -> Array:
-    """H⁻¹ times the target, by Cholesky in float64."""
+def _factored(features: Features, precisions: Array, Y: Array, E: Array) -> Array:
+    """H⁻¹(FᵀY + Λ^½E), by Cholesky in float64."""
     from scipy.linalg import cho_factor, cho_solve
 
+    target = local.sparse_product(features.turned, Y.astype(np.float64)) + np.sqrt(precisions)[:, None] * E
     factor = cho_factor(features.gram + np.diag(precisions), lower=True, check_finite=False)
-    return np.asarray(cho_solve(factor, target.astype(np.float64), check_finite=False)).astype(target.dtype)
+    return np.asarray(cho_solve(factor, target, check_finite=False)).astype(Y.dtype)
