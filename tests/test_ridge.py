@@ -30,8 +30,7 @@ def drawn(design, D, dtype, *, tolerance, n_jobs=None, seed=1):
     n, f = design.rows.n_rows, len(design.groups)
     Y, E = ridge.noise(n, D, dtype, seed, 0), ridge.noise(f, D, dtype, seed, 1)
     noise = ridge.rows_of(Y, D), ridge.rows_of(E, D).copy()
-    t = ridge.draw(design, PRECISIONS, Y, E, tolerance=tolerance, steps=300, n_jobs=n_jobs)
-    return ridge.rows_of(t, D), noise
+    return ridge.draw(design, PRECISIONS, Y, E, D, tolerance=tolerance, steps=300, n_jobs=n_jobs), noise
 
 
 @pytest.mark.parametrize("rank_from", [1, 10_000], ids=["with a basis", "diagonal"])
@@ -90,7 +89,7 @@ def test_the_basis_holds_the_leading_eigenvectors_and_saves_steps(monkeypatch):
     def steps():
         for count in range(1, 100):
             Y, E = ridge.noise(*shape[:1], 4, "float32", 0, 0), ridge.noise(shape[1], 4, "float32", 0, 1)
-            if ridge.draw(design, np.ones(1), Y, E, tolerance=1e-2, steps=count) is not None:
+            if ridge.draw(design, np.ones(1), Y, E, 4, tolerance=1e-2, steps=count) is not None:
                 return count
         raise AssertionError
 

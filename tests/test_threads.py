@@ -68,14 +68,21 @@ def test_compiled_kernels_call_no_blas():
             assert not any(isinstance(node, ast.keyword) and node.arg == "optimize" for node in nodes), path.name
 
 
-def test_the_rescue_by_lapack_runs_when_our_threads_have_ended(pools, monkeypatch):
+def test_the_rescue_by_lapack_runs_when_our_threads_are_idle(pools, monkeypatch):
     rows = random_rows(np.random.default_rng(0), np.full(400, 5), 30)
-    seen = []
-    rescue = reference.minimum_norm_row
+    seen, busy = [], []
+    rescue, drain = reference.minimum_norm_row, local._drain
+
+    def working(left):
+        busy.append(threading.get_ident())
+        drain(left)
+        busy.remove(threading.get_ident())
 
     def watched(*arguments, **system):
-        seen.append(sum(thread.name.startswith("gramian") for thread in threading.enumerate()))
+        seen.append(len(busy))
         return rescue(*arguments, **system)
+
+    monkeypatch.setattr(local, "_drain", working)
 
     monkeypatch.setattr(reference, "minimum_norm_row", watched)
     other = np.random.default_rng(1).normal(size=(30, 9))

@@ -2,7 +2,7 @@
 
 Every row is solved by itself, and a heavy row is summed in pieces that depend on the row alone, so the answer has
 the same bits for any number of threads and any cut into blocks. The threads run compiled code that calls no BLAS;
-what does (the minimum-norm rescue) comes when they have ended, so BLAS's own threads never multiply with these.
+what does (the minimum-norm rescue) comes when they are idle, so BLAS's own threads never multiply with these.
 """
 
 from __future__ import annotations
@@ -375,8 +375,8 @@ def squared_errors_by_row(
     return out
 
 
-def moments(rows: Array, *, n_jobs: int | None = None) -> tuple[Array, Array]:
-    """Σ x, (D,), and the lower triangle of Σ x xᵀ, (D, D), over rows (n, D): float64, in a fixed order."""
+def moments(rows: Array, means: Array | None = None, *, n_jobs: int | None = None) -> tuple[Array, Array]:
+    """Σ x, (D,), and the lower triangle of Σ x xᵀ, (D, D), over rows less their means (n, D), in float64."""
     from gramian.kernels import wishart
 
     size = rows.shape[1]
@@ -384,7 +384,9 @@ def moments(rows: Array, *, n_jobs: int | None = None) -> tuple[Array, Array]:
     totals, crosses = np.zeros((len(pieces), size)), np.zeros((len(pieces), size, size))
 
     def add(place: int, first: int) -> None:
-        wishart.moments(rows[first : first + MOMENT_ROWS], totals[place], crosses[place])
+        part = rows[first : first + MOMENT_ROWS]
+        part = part if means is None else part - means[first : first + MOMENT_ROWS]
+        wishart.moments(part, totals[place], crosses[place])
 
     with runner(thread_count(n_jobs), len(pieces), rows.size * size) as run:
         run([partial(add, *piece) for piece in enumerate(pieces)])

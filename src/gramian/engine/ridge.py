@@ -31,7 +31,7 @@ import numpy.typing as npt
 from gramian.engine import local
 from gramian.kernels.csr import CSR
 
-__all__ = ["Design", "Strips", "draw", "noise", "product", "rows_of", "strips_of", "whitened"]
+__all__ = ["Design", "Strips", "cut", "draw", "noise", "product", "rows_of", "strips_of", "turned_product", "whitened"]
 
 Array = npt.NDArray[Any]
 Strips = list[Array]  # some columns of all rows each: as many as a register has, (n, W), or one left over, (n,)
@@ -79,6 +79,11 @@ class Design:
         return self.tall.take(order), order
 
     @cached_property
+    def blocks(self) -> list[tuple[int, int]]:
+        """The rows of T in blocks of about the same work."""
+        return local.blocks_of(self.tall, 16)
+
+    @cached_property
     def squares(self) -> Array:
         """The sums of the squares in each row of F, one column for each group; or in each column of F, (f,)."""
         square = np.square(self.tall.values, dtype=np.float64)
@@ -93,11 +98,12 @@ class Design:
         """The leading eigenvectors of the system with Λ = I, scaled to one on its diagonal."""
         return _spectrum(self)
 
-    def times(self, strips: Strips, *, n_jobs: int | None = None) -> Strips:
-        """F times the columns of the strips."""
+    def times(self, rows: Array, *, n_jobs: int | None = None) -> Array:
+        """F times rows, (f, D)."""
+        size = rows.shape[1]
         if self.flipped:
-            return _turned_product(self.tall, strips, self.unknowns, n_jobs=n_jobs)
-        return product(self.tall, strips, n_jobs=n_jobs)
+            return rows_of(turned_product(self.tall, rows, self.unknowns, n_jobs=n_jobs), size)
+        return product(self.tall, cut(rows), size, n_jobs=n_jobs, blocks=self.blocks)
 
     def system(self, precisions: Array) -> _System:
         """The system where the groups have these precisions."""
@@ -152,33 +158,20 @@ def _width(strip: Array) -> int:
     return strip.shape[1] if strip.ndim == 2 else 1
 
 
-def cut(rows: Array, *, n_jobs: int | None = None) -> Strips:
+def cut(rows: Array) -> Strips:
     """The strips of rows, (n, D)."""
-    made = strips_of(len(rows), rows.shape[1], rows.dtype)
-
-    def copy(strip: Array, column: int) -> None:
-        if strip.ndim == 1:
-            strip[:] = rows[:, column]
-        else:
-            part = rows[:, column : column + strip.shape[1]]
-            strip[:, : part.shape[1]] = part
-
-    _over(copy, _first_columns(made), rows.size, n_jobs)
+    size = rows.shape[1]
+    made = strips_of(len(rows), size, rows.dtype)
+    for strip, (column, count) in zip(made, _places(made, size), strict=True):
+        strip.reshape(len(rows), -1)[:, :count] = rows[:, column : column + count]
     return made
 
 
-def rows_of(strips: Strips, size: int, *, n_jobs: int | None = None) -> Array:
+def rows_of(strips: Strips, size: int) -> Array:
     """The rows of strips, (n, D)."""
     out = np.empty((len(strips[0]), size), strips[0].dtype)
-
-    def copy(strip: Array, column: int) -> None:
-        if strip.ndim == 1:
-            out[:, column] = strip
-        else:
-            part = out[:, column : column + strip.shape[1]]
-            part[:] = strip[:, : part.shape[1]]
-
-    _over(copy, _first_columns(strips), out.size, n_jobs)
+    for strip, (column, count) in zip(strips, _places(strips, size), strict=True):
+        out[:, column : column + count] = strip.reshape(len(out), -1)[:, :count]
     return out
 
 
@@ -227,78 +220,82 @@ def _fixed(matrix: CSR, dtype: npt.DTypeLike) -> list[Array]:
     return [sweep.fixed(matrix.indptr), sweep.fixed(matrix.indices), sweep.fixed(matrix.values, dtype)]
 
 
-def product(matrix: CSR, strips: Strips, *, n_jobs: int | None = None) -> Strips:
-    """The matrix times the columns of the strips."""
-    from gramian.kernels import links
+def product(
+    matrix: CSR, strips: Strips, size: int, noise: Strips | None = None, scale: Array | None = None,
+    *, n_jobs: int | None = None, blocks: list[tuple[int, int]] | None = None,
+) -> Array:  # fmt: skip
+    """The rows (n, ``size``) of the matrix times the strips; or a (noise + a times that), with a = ``scale``."""
+    from gramian.kernels import links, sweep
 
-    widths, dtype = sum(map(_width, strips)), strips[0].dtype
-    out, parts = strips_of(matrix.n_rows, widths, dtype, np.empty), _fixed(matrix, dtype)
-    blocks = local.blocks_of(matrix, _width(strips[0]))
-    pieces = [(*pair, *block) for pair in zip(strips, out, strict=True) for block in blocks]
-    _over(partial(links.gather, *parts), pieces, matrix.n_entries * widths, n_jobs)
+    dtype = strips[0].dtype
+    out, parts = np.empty((matrix.n_rows, size), dtype), _fixed(matrix, dtype)
+    a = None if scale is None else sweep.fixed(scale, dtype)
+    pieces = [
+        (strip, a, None if noise is None else noise[k], out.reshape(-1), size, *place, *block)
+        for k, (strip, place) in enumerate(zip(strips, _places(strips, size), strict=True))
+        for block in blocks or local.blocks_of(matrix, _width(strips[0]))
+    ]
+    _over(partial(links.gather, *parts), pieces, matrix.n_entries * size, n_jobs)
     return out
 
 
-def _turned_product(matrix: CSR, strips: Strips, count: int, *, n_jobs: int | None = None) -> Strips:
-    """The transpose of the matrix, whose columns are ``count``, times the columns of the strips."""
-    from gramian.kernels import links
+def turned_product(
+    matrix: CSR, rows: Array | Strips, count: int, scale: Array | None = None, *, n_jobs: int | None = None
+) -> Strips:
+    """The transpose of the matrix, whose columns are ``count``, times ``scale`` times rows or strips."""
+    from gramian.kernels import links, sweep
 
-    widths, dtype = sum(map(_width, strips)), strips[0].dtype
-    out, parts = strips_of(count, widths, dtype), _fixed(matrix, dtype)
-    pieces = [(*pair, 0, matrix.n_rows) for pair in zip(strips, out, strict=True)]
-    _over(partial(links.scatter, *parts), pieces, matrix.n_entries * widths, n_jobs)
+    whole = rows if isinstance(rows, np.ndarray) else None
+    size = sum(map(_width, rows)) if whole is None else whole.shape[1]
+    dtype = rows[0].dtype
+    out, parts = strips_of(count, size, dtype), _fixed(matrix, dtype)
+    a = None if scale is None else sweep.fixed(scale, dtype)
+    pieces = [
+        (strip, a, rows[k].reshape(-1), _width(strip), 0, _width(strip), 0, matrix.n_rows)
+        if whole is None
+        else (strip, a, whole.reshape(-1), size, *place, 0, matrix.n_rows)
+        for k, (strip, place) in enumerate(zip(out, _places(out, size), strict=True))
+    ]
+    _over(partial(links.scatter, *parts), pieces, matrix.n_entries * size, n_jobs)
     return out
+
+
+def _places(strips: Strips, size: int) -> list[tuple[int, int]]:
+    """The first column of each strip, and how many of so many columns it has."""
+    return [(column, min(_width(strip), size - column)) for strip, column in _first_columns(strips)]
 
 
 # ---- draws -----------------------------------------------------------------------------------------
 
 
 def draw(
-    design: Design, precisions: Array, Y: Strips, E: Strips, *, tolerance: float, steps: int, n_jobs: int | None = None
-) -> Strips | None:
-    """The columns of t; None where the residual of a column is not small after so many steps.
+    design: Design, precisions: Array, Y: Strips, E: Strips, size: int, *, tolerance: float, steps: int,
+    n_jobs: int | None = None,
+) -> Array | None:  # fmt: skip
+    """t, (f, ``size``); None where the residual is not small after so many steps.
 
     Args:
         design: F.
         precisions: λ of each group.
         Y: Y + E₁, n rows.
-        E: E₂, f rows; overwritten.
-        tolerance: Of the residual, relative to the right side, both in the norm of the preconditioner.
+        E: E₂, f rows.
+        size: D.
+        tolerance: Of the residual of a strip, relative to the right side, both in the norm of the preconditioner.
         steps: Of conjugate gradient at most.
         n_jobs: Threads; the result does not depend on them.
     """
-    system = design.system(precisions)
-    root = np.sqrt(precisions[design.groups])
+    system, root = design.system(precisions), np.sqrt(precisions)[design.groups]
     if not design.flipped:
-        b = _turned_product(design.tall, Y, design.unknowns, n_jobs=n_jobs)
+        b = turned_product(design.tall, Y, design.unknowns, n_jobs=n_jobs)
         for strip, normals in zip(b, E, strict=True):
             strip += _beside(root, strip) * normals
-        return _solve(system, b, tolerance, steps, n_jobs)
-    _each(partial(_divide, numbers=root), n_jobs, E)
-    b = _turned_product(design.tall, E, design.unknowns, n_jobs=n_jobs)
+        t = _solve(system, b, tolerance, steps, n_jobs)
+        return None if t is None else rows_of(t, size)
+    b = turned_product(design.tall, E, design.unknowns, 1 / root, n_jobs=n_jobs)
     for strip, seen in zip(b, Y, strict=True):
         np.subtract(seen, strip, out=strip)
     s = _solve(system, b, tolerance, steps, n_jobs)
-    if s is None:
-        return None
-    t = product(design.tall, s, n_jobs=n_jobs)
-    _each(partial(_scale_add, numbers=system.weights), n_jobs, t, E)
-    return t
-
-
-def _each(work: Callable[..., None], n_jobs: int | None, *strips: Strips) -> None:
-    """The work on each strip, and on those of the others that belong to it."""
-    cost = 20 * sum(strip.size for strip in strips[0])  # memory is what it waits for
-    _over(work, list(zip(*strips, strict=True)), cost, n_jobs)
-
-
-def _divide(strip: Array, numbers: Array) -> None:
-    strip /= _beside(numbers, strip)
-
-
-def _scale_add(strip: Array, other: Array, numbers: Array) -> None:
-    strip *= _beside(numbers, strip)
-    strip += other
+    return None if s is None else product(design.tall, s, size, E, 1 / root, n_jobs=n_jobs, blocks=design.blocks)
 
 
 def _beside(numbers: Array, strip: Array) -> Array:
@@ -327,7 +324,7 @@ def _solve(system: _System, b: Strips, tolerance: float, steps: int, n_jobs: int
         links.step(q[k], len(parts[k]), p[k], x[k], b[k], ridge, scale, basis, gains, room[k], sums[k])
 
     def small(k: int) -> bool:
-        return bool((sums[k] <= tolerance**2 * lengths[k]).all())
+        return bool(sums[k].sum() <= tolerance**2 * lengths[k].sum())
 
     with local.runner(local.thread_count(n_jobs), len(b), steps * tall.n_entries * size) as run:
         run([partial(further, k) for k in range(len(b))])

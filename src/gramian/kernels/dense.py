@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-from gramian.kernels.compiled import compiled, inlined
-from gramian.kernels.lanes import lanes, vfma, vload, vsplat, vstore
+from gramian.kernels.compiled import borrowing, compiled
+from gramian.kernels.lanes import lanes, vfma, vload, vsplat, vstore, vstore_first
 
 __all__ = ["combine", "dot", "eigen", "gram", "rows_times", "times"]
 
@@ -112,45 +112,31 @@ def eigen(A: Any) -> tuple[Any, Any]:
     return np.maximum(values[order], 0.0), R[order]
 
 
-@compiled
+@borrowing
 def rows_times(rows: Any, matrix: Any, size: int, width: int, start: int, stop: int, out: Any) -> None:
     """Rows ``start`` … ``stop`` of b + X M, (n, size) and (size, width), into ``out``; in the dtype of all three.
 
     All are flat; ``matrix`` has b above M, its rows padded to whole registers.
     """
     unit = lanes(matrix)
-    stride, room = (width + unit - 1) // unit * unit, np.empty(3 * unit, rows.dtype)
+    stride = (width + unit - 1) // unit * unit
     for i in range(start, stop):
-        for c in range(0, stride, 3 * unit):
-            many = min(3, (stride - c) // unit)
-            _row_times(rows, i * size, size, matrix, stride, c, many, room)
-            for k in range(min(many * unit, width - c)):
-                out[i * width + c + k] = room[k]
-
-
-@inlined
-def _row_times(rows: Any, at: int, size: int, matrix: Any, stride: int, c: int, many: int, room: Any) -> None:
-    """One, two or three registers of a row of b + X M: as many sums at once, so that none waits for another."""
-    unit = lanes(matrix)
-    a = vload(matrix, c)
-    if many == 1:
-        for k in range(size):
-            a = vfma(vsplat(rows, at + k), vload(matrix, (k + 1) * stride + c), a)
-        vstore(room, 0, a)
-        return
-    b = vload(matrix, c + unit)
-    if many == 2:
-        for k in range(size):
-            x, place = vsplat(rows, at + k), (k + 1) * stride + c
-            a, b = vfma(x, vload(matrix, place), a), vfma(x, vload(matrix, place + unit), b)
-        vstore(room, 0, a)
-        vstore(room, unit, b)
-        return
-    d = vload(matrix, c + 2 * unit)
-    for k in range(size):
-        x, place = vsplat(rows, at + k), (k + 1) * stride + c
-        a, b = vfma(x, vload(matrix, place), a), vfma(x, vload(matrix, place + unit), b)
-        d = vfma(x, vload(matrix, place + 2 * unit), d)
-    vstore(room, 0, a)
-    vstore(room, unit, b)
-    vstore(room, 2 * unit, d)
+        at, place = i * size, i * width
+        c = 0
+        while c + 3 * unit <= stride:  # three sums at once, so that none waits for another
+            a, b, d = vload(matrix, c), vload(matrix, c + unit), vload(matrix, c + 2 * unit)
+            for k in range(size):
+                x, row = vsplat(rows, at + k), (k + 1) * stride + c
+                a = vfma(x, vload(matrix, row), a)
+                b = vfma(x, vload(matrix, row + unit), b)
+                d = vfma(x, vload(matrix, row + 2 * unit), d)
+            vstore(out, place + c, a)
+            vstore(out, place + c + unit, b)
+            vstore_first(out, place + c + 2 * unit, width - c - 2 * unit, d)
+            c += 3 * unit
+        while c < stride:
+            a = vload(matrix, c)
+            for k in range(size):
+                a = vfma(vsplat(rows, at + k), vload(matrix, (k + 1) * stride + c), a)
+            vstore_first(out, place + c, width - c, a)
+            c += unit

@@ -105,19 +105,26 @@ class Emit:
 
     def load_first(self, pointer: ir.Value, count: ir.Value) -> ir.Value:
         """The first `count` elements, zeros after them; never reads past them."""
-        wide = ir.VectorType(INT, self.lanes)
-        position = ir.Constant(wide, list(range(self.lanes)))
-        mask = self.builder.icmp_signed("<", position, self.splat_int(count))
         return self._call(
             f"llvm.masked.load.{self.suffix}.p0",
             self.vector,
             [
                 self.builder.bitcast(pointer, self.vector.as_pointer()),
                 ir.Constant(ir.IntType(32), self.align),
-                mask,
+                self._first(count),
                 self.constant(0.0),
             ],
         )
+
+    def store_first(self, value: ir.Value, pointer: ir.Value, count: ir.Value) -> None:
+        """The first `count` elements to memory; never writes past them."""
+        place = self.builder.bitcast(pointer, self.vector.as_pointer())
+        align = ir.Constant(ir.IntType(32), self.align)
+        self._call(f"llvm.masked.store.{self.suffix}.p0", ir.VoidType(), [value, place, align, self._first(count)])
+
+    def _first(self, count: ir.Value) -> ir.Value:
+        position = ir.Constant(ir.VectorType(INT, self.lanes), list(range(self.lanes)))
+        return self.builder.icmp_signed("<", position, self.splat_int(count))
 
     def splat_int(self, value: ir.Value) -> ir.Value:
         """An integer in every lane."""
@@ -262,6 +269,18 @@ def vstore(typingctx: Any, array: types.Array, index: types.Integer, value: Vec)
         return context.get_dummy_value()
 
     return types.void(array, types.intp, value), lower
+
+
+@intrinsic
+def vstore_first(typingctx: Any, array: types.Array, index: types.Integer, count: types.Integer, value: Vec) -> Any:
+    """array[index : index + count] = the first of the lanes; never writes past them."""
+
+    def lower(context: Any, builder: Any, signature: Any, args: Any) -> ir.Value:
+        emit = Emit(context, builder, array.dtype)
+        emit.store_first(args[3], emit.at(emit.data(array, args[0]), args[1]), args[2])
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp, types.intp, value), lower
 
 
 @intrinsic

@@ -121,6 +121,36 @@ _ratio = _operation(_divided, 2)  # a / b, or 0 where b is not positive
 
 
 @intrinsic
+def _part(typingctx: Any, strip: types.Array, rows: types.Array, place: types.Integer, count: types.Integer) -> Any:
+    """The columns of a strip in flat rows, ``count`` of them from ``place`` on."""
+
+    def lower(context: Any, builder: Any, sig: Any, args: Any) -> ir.Value:
+        emit = Emit(context, builder, rows.dtype)
+        pointer = emit.at(emit.data(rows, args[1]), args[2])
+        return emit.load_first(pointer, args[3]) if strip.ndim == 2 else builder.load(pointer)
+
+    return _kind(strip)(strip, rows, types.intp, types.intp), lower
+
+
+@intrinsic
+def _put_part(
+    typingctx: Any, strip: types.Array, rows: types.Array, place: types.Integer, count: types.Integer, value: Any
+) -> Any:
+    """They become a value."""
+
+    def lower(context: Any, builder: Any, sig: Any, args: Any) -> ir.Value:
+        emit = Emit(context, builder, rows.dtype)
+        pointer = emit.at(emit.data(rows, args[1]), args[2])
+        if strip.ndim == 2:
+            emit.store_first(args[4], pointer, args[3])
+        else:
+            builder.store(args[4], pointer)
+        return context.get_dummy_value()
+
+    return types.void(strip, rows, types.intp, types.intp, _kind(strip)), lower
+
+
+@intrinsic
 def _project(
     typingctx: Any, room: types.Array, k: types.Integer, basis: types.Array, at: types.Integer, y: types.Array,
     n: types.Integer,
@@ -202,9 +232,18 @@ class _Group(Emit):
 # ---- products --------------------------------------------------------------------------------------
 
 
+# The tall side is flat rows of ``stride`` numbers, of which a strip has ``count`` from ``column`` on.
+
+
 @borrowing
-def gather(indptr: Any, indices: Any, values: Any, short: Any, tall: Any, first: int, last: int) -> None:
-    """tall_i = Σ_j T_ij short_j, for the tall rows ``first`` … ``last``."""
+def gather(
+    indptr: Any, indices: Any, values: Any, short: Any, scale: Any, noise: Any, tall: Any, stride: int, column: int,
+    count: int, first: int, last: int,
+) -> None:  # fmt: skip
+    """tall_i = Σ_j T_ij short_j for the tall rows ``first`` … ``last``; with ``noise``, a_i (noise_i + a_i Σ …).
+
+    ``scale`` is a; both are None, or neither.
+    """
     for i in range(first, last):
         e, stop = indptr[i], indptr[i + 1]
         even, odd = _zero(short), _zero(short)  # two sums, so that one addition need not wait for the last
@@ -214,14 +253,23 @@ def gather(indptr: Any, indices: Any, values: Any, short: Any, tall: Any, first:
             e += 2
         if e < stop:
             even = _fma(_all(short, values, e), _at(short, _at(indices, e)), even)
-        _put(tall, i, _add(even, odd))
+        total = _add(even, odd)
+        if noise is not None:
+            a = _all(short, scale, i)
+            total = _mul(a, _fma(a, total, _at(noise, i)))
+        _put_part(short, tall, i * stride + column, count, total)
 
 
 @borrowing
-def scatter(indptr: Any, indices: Any, values: Any, tall: Any, short: Any, first: int, last: int) -> None:
-    """short_j += Σ_i T_ij tall_i over the tall rows ``first`` … ``last``."""
+def scatter(
+    indptr: Any, indices: Any, values: Any, short: Any, scale: Any, tall: Any, stride: int, column: int, count: int,
+    first: int, last: int,
+) -> None:  # fmt: skip
+    """short_j += Σ_i T_ij a_i tall_i over the tall rows ``first`` … ``last``; a is ``scale``, or 1."""
     for i in range(first, last):
-        here = _at(tall, i)
+        here = _part(short, tall, i * stride + column, count)
+        if scale is not None:
+            here = _mul(_all(short, scale, i), here)
         for e in range(indptr[i], indptr[i + 1]):
             j = _at(indices, e)
             _put(short, j, _fma(_all(short, values, e), here, _at(short, j)))
@@ -275,8 +323,8 @@ def step(
 ) -> None:
     """One step along p, then the next p; q has the ``parts`` of TᵀWT p.
 
-    ``basis`` is V flat, as (rank / GROUP, n, GROUP); ``room`` has rank rows. ``sums`` has the length r · M⁻¹r, in and out.
-    Where p and the length are zero, this is the beginning.
+    ``basis`` is V flat, as (rank / GROUP, n, GROUP); ``room`` has rank rows; ``sums`` has the length r · M⁻¹r, in and
+    out. Where p and the length are zero, this is the beginning.
     """
     n, total = len(p), _zero(p)
     for i in range(n):

@@ -95,7 +95,7 @@ def draw_prior(
         known = features.count
         # β, each feature at its precision, is as many rows more about the mean 0
         means, crosses = moved(features, link, n_jobs)
-        total, cross = local.moments(rows - means, n_jobs=n_jobs)
+        total, cross = local.moments(rows, means, n_jobs=n_jobs)
         cross += np.einsum("g,gcd->cd", link.ridge, crosses)
     else:
         total, cross = local.moments(rows, n_jobs=n_jobs)

@@ -47,9 +47,9 @@ __all__ = ["Features", "Link", "Strangers", "draw_link", "explained", "moved", "
 
 Array = npt.NDArray[Any]
 EXACT_LIMIT = 512  # features whose H is factored: 0.05 GFLOP a sweep
-# Of the residual of every column, relative to its right side: a coefficient is then within some hundredths of its
-# posterior deviation of the exact draw, for in the norm of H the injected noise alone is as long as that of F of them.
-TOLERANCE = 2e-2
+# Of the residual, relative to its right side. What a draw then lacks is at most a thousandth of its posterior
+# variance, in the norm of H: less than what is known of λ, with thousands of coefficients.
+TOLERANCE = 3e-2
 STEPS = 200  # of conjugate gradient at most; tens are usual
 
 
@@ -131,8 +131,7 @@ def no_link(features: Features, size: int, dtype: npt.DTypeLike) -> Link:
 
 def row_means(features: Features, link: Link, n_jobs: int | None = None) -> Array:
     """Fβ, (rows, D): by how much the features move the mean of each row."""
-    strips = ridge.product(features.matrix, ridge.cut(link.coefficients, n_jobs=n_jobs), n_jobs=n_jobs)
-    return ridge.rows_of(strips, link.coefficients.shape[1], n_jobs=n_jobs)
+    return ridge.product(features.matrix, ridge.cut(link.coefficients), link.coefficients.shape[1], n_jobs=n_jobs)
 
 
 class Moved(NamedTuple):
@@ -149,8 +148,7 @@ def moved(features: Features, link: Link, n_jobs: int | None = None) -> Moved:
         return known[1]
     edges = np.searchsorted(features.groups, np.arange(len(link.ridge) + 1)).tolist()
     low = np.array([local.moments(link.coefficients[a:b], n_jobs=n_jobs)[1] for a, b in pairwise(edges)])
-    strips = features.design.times(ridge.cut(link.coefficients, n_jobs=n_jobs), n_jobs=n_jobs)
-    means = ridge.rows_of(strips, link.coefficients.shape[1], n_jobs=n_jobs)
+    means = features.design.times(link.coefficients, n_jobs=n_jobs)
     made = Moved(means, low + np.tril(low, -1).swapaxes(1, 2))
     features.last["moved"] = ref(link.coefficients), made
     return made
@@ -167,17 +165,17 @@ def draw_link(
     if features.count <= EXACT_LIMIT:
         white = _factored(features, before.ridge[features.groups], ridge.rows_of(Y, size), ridge.rows_of(E, size))
     else:
-        strips = ridge.draw(features.design, before.ridge, Y, E, tolerance=TOLERANCE, steps=STEPS, n_jobs=n_jobs)
-        if strips is None:
+        drawn = ridge.draw(features.design, before.ridge, Y, E, size, tolerance=TOLERANCE, steps=STEPS, n_jobs=n_jobs)
+        if drawn is None:
             raise DivergenceError(
                 f"The coefficients of {features.count} features were not found in {STEPS} steps of conjugate "
                 "gradient; use dtype='float64', or fewer features."
             )
-        white = ridge.rows_of(strips, size, n_jobs=n_jobs)
+        white = drawn
     link = Link(local.dense_product(white, np.linalg.inv(root), n_jobs=n_jobs), before.ridge)
     lengths = np.einsum("gcd,cd->g", moved(features, link, n_jobs).crosses, root @ root.T)
-    drawn = rng.gamma(1 + np.bincount(features.groups) * size / 2) / (1 + lengths / 2)
-    return link._replace(ridge=drawn)
+    shapes = 1 + np.bincount(features.groups) * size / 2
+    return link._replace(ridge=rng.gamma(shapes) / (1 + lengths / 2))
 
 
 def explained(features: Features, link: Link, precision: Array, columns: slice) -> float:
