@@ -10,6 +10,8 @@ from gramian.engine import grid
 from gramian.kernels import reference
 from gramian.kernels.reference import DESCENT_RULES
 
+PENALTIES = 0.2, 0.1
+
 
 def problem(rule, biased, dtype="float64", rows=(7, 5), factors=3):
     rng = np.random.default_rng(1)
@@ -19,9 +21,9 @@ def problem(rule, biased, dtype="float64", rows=(7, 5), factors=3):
     states = [np.zeros((count, width), dtype) for count in rows]
     for state in states:
         state[:, 2 * D :] = 1
-    shrink = [rng.uniform(0, 0.2, (count, 2)).astype(dtype) for count in rows]
+    shares = [rng.uniform(0, 1, (count, 1)).astype(dtype) for count in rows]
     codes = [rng.integers(0, count, 60).astype(np.int32) for count in rows]
-    return [*codes, rng.uniform(1, 5, 60).astype(np.float32), *sides, *states, *shrink]
+    return [*codes, rng.uniform(1, 5, 60).astype(np.float32), *sides, *states, *shares]
 
 
 @pytest.mark.parametrize("rule", ["momentum", "adam"])
@@ -32,8 +34,8 @@ def test_the_kernel_does_what_its_plain_twin_does(rule, biased):
     fast, slow = problem(rule, biased), problem(rule, biased)
     number = DESCENT_RULES.index(rule)
     for _ in range(3):
-        mine = descent.descend(*fast, biased, 3.0, number, 0.03, 0.8)
-        theirs = reference.descend(*slow, biased=biased, offset=3.0, rule=rule, rate=0.03, beta=0.8)
+        mine = descent.descend(*fast, *PENALTIES, biased, 3.0, number, 0.03, 0.8)
+        theirs = reference.descend(*slow, *PENALTIES, biased=biased, offset=3.0, rule=rule, rate=0.03, beta=0.8)
         assert mine == pytest.approx(theirs, rel=1e-9)
     for a, b in zip(fast, slow, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-8, atol=1e-10)
@@ -43,32 +45,32 @@ def test_the_kernel_does_what_its_plain_twin_does(rule, biased):
 @pytest.mark.parametrize("biased", [True, False])
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 def test_the_kernel_of_adagrad_does_what_its_plain_twin_does(biased, factors, dtype):
-    """Rows of one register and of several, full ones and such with zeros at their end."""
-    from gramian.kernels import descent
+    """Rows of one register and of several, full ones and such with zeros at their end; four at a time, and alone."""
+    from gramian.kernels import adagrad
 
     users, items, values, *sides = problem("adagrad", biased, dtype, factors=factors)
     slow = [np.array(side, np.float64) for side in sides]
     packed = [
-        grid.first_rows(rows[:, :factors], shrink, dtype) for rows, shrink in zip(sides[:2], sides[4:], strict=True)
+        grid.first_rows(rows[:, :factors], share[:, 0], dtype) for rows, share in zip(sides[:2], sides[4:], strict=True)
     ]
     for (_, state), rows in zip(packed, sides[:2], strict=True):
-        state[:, descent.BIAS] = rows[:, -1] if biased else 0
+        state[:, adagrad.BIAS] = rows[:, -1] if biased else 0
     tables = [packed[0][0], packed[1][0], packed[0][1], packed[1][1]]
     flat, width = [table.reshape(-1) for table in tables], packed[0][0].shape[1]
     near = 1e-9 if dtype == "float64" else 1e-4
     for _ in range(3):
-        mine = descent.descend_by_rows(users, items, values, *flat, width, factors, biased, 3.0, 0.03)
+        mine = adagrad.descend_by_rows(users, items, values, *flat, width, factors, biased, 3.0, 0.03, *PENALTIES)
         theirs = reference.descend(
-            users, items, values, *slow, biased=biased, offset=3.0, rule="adagrad", rate=0.03, beta=0.0
+            users, items, values, *slow, *PENALTIES, biased=biased, offset=3.0, rule="adagrad", rate=0.03, beta=0.0
         )
         assert mine == pytest.approx(theirs, rel=near)
     for (rows, state), plain, sums in zip(packed, slow[:2], slow[2:4], strict=True):
         np.testing.assert_allclose(rows[:, :factors], plain[:, :factors], rtol=10 * near, atol=near)
         assert not rows[:, factors:].any()
-        np.testing.assert_allclose(state[:, descent.SUM], sums[:, 0], rtol=10 * near)
+        np.testing.assert_allclose(state[:, adagrad.SUM], sums[:, 0], rtol=10 * near)
         if biased:
-            np.testing.assert_allclose(state[:, descent.BIAS], plain[:, -1], rtol=10 * near, atol=near)
-            np.testing.assert_allclose(state[:, descent.BIAS_SUM], sums[:, 1], rtol=10 * near)
+            np.testing.assert_allclose(state[:, adagrad.BIAS], plain[:, -1], rtol=10 * near, atol=near)
+            np.testing.assert_allclose(state[:, adagrad.BIAS_SUM], sums[:, 1], rtol=10 * near)
 
 
 def test_a_step_of_plain_descent_is_the_gradient_of_the_objective(ratings):
@@ -78,12 +80,12 @@ def test_a_step_of_plain_descent_is_the_gradient_of_the_objective(ratings):
     W, U = (rng.normal(0, 0.3, (count, 4)) for count in (ratings.n_users, ratings.n_items))
     recipe = gm.SGD(factors=3, regularization=2.0, bias_regularization=0.7, dtype="float64")
     total = [np.zeros_like(W), np.zeros_like(U)]
-    shrinks = recipe._shrink(table.counts), recipe._shrink(ratings.by_item.counts)
+    shares = [1 / counts[:, None] for counts in (table.counts, ratings.by_item.counts)]
     for i, j, r in zip(table.row_codes(), table.indices, table.values, strict=True):
         w, u = W.copy(), U.copy()
         reference.descend(
-            np.array([i]), np.array([j]), np.array([r]), w, u, np.zeros_like(w), np.zeros_like(u), *shrinks,
-            biased=True, offset=3.0, rule="momentum", rate=1.0, beta=0.0,
+            np.array([i]), np.array([j]), np.array([r]), w, u, np.zeros_like(w), np.zeros_like(u), *shares,
+            *recipe._penalties, biased=True, offset=3.0, rule="momentum", rate=1.0, beta=0.0,
         )  # fmt: skip
         total[0] += w - W
         total[1] += u - U

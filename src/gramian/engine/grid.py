@@ -59,6 +59,7 @@ def grid_of(table: Any, rows: CSR, n_columns: int, seed: int) -> Grid:
 def _make(rows: CSR, n_columns: int, seed: int) -> Grid:
     n = len(rows.values)
     parts = max(1, min(max(2, math.isqrt(n // BLOCK_RATINGS)), MOST_PARTS, rows.n_rows, n_columns))
+    parts = 1 << (parts.bit_length() - 1)  # what two, four or eight threads share evenly
     rng = np.random.Generator(np.random.Philox(seed))
     user_part, item_part = (rng.permutation(count) % parts for count in (rows.n_rows, n_columns))
     order = rng.permutation(n)
@@ -70,24 +71,24 @@ def _make(rows: CSR, n_columns: int, seed: int) -> Grid:
     return Grid(users[by_block], items[by_block], rows.values[order][by_block], starts, parts)
 
 
-def first_rows(factors: Array, shrink: Array, dtype: str) -> tuple[Array, Array]:
-    """The rows and the state that AdaGrad begins with: see :func:`gramian.kernels.descent.descend_by_rows`."""
-    from gramian.kernels import descent
+def first_rows(factors: Array, share: Array, dtype: str) -> tuple[Array, Array]:
+    """The rows and the state that AdaGrad begins with: see :func:`gramian.kernels.adagrad.descend_by_rows`."""
+    from gramian.kernels import adagrad
     from gramian.kernels.sweep import aligned_rows
 
     count, K = factors.shape
     line = 64 // np.dtype(dtype).itemsize
-    rows, state = aligned_rows(count, -(-K // line) * line, dtype), aligned_rows(count, descent.SMALL, dtype)
+    rows, state = aligned_rows(count, -(-K // line) * line, dtype), aligned_rows(count, adagrad.SMALL, dtype)
     rows[:, :K] = factors
-    state[:, descent.SHRINK : descent.BIAS_SHRINK + 1] = shrink
+    state[:, adagrad.SHARE] = share
     return rows, state
 
 
 def biases(state: Array) -> Array:
     """The biases in AdaGrad's state."""
-    from gramian.kernels import descent
+    from gramian.kernels import adagrad
 
-    return state[:, descent.BIAS]
+    return state[:, adagrad.BIAS]
 
 
 def aligned_copy(array: Array) -> Array:
@@ -100,17 +101,18 @@ def aligned_copy(array: Array) -> Array:
 
 
 def descend(
-    grid: Grid, arrays: dict[str, Array], *, factors: int, biased: bool, offset: float, rule: str, rate: float,
-    beta: float, rounds: Array, n_jobs: int | None = None,
-) -> float:  # fmt: skip
-    """One epoch in place: the sum of squared errors, each as it was before its own step.
+    grid: Grid, arrays: dict[str, Array], *, factors: int, penalties: tuple[float, float], biased: bool,
+    offset: float, rule: str, rate: float, beta: float, rounds: Array, n_jobs: int | None = None,
+) -> tuple[float, float]:  # fmt: skip
+    """One epoch in place: the sums of squared errors and of the objective, each rating's before its own step.
 
     Args:
         grid: The ratings.
         arrays: ``user_rows`` and ``item_rows``, ``user_state`` and ``item_state`` (what the rule keeps of each row),
-            and, but for AdaGrad, whose state has them, ``user_shrink`` and ``item_shrink``: λ of the factors and of
-            the bias for one rating of each row, (rows, 2).
+            and, but for AdaGrad, whose state has them, ``user_share`` and ``item_share``: the share of the row's
+            penalties that each of its ratings has, (rows, 1).
         factors: K.
+        penalties: λ of the factors and of the bias.
         biased: Whether there are biases.
         offset: μ, subtracted from every rating.
         rule: One of ``reference.DESCENT_RULES``.
@@ -119,26 +121,35 @@ def descend(
         rounds: The order of the rounds s = 0 … B − 1.
         n_jobs: Threads; see :func:`gramian.engine.local.thread_count`.
     """
-    from gramian.kernels import descent
-
-    errors = np.zeros(grid.parts**2)
-    names = [f"{side}_{what}" for what in ("rows", "state", "shrink") for side in ("user", "item")]
+    sums = np.zeros((grid.parts**2, 2))
     width = arrays["user_rows"].shape[1]
-    if rule == "adagrad":
-        kernel, tables = descent.descend_by_rows, [arrays[name].reshape(-1) for name in names[:4]]
-        settings: tuple[Any, ...] = (width, factors, biased, offset, rate)
-    else:
-        kernel, tables = descent.descend, [arrays[name] for name in names]
-        settings = (biased, offset, DESCENT_RULES.index(rule), rate, beta)
+    kernel, rest = _kernel(arrays, factors, penalties, biased, offset, rule, rate, beta)
 
     def block(number: int) -> None:
         part = slice(grid.starts[number], grid.starts[number + 1])
-        errors[number] = kernel(grid.users[part], grid.items[part], grid.values[part], *tables, *settings)
+        sums[number] = kernel(grid.users[part], grid.items[part], grid.values[part], *rest)
 
     with local.runner(local.thread_count(n_jobs), grid.parts, 8 * width * len(grid.values)) as run:
         for tasks in _rounds(grid, rounds, block):
             run(tasks)
-    return float(errors.sum())
+    squared, objective = sums.sum(axis=0).tolist()
+    return squared, objective
+
+
+def _kernel(
+    arrays: dict[str, Array], factors: int, penalties: tuple[float, float], biased: bool, offset: float, rule: str,
+    rate: float, beta: float,
+) -> tuple[Callable[..., tuple[float, float]], tuple[Any, ...]]:  # fmt: skip
+    """The kernel of a rule, and its arguments after the ratings."""
+    from gramian.kernels import adagrad, descent
+
+    tables = [arrays[f"{side}_{what}"] for what in ("rows", "state") for side in ("user", "item")]
+    if rule == "adagrad":
+        flat = [table.reshape(-1) for table in tables]
+        return adagrad.descend_by_rows, (*flat, tables[0].shape[1], factors, biased, offset, rate, *penalties)
+    shares = arrays["user_share"], arrays["item_share"]
+    number = DESCENT_RULES.index(rule)
+    return descent.descend, (*tables, *shares, *penalties, biased, offset, number, rate, beta)
 
 
 def _rounds(grid: Grid, rounds: Array, block: Callable[[int], None]) -> Iterator[list[local.Task]]:

@@ -55,17 +55,17 @@ def vector_ir(scalar: Any) -> ir.VectorType:
 
 
 class Vec(types.Type):
-    """Numba type of one register full of `scalar`s."""
+    """Numba type of one register full of `scalar`s, or of another number of them."""
 
-    def __init__(self, scalar: Any) -> None:
-        self.scalar = scalar
-        super().__init__(f"Vec({scalar}, {lanes_of(scalar)})")
+    def __init__(self, scalar: Any, count: int | None = None) -> None:
+        self.scalar, self.count = scalar, count or lanes_of(scalar)
+        super().__init__(f"Vec({scalar}, {self.count})")
 
 
 @register_model(Vec)
 class _VecModel(models.PrimitiveModel):
     def __init__(self, manager: Any, vec: Vec) -> None:
-        super().__init__(manager, vec, vector_ir(vec.scalar))
+        super().__init__(manager, vec, ir.VectorType(float_ir(vec.scalar), vec.count))
 
 
 # ------------------------------------------------------------ building blocks of IR
@@ -141,7 +141,7 @@ class Emit:
     def _splat(self, value: ir.Value, kind: ir.VectorType) -> ir.Value:
         undefined = ir.Constant(kind, ir.Undefined)
         one = self.builder.insert_element(undefined, value, ir.Constant(ir.IntType(32), 0))
-        zeros = ir.Constant(ir.VectorType(ir.IntType(32), self.lanes), [0] * self.lanes)
+        zeros = ir.Constant(ir.VectorType(ir.IntType(32), kind.count), [0] * kind.count)
         return self.builder.shuffle_vector(one, undefined, zeros)
 
     def broadcast(self, pointer: ir.Value) -> ir.Value:
@@ -167,7 +167,8 @@ class Emit:
 
     def kind_of(self, value: ir.Value) -> str:
         """The ending of the names of LLVM's functions on such values."""
-        return self.suffix if value.type == self.vector else f"f{self.scalar.bitwidth}"
+        lanes = f"v{value.type.count}" if isinstance(value.type, ir.VectorType) else ""
+        return f"{lanes}f{self.scalar.bitwidth}"
 
     def prefetch(self, pointer: ir.Value, locality: int) -> None:
         """Ask for a cache line without waiting for it."""

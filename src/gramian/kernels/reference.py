@@ -403,22 +403,24 @@ ADAM_DECAY, DESCENT_EPSILON = 0.999, 1e-8
 
 def descend(
     users: Array, items: Array, values: Array, W: Array, U: Array, user_state: Array, item_state: Array,
-    user_shrink: Array, item_shrink: Array, *, biased: bool, offset: float, rule: str, rate: float, beta: float,
-) -> float:  # fmt: skip
+    user_share: Array, item_share: Array, penalty: float, bias_penalty: float, *,
+    biased: bool, offset: float, rule: str, rate: float, beta: float,
+) -> tuple[float, float]:  # fmt: skip
     """Stochastic gradient descent, rating by rating, in place: what :mod:`gramian.kernels.descent` does."""
-    K, total = W.shape[1] - biased, 0.0
+    K, squared, penalties = W.shape[1] - biased, 0.0, 0.0
+    each = np.append(np.full(K, penalty), [bias_penalty] * biased)
     for i, j, r in zip(users.tolist(), items.tolist(), values.tolist(), strict=True):
         w, u = W[i].copy(), U[j].copy()
         error = r - offset - w[:K] @ u[:K] - (w[K] + u[K] if biased else 0.0)
-        total += error**2
+        squared += error**2
         one = [1.0] * biased  # the bias's partner
-        for row, state, mine, partner, shrink in (
-            (W[i], user_state[i], w, u, user_shrink[i]),
-            (U[j], item_state[j], u, w, item_shrink[j]),
+        for row, state, mine, partner, share in (
+            (W[i], user_state[i], w, u, user_share[i, 0]),
+            (U[j], item_state[j], u, w, item_share[j, 0]),
         ):
-            penalty = np.append(np.full(K, shrink[0]), [shrink[1]] * biased)
-            _move(row, state, error * np.append(partner[:K], one) - penalty * mine, rule, rate, beta)
-    return float(total)
+            penalties += share * (each @ mine**2)
+            _move(row, state, error * np.append(partner[:K], one) - share * each * mine, rule, rate, beta)
+    return float(squared), float(squared + penalties)
 
 
 def _move(row: Array, state: Array, gradient: Array, rule: str, rate: float, beta: float) -> None:

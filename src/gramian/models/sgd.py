@@ -92,54 +92,48 @@ class SGD(RidgeRecipe):
         arrays: Arrays = {}
         for side, counts in self._counts(ratings):
             factors = START * rng.standard_normal((len(counts), self.factors)) / np.sqrt(self.factors)
-            shrink = self._shrink(counts)
+            share = np.ones(len(counts)) if self.weighting == "count" else 1 / np.maximum(counts, 1)
             if self.optimizer == "adagrad":
-                rows, state = grid.first_rows(factors, shrink, self.dtype)
+                rows, state = grid.first_rows(factors, share, self.dtype)
             else:
                 rows = np.zeros((len(counts), self.factors + self.biases), self.dtype)
                 rows[:, : self.factors] = factors
                 width = rows.shape[1]
                 state = np.zeros((len(counts), 2 * width + 2 if self.optimizer == "adam" else width), self.dtype)
                 state[:, 2 * width :] = 1
-                arrays[f"{side}_shrink"] = shrink
+                arrays[f"{side}_share"] = share[:, None].astype(self.dtype)
             arrays |= {f"{side}_rows": rows, f"{side}_state": state}
         return arrays
 
     def epoch(self, ratings: Ratings, arrays: Arrays, number: int) -> Epoch:
         """One pass over all ratings, the rounds of blocks in an order of its own.
 
-        The history has the loss as it was met on the way, each rating's before its own step.
+        The history has the error and the objective as they were met on the way, each rating's before its own step.
         """
         made = {name: grid.aligned_copy(array) for name, array in arrays.items()}
         blocks = grid.grid_of(ratings, ratings.by_user, ratings.n_items, self.seed)
         rounds = np.random.Generator(np.random.Philox([self.seed, number])).permutation(blocks.parts)
-        squared = grid.descend(
-            blocks, made, factors=self.factors, biased=self.biases, offset=self.offset(ratings), rule=self.optimizer,
-            rate=self.rate(number), beta=self.momentum, rounds=rounds, n_jobs=self.n_jobs,
+        squared, objective = grid.descend(
+            blocks, made, factors=self.factors, penalties=self._penalties, biased=self.biases,
+            offset=self.offset(ratings), rule=self.optimizer, rate=self.rate(number), beta=self.momentum,
+            rounds=rounds, n_jobs=self.n_jobs,
         )  # fmt: skip
         if not np.isfinite(squared):
             raise DivergenceError(
                 f"The loss of epoch {number} is not finite: the learning rate {self.rate(number):g} is too high "
                 f"for {self.optimizer}; lower learning_rate, or scale the ratings."
             )
-        penalties = sum(
-            counts @ ((shrink := self._shrink(counts))[:, 0] * np.einsum("ik,ik->i", factors, factors)
-                      + shrink[:, 1] * biases**2)
-            for (side, counts) in self._counts(ratings)
-            for factors, biases in [self._split(made, side)]
-        )  # fmt: skip
-        record = {"objective": squared + float(penalties), "train_rmse": float(np.sqrt(squared / len(ratings)))}
+        record = {"objective": objective, "train_rmse": float(np.sqrt(squared / len(ratings)))}
         return Epoch(made, record)
 
     def _counts(self, ratings: Ratings) -> list[tuple[str, Array]]:
         return [("user", ratings.by_user.counts), ("item", ratings.by_item.counts)]
 
-    def _shrink(self, counts: Array) -> Array:
-        """λ of the factors and of the bias for each rating of a row, (rows, 2)."""
+    @property
+    def _penalties(self) -> tuple[float, float]:
+        """λ of the factors and of the bias."""
         precision = np.diag(self.side.penalty.precision)
-        ends = precision[[0, -1]]
-        shares = np.ones(len(counts)) if self.weighting == "count" else 1 / np.maximum(counts, 1)
-        return np.outer(shares, ends).astype(self.dtype)
+        return float(precision[0]), float(precision[-1])
 
     def _split(self, arrays: Arrays, side: str) -> tuple[Array, Array]:
         """The factors and the biases of a side; without biases these are 0."""
