@@ -111,15 +111,13 @@ def test_the_grid_holds_every_rating_once_and_the_blocks_of_a_round_share_no_row
     assert pairs == list(zip(table.row_codes().tolist(), table.indices.tolist(), table.values.tolist(), strict=True))
     assert made.parts > 1
     ran = []
-    for tasks in grid._rounds(made, np.arange(made.parts), ran.append):
-        users, items = [], []
-        for task in tasks:
-            task()
-            part = slice(*made.starts[ran[-1] : ran[-1] + 2])
-            users.append(set(made.users[part]))
-            items.append(set(made.items[part]))
-        assert sum(map(len, users)) == len(set().union(*users))
-        assert sum(map(len, items)) == len(set().union(*items))
+    for shares in grid._rounds(made, np.arange(made.parts), 2):
+        numbers = sum(shares, [])
+        ran += numbers
+        parts = [slice(*made.starts[number : number + 2]) for number in numbers]
+        for codes in (made.users, made.items):
+            rows = [set(codes[part]) for part in parts]
+            assert sum(map(len, rows)) == len(set().union(*rows))
     assert sorted(ran) == list(range(made.parts**2))
 
 

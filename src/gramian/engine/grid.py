@@ -12,7 +12,7 @@ Source: Gemulla, Nijkamp, Haas & Sismanis 2011 (DSGD); Chin, Zhuang, Juan & Lin 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
@@ -125,13 +125,16 @@ def descend(
     width = arrays["user_rows"].shape[1]
     kernel, rest = _kernel(arrays, factors, penalties, biased, offset, rule, rate, beta)
 
-    def block(number: int) -> None:
-        part = slice(grid.starts[number], grid.starts[number + 1])
-        sums[number] = kernel(grid.users[part], grid.items[part], grid.values[part], *rest)
+    def work(numbers: list[int]) -> None:
+        for number in numbers:
+            part = slice(grid.starts[number], grid.starts[number + 1])
+            sums[number] = kernel(grid.users[part], grid.items[part], grid.values[part], *rest)
 
-    with local.runner(local.thread_count(n_jobs), grid.parts, 8 * width * len(grid.values)) as run:
-        for tasks in _rounds(grid, rounds, block):
-            run(tasks)
+    threads = min(local.thread_count(n_jobs), grid.parts)
+    plan = _rounds(grid, rounds, threads)
+    with local.runner(threads, threads, 8 * width * len(grid.values)) as run:
+        for shares in plan:
+            run([partial(work, share) for share in shares])
     squared, objective = sums.sum(axis=0).tolist()
     return squared, objective
 
@@ -152,10 +155,15 @@ def _kernel(
     return descent.descend, (*tables, *shares, *penalties, biased, offset, number, rate, beta)
 
 
-def _rounds(grid: Grid, rounds: Array, block: Callable[[int], None]) -> Iterator[list[local.Task]]:
-    """The blocks of each round, the largest first so that threads end together."""
-    sizes = np.diff(grid.starts)
+def _rounds(grid: Grid, rounds: Array, threads: int) -> list[list[list[int]]]:
+    """The blocks of each round, dealt to the threads: the largest first, each to who has least."""
+    sizes, B, made = np.diff(grid.starts).tolist(), grid.parts, []
     for shift in rounds.tolist():
-        p = np.arange(grid.parts)
-        numbers = p * grid.parts + (p + shift) % grid.parts
-        yield [partial(block, number) for number in numbers[np.argsort(-sizes[numbers], kind="stable")].tolist()]
+        shares: list[list[int]] = [[] for _ in range(threads)]
+        loads = [0] * threads
+        for number in sorted((p * B + (p + shift) % B for p in range(B)), key=sizes.__getitem__, reverse=True):
+            least = loads.index(min(loads))
+            shares[least].append(number)
+            loads[least] += sizes[number]
+        made.append(shares)
+    return made
