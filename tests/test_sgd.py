@@ -112,7 +112,7 @@ def test_the_grid_holds_every_rating_once_and_the_blocks_of_a_round_share_no_row
     assert made.parts > 1
     ran = []
     for shares in grid._rounds(made, np.arange(made.parts), 2):
-        numbers = sum(shares, [])
+        numbers = [number for share in shares for number in share]
         ran += numbers
         parts = [slice(*made.starts[number : number + 2]) for number in numbers]
         for codes in (made.users, made.items):

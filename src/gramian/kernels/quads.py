@@ -12,6 +12,7 @@ from typing import Any
 
 from llvmlite import ir
 from numba.core import types
+from numba.core.types.containers import UniTuple
 from numba.extending import intrinsic, overload
 
 from gramian.kernels.lanes import Emit, Vec, float_ir
@@ -71,7 +72,7 @@ def transpose(typingctx: Any, a: Vec, b: Vec, c: Vec, d: Vec) -> Any:
             columns += [_pick(builder, even, odd, (half, half + 4, half + 1, half + 5)) for half in (0, 2)]
         return context.make_tuple(builder, signature.return_type, columns)
 
-    return types.UniTuple(a, FOUR)(a, b, c, d), lower
+    return UniTuple(a, FOUR)(a, b, c, d), lower
 
 
 @intrinsic
@@ -83,7 +84,7 @@ def spread(typingctx: Any, array: types.Array, four: Vec) -> Any:
         made = [_pick(builder, args[1], args[1], [k] * lanes) for k in range(FOUR)]
         return context.make_tuple(builder, signature.return_type, made)
 
-    return types.UniTuple(Vec(array.dtype), FOUR)(array, four), lower
+    return UniTuple(Vec(array.dtype), FOUR)(array, four), lower
 
 
 @intrinsic
@@ -179,7 +180,7 @@ def four_codes(typingctx: Any, codes: types.Array, index: types.Integer) -> Any:
         wide = [context.cast(builder, code, codes.dtype, types.intp) for code in made]
         return context.make_tuple(builder, signature.return_type, wide)
 
-    return types.UniTuple(types.intp, FOUR)(codes, types.intp), lower
+    return UniTuple(types.intp, FOUR)(codes, types.intp), lower
 
 
 @intrinsic
