@@ -155,6 +155,12 @@ def test_the_default_comparison_leaves_out_what_is_not_installed(monkeypatch):
     assert gm.SGD() in zoo.family()
 
 
+def test_a_backend_that_keras_does_not_have_is_named(monkeypatch, ratings):
+    monkeypatch.setenv("KERAS_BACKEND", "nonsense")
+    with pytest.raises(gm.ParameterError, match="KERAS_BACKEND must be one of jax, tensorflow, torch; got 'nonsense'"):
+        gm.NeuralMF().fit(ratings)
+
+
 def test_a_backend_that_is_missing_is_said_in_one_sentence():
     code = (
         "import sys; sys.modules['keras'] = None\n"

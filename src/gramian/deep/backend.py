@@ -16,6 +16,7 @@ from gramian.persist import Arrays
 __all__ = ["batch_size", "compiled", "finite_loss", "get_state", "is_installed", "keras", "optimizer", "rate",
            "set_state"]  # fmt: skip
 
+BACKENDS = ("jax", "tensorflow", "torch")  # those of Keras that can train
 # Compiled networks are kept while all of them together have no more weights than this; the last one always is.
 KEPT_WEIGHTS = 1 << 23
 _KEPT: dict[Hashable, Any] = {}
@@ -29,6 +30,8 @@ def is_installed() -> bool:
 def keras() -> Any:
     """The package; ParameterError with the line to install it where it or its backend is missing."""
     backend = os.environ.setdefault("KERAS_BACKEND", "jax")
+    if backend not in BACKENDS:
+        raise ParameterError(f"The variable KERAS_BACKEND must be one of {', '.join(BACKENDS)}; got {backend!r}.")
     try:
         return import_module("keras")
     except ImportError as missing:
