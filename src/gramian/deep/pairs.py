@@ -221,7 +221,7 @@ class LayeredRecipe(PairRecipe):
             x = keras.layers.Activation(self.activation)(x)
             if self.dropout > 0:
                 x = keras.layers.Dropout(self.dropout, seed=self.seed + n, name=f"dropout{n}")(x)
-        start = keras.initializers.GlorotUniform(seed=2 * self.seed + 1)
+        start = "zeros" if self.has_biases else keras.initializers.GlorotUniform(seed=2 * self.seed + 1)
         return keras.layers.Dense(1, kernel_initializer=start, kernel_regularizer=penalty, name="output")(x)
 
     def weight_shapes(self, n_users: int, n_items: int) -> dict[str, tuple[int, ...]]:
