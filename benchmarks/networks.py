@@ -19,19 +19,23 @@ from accuracy import BASELINES, folds_of
 from page import options, write_section
 
 EARLY: dict[str, Any] = {"epochs": 60, "patience": 4}
+LARGE: dict[str, Any] = {"batch_size": 512, "learning_rate": 0.01}
 GRIDS: dict[str, Sequence[gm.Recipe[Any]]] = {
     "Baseline": BASELINES,
-    "ALS": [gm.ALS(regularization=s, bias_regularization=3, epochs=15) for s in (6, 8, 10, 12)],
-    "SGD": [gm.SGD(regularization=s, bias_regularization=3, **EARLY) for s in (6, 8, 10, 12)],
-    "NeuralMF": [gm.NeuralMF(regularization=s, **EARLY) for s in (6, 8, 10, 12)],
-    "MLP": [gm.MLP(regularization=s, layer_regularization=t, **EARLY) for s in (6, 10) for t in (0.001, 0.003)],
+    "ALS": [gm.ALS(regularization=s, bias_regularization=3, epochs=15) for s in (8, 10, 12, 16, 20)],
+    "SGD": [gm.SGD(regularization=s, bias_regularization=3, **EARLY) for s in (8, 10, 12, 16, 20)],
+    "NeuralMF": [gm.NeuralMF(regularization=s, **EARLY) for s in (4, 6, 8, 10, 12)],
+    "MLP": [
+        gm.MLP(regularization=s, layer_regularization=t, **EARLY) for s, t in ((6, 0.0003), (6, 0.001), (10, 0.001))
+    ],
     "ResidualMF": [
-        gm.ResidualMF(regularization=s, layer_regularization=t, **EARLY) for s in (6, 8, 12) for t in (0.003, 0.02)
+        gm.ResidualMF(regularization=s, layer_regularization=t, **EARLY)
+        for s, t in ((6, 0.05), (8, 0.003), (10, 0.05), (12, 0.003))
     ],
     "I-AutoRec": [
-        gm.AutoRec(regularization=s, dropout=d, hidden=256, epochs=120, patience=10)
-        for s in (2, 10)
-        for d in (0.5, 0.7, 0.8)
+        gm.AutoRec(regularization=s, dropout=d, hidden=64, **EARLY, **steps)
+        for s, d in ((10, 0.8), (20, 0.7), (20, 0.8))
+        for steps in ({}, LARGE)
     ],
 }  # fmt: skip
 
@@ -52,7 +56,8 @@ def chosen(recipes: Sequence[gm.Recipe[Any]], train: gm.Ratings) -> gm.Recipe[An
 
 def setting(recipe: gm.Recipe[Any]) -> str:
     """What was chosen, in a few letters."""
-    names = {"regularization": "λ", "layer_regularization": "λ of layers", "dropout": "dropout", "epochs": "epochs"}
+    names = {"regularization": "λ", "layer_regularization": "λ of layers", "dropout": "dropout", "batch_size": "batch",
+             "epochs": "epochs"}  # fmt: skip
     return ", ".join(
         f"{letter}={getattr(recipe, name):g}" for name, letter in names.items() if getattr(recipe, name, 0)
     )
