@@ -18,23 +18,21 @@ import gramian as gm
 from accuracy import BASELINES, folds_of
 from page import options, write_section
 
-EARLY: dict[str, Any] = {"epochs": 60, "patience": 4}
+EARLY: dict[str, Any] = {"epochs": 40, "patience": 3}
 LARGE: dict[str, Any] = {"batch_size": 512, "learning_rate": 0.01}
 GRIDS: dict[str, Sequence[gm.Recipe[Any]]] = {
     "Baseline": BASELINES,
-    "ALS": [gm.ALS(regularization=s, bias_regularization=3, epochs=15) for s in (8, 10, 12, 16, 20)],
+    "ALS": [gm.ALS(regularization=s, bias_regularization=3, **EARLY) for s in (8, 10, 12, 16, 20)],
     "SGD": [gm.SGD(regularization=s, bias_regularization=3, **EARLY) for s in (8, 10, 12, 16, 20)],
-    "NeuralMF": [gm.NeuralMF(regularization=s, **EARLY) for s in (4, 6, 8, 10, 12)],
-    "MLP": [
-        gm.MLP(regularization=s, layer_regularization=t, **EARLY) for s, t in ((6, 0.0003), (6, 0.001), (10, 0.001))
-    ],
+    "NeuralMF": [gm.NeuralMF(regularization=s, **EARLY) for s in (4, 6, 8, 10)],
+    "MLP": [gm.MLP(regularization=s, layer_regularization=0.001, **EARLY) for s in (6, 10)],
     "ResidualMF": [
         gm.ResidualMF(regularization=s, layer_regularization=t, **EARLY)
         for s, t in ((6, 0.05), (8, 0.003), (10, 0.05), (12, 0.003))
     ],
     "I-AutoRec": [
-        gm.AutoRec(regularization=s, dropout=d, hidden=64, **EARLY, **steps)
-        for s, d in ((10, 0.8), (20, 0.7), (20, 0.8))
+        gm.AutoRec(regularization=s, hidden=64, epochs=60, patience=5, **steps)
+        for s in (10, 20)
         for steps in ({}, LARGE)
     ],
 }  # fmt: skip

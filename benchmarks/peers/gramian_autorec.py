@@ -26,12 +26,12 @@ recipe = gm.AutoRec(
 )
 all_steps = -(-ratings.n_users // asked.batch)
 if asked.path == "sparse":
+    few = ratings.take(ratings.user_codes < 2 * asked.batch)
+    recipe.epoch(few, recipe.start(few), 1)  # compiles
     steps, arrays = all_steps, recipe.start(ratings)
-    seconds = []
-    for number in (1, 2):
-        began = time.perf_counter()
-        arrays = recipe.epoch(ratings, arrays, number).arrays
-        seconds.append(time.perf_counter() - began)
+    began = time.perf_counter()
+    recipe.epoch(ratings, arrays, 1)
+    seconds = [time.perf_counter() - began]
 else:
     from gramian.deep.autorec import dense_batches, dense_network
 
