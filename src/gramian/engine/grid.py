@@ -130,11 +130,11 @@ def descend(
             part = slice(grid.starts[number], grid.starts[number + 1])
             sums[number] = kernel(grid.users[part], grid.items[part], grid.values[part], *rest)
 
-    threads = min(local.thread_count(n_jobs), grid.parts)
+    threads = local.thread_count(n_jobs)
     plan = _rounds(grid, rounds, threads)
-    with local.runner(threads, threads, 8 * width * len(grid.values)) as run:
+    with local.runner(threads, grid.parts, 8 * width * len(grid.values)) as run:
         for shares in plan:
-            run([partial(work, share) for share in shares])
+            run([partial(work, share) for share in shares if share])
     squared, objective = sums.sum(axis=0).tolist()
     return squared, objective
 
