@@ -1,6 +1,6 @@
 """The networks and SGD beside Baseline and ALS: test RMSE, settings chosen on validation ratings.
 
-    python benchmarks/networks.py [--ml-100k FOLDER] [--goodbooks FOLDER] [--quick]
+    python benchmarks/networks.py [--ml-100k FOLDER] [--goodbooks FOLDER] [--quick] [--only NeuralMF,SGD]
 
 As in accuracy.py a tenth of the training ratings chooses settings and the number of epochs, the model is fitted again
 on all of them, and the test ratings are used once.
@@ -61,14 +61,14 @@ def setting(recipe: gm.Recipe[Any]) -> str:
     )
 
 
-def table(splits: dict[str, tuple[gm.Ratings, gm.Ratings]]) -> Iterator[str]:
+def table(splits: dict[str, tuple[gm.Ratings, gm.Ratings]], names: Sequence[str]) -> Iterator[str]:
     """One row for each model."""
     yield "| model |" + "".join(f" {name} | chosen | seconds |" for name in splits)
     yield "|---|" + "---|---|---|" * len(splits)
-    for name, recipes in GRIDS.items():
+    for name in names:
         cells = ""
         for train, test in splits.values():
-            recipe = chosen(recipes, train)
+            recipe = chosen(GRIDS[name], train)
             model = recipe.fit(train)
             seconds = sum(model.history.column("seconds"))
             cells += f" {model.evaluate(test)['rmse']:.4f} | {setting(recipe)} | {seconds:.1f} |"
@@ -77,12 +77,15 @@ def table(splits: dict[str, tuple[gm.Ratings, gm.Ratings]]) -> Iterator[str]:
 
 
 if __name__ == "__main__":
-    asked = options(__doc__).parse_args()
+    parser = options(__doc__)
+    parser.add_argument("--only", default="", help="only these models, separated by commas; nothing is written")
+    asked = parser.parse_args()
     found: dict[str, tuple[gm.Ratings, gm.Ratings]] = {}
     if asked.ml_100k:
         _, train, test = next(iter(folds_of(asked.ml_100k)))
         found["MovieLens 100K, u1"] = train, test
     if asked.goodbooks:
         found["goodbooks-10k, 90/10"] = gm.load_dataset("goodbooks", path=asked.goodbooks).split(0.1, seed=0)
-    quick = asked.quick or not found
-    write_section("networks", table(found or {"bundled": gm.load_dataset("movielens-small").split(0.2)}), quick=quick)
+    names = asked.only.split(",") if asked.only else list(GRIDS)
+    rows = table(found or {"bundled": gm.load_dataset("movielens-small").split(0.2)}, names)
+    write_section("networks", rows, quick=asked.quick or bool(asked.only) or not found)
