@@ -68,8 +68,7 @@ def autorec_table(ratings: gm.Ratings) -> Iterator[str]:
             np.save(folder / f"{column}.npy", array)
         seconds: dict[int, float] = {}
         for path, batch, steps in (
-            ("sparse", BATCH, 0), ("dense", BATCH, 12), ("sparse", 2 * BATCH, 0), ("dense", 2 * BATCH, 8),
-            ("sparse", 8 * BATCH, 0), ("dense", 8 * BATCH, 4),
+            ("sparse", BATCH, 0), ("dense", BATCH, 12), ("sparse", 8 * BATCH, 0), ("dense", 8 * BATCH, 4),
         ):  # fmt: skip
             made = run(table, folder, HIDDEN, path, batch, steps)
             print(f"{path} {batch}: {made}", flush=True)
