@@ -1,8 +1,10 @@
-"""One iteration of ALS on a Spark cluster of two processes: ours against MLlib's, and the bytes that each moves.
+"""A Spark cluster of two processes: the numbers of one machine, and an iteration of ALS beside MLlib's.
 
-    python benchmarks/spark.py FOLDER [--system gramian|mllib] [--master local-cluster[2,1,4096]] [--quick]
+    python benchmarks/spark.py FOLDER [--only equal|gramian|mllib] [--master local-cluster[2,1,4096]] [--quick]
 
-The synthetic set of 17 million ratings is written to FOLDER, where blocks stay for another run. An iteration solves
+The synthetic set of 17 million ratings is written to FOLDER, where blocks stay for another run. ``equal`` trains ALS
+and BPMF here and there, there in two cuts into blocks and once with an executor killed in mid-sweep, and says by how
+much the numbers differ; on goodbooks-10k, too, where ``--goodbooks`` names a copy. An iteration of the others solves
 both sides once; the blocks of ratings stand before the clock starts, in both systems.
 """
 
@@ -10,28 +12,112 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
+import signal
 import statistics
 import sys
+import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 import gramian as gm
 from gramian.distributed import SparkRatings
 from gramian.engine import local
+from gramian.engine.spark import building
 from gramian.engine.spark.session import spark_session
 from page import synthetic
 
 ROUNDS = 3
+CUTS = 4, 11  # blocks for each task that can run at once
 
 
 def frame(spark: Any, folder: Path, quick: bool) -> Any:
-    """The ratings as a DataFrame of codes."""
-    path = folder / "ratings.parquet"
+    """The synthetic ratings as a DataFrame of codes."""
+    return written(spark, folder / "ratings.parquet", lambda: synthetic(quick))
+
+
+def written(spark: Any, path: Path, ratings: Callable[[], gm.Ratings]) -> Any:
+    """Ratings as a DataFrame, through a file that is kept."""
     if not path.exists():
-        synthetic(quick).to_frame().drop("time", strict=False).write_parquet(path, row_group_size=1_000_000)
+        ratings().to_frame().drop("time", strict=False).write_parquet(path, row_group_size=1_000_000)
     return spark.read.parquet(str(path))
+
+
+def equal(spark: Any, folder: Path, quick: bool, goodbooks: Path | None) -> None:
+    """By how much the numbers of the cluster differ from those of this machine, one line for each training."""
+    sets: dict[str, Callable[[], gm.Ratings]] = {"synthetic": lambda: synthetic(quick)}
+    if goodbooks is not None:
+        sets = {"goodbooks": lambda: gm.load_dataset("goodbooks", path=goodbooks)} | sets
+    recipes = gm.ALS(factors=64, epochs=3), gm.BPMF(factors=32, draws=4, burn_in=1, keep_dtype="float32")
+    for name, read in sets.items():
+        source = written(spark, folder / f"{'' if name == 'synthetic' else f'{name}-'}ratings.parquet", read)
+        here = gm.read_ratings(folder / Path(source.inputFiles()[0]).name)
+        wanted = [recipe.fit(here) for recipe in recipes]
+        for cut in CUTS:
+            building.BLOCKS_PER_TASK = cut
+            place = folder / ("storage" if (name, cut) == ("synthetic", CUTS[0]) else f"storage-{name}-{cut}")
+            there = gm.spark_ratings(source, storage=str(place))
+            blocks = [len(there.about[f"{side}_edges"]) - 1 for side in ("user", "item")]
+            for recipe, mine in zip(recipes, wanted, strict=True):
+                about = {"set": name, "ratings": len(here), "model": recipe.name, "blocks": blocks}
+                print(json.dumps({**about, **apart(mine, recipe.fit(there))}), flush=True)
+        recipe, mine = recipes[0], wanted[0]
+        killed: list[int] = []
+        theirs = recipe.fit(there, callback=partial(kill_one, killed))
+        about = {"set": name, "model": recipe.name, "executors_killed": len(killed)}
+        print(json.dumps({**about, **apart(mine, theirs)}), flush=True)
+
+
+def apart(mine: Any, theirs: Any) -> dict[str, Any]:
+    """How far the parameters of two models are from each other, and the predictions of 100,000 random pairs."""
+    arrays = mine.arrays(), theirs.arrays()
+    names = [name for name, array in arrays[0].items() if array.ndim == 2]
+    steps = [np.abs(arrays[0][name].astype(float) - arrays[1][name]) for name in names]
+    rng = np.random.default_rng(0)
+    pairs = [rng.choice(ids.ids.to_numpy(), 100_000) for ids in (mine.user_ids, mine.item_ids)]
+    predicted = [model.predict(*pairs) for model in (mine, theirs)]
+    return {
+        "equal": sum(int((step == 0).sum()) for step in steps) / sum(step.size for step in steps),
+        "largest_difference": max(float(step.max()) for step in steps),
+        "of_predictions": float(np.abs(predicted[0] - predicted[1]).max()),
+    }
+
+
+def kill_one(killed: list[int], model: Any) -> None:
+    """A while after the first epoch, in the middle of a sweep, kill an executor."""
+
+    def kill() -> None:
+        for folder in Path("/proc").glob("[0-9]*"):
+            pid = int(folder.name)
+            if not killed and is_executor(pid) and descends(pid):
+                os.kill(pid, signal.SIGKILL)
+                killed.append(pid)
+
+    if len(model.history) == 1:
+        threading.Timer(0.3 * model.history[-1]["seconds"], kill).start()
+
+
+def is_executor(pid: int) -> bool:
+    """Whether a process is an executor of Spark."""
+    try:
+        return b"CoarseGrainedExecutorBackend" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return False
+
+
+def descends(pid: int) -> bool:
+    """Whether a process descends from this one."""
+    try:
+        while pid not in (0, os.getpid()):
+            pid = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    except OSError:
+        return False
+    return pid == os.getpid()
 
 
 def moved(spark: Any) -> dict[str, float]:
@@ -107,15 +193,19 @@ def timed(run: Callable[[], object]) -> float:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--system", choices=("gramian", "mllib"))
+    parser.add_argument("--only", choices=("equal", "gramian", "mllib"))
+    parser.add_argument("--goodbooks", type=Path, help="a folder with a copy of goodbooks-10k")
     parser.add_argument("--master", default="local-cluster[2,1,4096]")
     parser.add_argument("--factors", type=int, default=64)
     parser.add_argument("--quick", action="store_true")
     asked = parser.parse_args()
     asked.folder.mkdir(parents=True, exist_ok=True)
     cluster = spark_session(asked.master, spark_driver_memory="4g")
+    if asked.only in (None, "equal"):
+        equal(cluster, asked.folder, asked.quick, asked.goodbooks)
+    building.BLOCKS_PER_TASK = CUTS[0]
     for name, measure in (("gramian", ours), ("mllib", mllib)):
-        if asked.system in (None, name):
+        if asked.only in (None, name):
             made = measure(cluster, asked.folder, asked.factors, asked.quick)
             print(json.dumps({"system": name, "master": asked.master, "factors": asked.factors, **made}), flush=True)
     cluster.stop()

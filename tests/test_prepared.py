@@ -18,7 +18,8 @@ import pytest
 import gramian as gm
 from gramian.data import preparing
 from gramian.data.journal import Journal
-from gramian.data.sources import batches_of_query, files_in
+from gramian.data.lakes import files_in
+from gramian.data.sources import batches_of_query
 
 SMALL = 0.001  # GiB: ranges of some 11,000 ratings
 

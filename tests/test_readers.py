@@ -237,7 +237,7 @@ def test_line_numbers_are_right_for_other_separators(separator, write):
 def test_bad_files_are_refused_in_one_sentence(tmp_path, frame, write):
     with pytest.raises(gm.DataError, match=r"There is no file '.*nothing\.csv'; check the path"):
         gm.read_ratings(tmp_path / "nothing.csv")
-    with pytest.raises(gm.DataError, match="is a folder"):
+    with pytest.raises(gm.DataError, match="no Parquet or Arrow files"):
         gm.read_ratings(tmp_path)
     frame.write_parquet(tmp_path / "whole.parquet")
     frame.write_ipc(tmp_path / "whole.arrow")

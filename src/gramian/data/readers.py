@@ -12,6 +12,7 @@ from typing import Any
 
 import polars as pl
 
+from gramian.data.lakes import ARROW, PARQUET, scan_folder
 from gramian.data.prepared import is_prepared, open_prepared
 from gramian.errors import DataError, DataWarning
 from gramian.frames import USUAL, Names, find_columns, pick_columns
@@ -29,8 +30,6 @@ __all__ = [
 ]
 
 SEPARATORS = ("::", "\t", ",", ";", "|")
-PARQUET = (".parquet", ".pq")
-ARROW = (".arrow", ".feather", ".ipc")
 ROLES = ("user", "item", "rating", "time")
 
 TITLES = ("title", "name", "originaltitle")
@@ -50,8 +49,9 @@ def read_ratings(
     """Read ratings from a file.
 
     Args:
-        path: A CSV, TSV or ``::``-separated text (``.gz`` too), Parquet, or Arrow (IPC, Feather) file; or a folder
-            that :func:`gramian.prepare` made, for which nothing else is to be given.
+        path: A CSV, TSV or ``::``-separated text (``.gz`` too), Parquet, or Arrow (IPC, Feather) file; a folder of
+            Parquet or Arrow files, or a Delta Lake or Iceberg table; or a folder that :func:`gramian.prepare` made,
+            for which nothing else is to be given.
         user, item, rating, time: Column names, or positions from 0. Not given: found by their usual names
             (``userId``, ``movie_id``, ``stars``, ``timestamp``, …), or, without a header, taken in the order
             user, item, rating, time. ``time`` may be absent.
@@ -86,10 +86,12 @@ def read_table(
 
     Blank lines of a text are passed over.
     """
-    source = _existing(path)
     wanted = {
         role: names.get(role) for role in ROLES if role in needed or names.get(role) is not None or role == "time"
     }
+    if Path(path).is_dir():
+        return _read_folder(Path(path), wanted).with_row_index("row", 1), "row"
+    source = _existing(path)
     kind = source.suffix.lower()
     if kind in PARQUET + ARROW:
         read = pl.read_parquet if kind in PARQUET else pl.read_ipc
@@ -113,6 +115,14 @@ def read_table(
     picked = picked.filter(~table.select(blank=pl.all_horizontal(pl.all().is_null()))["blank"])
     ids = [_plain_integers(picked[name]) for name in ("user", "item") if name in picked.columns]
     return picked.with_columns(ids), "line"
+
+
+def _read_folder(path: Path, wanted: Names) -> pl.DataFrame:
+    """The columns of a table that is a folder; no others are read."""
+    scan = scan_folder(path)
+    found = find_columns(_guarded(path, lambda: scan.collect_schema().names()), wanted)
+    table = _guarded(path, lambda: scan.select(list(dict.fromkeys(found.values()))).collect())
+    return pick_columns(table, dict(found))
 
 
 def read_items(path: str | os.PathLike[str], item: str | None = None, title: str | None = None) -> pl.DataFrame:
@@ -173,10 +183,7 @@ def read_whole_table(path: str | os.PathLike[str]) -> pl.DataFrame:
 def _existing(path: str | os.PathLike[str]) -> Path:
     source = Path(path)
     if source.is_dir():
-        raise DataError(
-            f"A file of ratings is needed: {str(source)!r} is a folder; name a file in it, or turn it into "
-            "a prepared one with gramian prepare."
-        )
+        raise DataError(f"A file is needed: {str(source)!r} is a folder; name a file in it.")
     if not source.is_file():
         raise DataError(f"There is no file {str(source)!r}; check the path.")
     return source

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import polars as pl
 
-from gramian.data.readers import ARROW, PARQUET, SEPARATORS, read_table
+from gramian.data.lakes import ARROW, PARQUET, need, scan_folder
+from gramian.data.readers import SEPARATORS, read_table
 from gramian.errors import DataError, ParameterError
 from gramian.frames import Names, find_columns
 
-__all__ = ["Scan", "batches_of_query", "files_in", "scan_ratings", "signature", "stored_query"]
+__all__ = ["Scan", "batches_of_query", "scan_ratings", "signature", "stored_query"]
 
 TEXT = (".csv", ".tsv", ".txt", ".dat")
 
@@ -55,7 +57,7 @@ def _scan(path: Path, names: Names, separator: str | None) -> Scan:
     if not path.exists():
         raise DataError(f"There is no file or folder {str(path)!r}; check the path.")
     if path.is_dir():
-        return Scan(_scan_folder(path))
+        return Scan(scan_folder(path))
     kind = path.suffix.lower()
     if kind in PARQUET:
         return Scan(pl.scan_parquet(path))
@@ -70,37 +72,6 @@ def _scan(path: Path, names: Names, separator: str | None) -> Scan:
             return Scan(pl.scan_csv(path, separator=mark, infer_schema=False), is_text=True)
     # what cannot be scanned is read whole: gzip, `::`, text without a header
     return Scan(read_table(path, names, separator=separator)[0].drop("row").lazy())
-
-
-def _scan_folder(path: Path) -> pl.LazyFrame:
-    if (path / "_delta_log").is_dir():
-        _need("deltalake", "a Delta Lake table")
-        return pl.scan_delta(str(path))
-    if (path / "metadata").is_dir():
-        _need("pyiceberg", "an Iceberg table")
-        newest = max((path / "metadata").glob("*.metadata.json"), key=lambda file: file.stat().st_mtime, default=None)
-        if newest is None:
-            raise DataError(f"The folder {str(path)!r} has no metadata of an Iceberg table; check the path.")
-        return pl.scan_iceberg(str(newest))
-    for endings, scan in ((PARQUET, pl.scan_parquet), (ARROW, pl.scan_ipc)):
-        files = files_in(path, endings)
-        if files:
-            partitioned = any("=" in part for part in files[0].relative_to(path).parts[:-1])
-            return scan(files, hive_partitioning=partitioned)
-    raise DataError(f"The folder {str(path)!r} has no Parquet or Arrow files; name another, or a file.")
-
-
-def files_in(path: Path, endings: tuple[str, ...]) -> list[Path]:
-    """The files of a folder and the folders in it, in order; those whose names begin with ``_`` or ``.`` are passed."""
-    found = (file for file in sorted(path.rglob("*")) if file.suffix.lower() in endings)
-    return [file for file in found if not any(part[0] in "._" for part in file.relative_to(path).parts)]
-
-
-def _need(module: str, what: str) -> None:
-    from importlib.util import find_spec
-
-    if find_spec(module) is None:
-        raise ParameterError(f"To read {what} the package {module} is needed: pip install {module}.")
 
 
 def signature(source: str | os.PathLike[str] | pl.LazyFrame) -> Any:
@@ -128,7 +99,7 @@ def batches_of_query(query: str, address: str, rows: int) -> Iterator[pl.DataFra
     kind = {"postgres": "postgresql"}.get(kind, kind)
     if kind not in ("postgresql", "sqlite"):
         raise ParameterError(f"The address of a database begins with postgresql:// or sqlite:///; got {address!r}.")
-    _need(f"adbc_driver_{kind}", f"from {kind}")
+    need(f"adbc_driver_{kind}", f"from {kind}", "sql")
     from importlib import import_module
 
     driver = import_module(f"adbc_driver_{kind}.dbapi")
@@ -147,15 +118,15 @@ def stored_query(query: str, address: str, folder: Path, *, resume: bool = False
 
     The folder belongs to whoever called. Errors are those of :func:`batches_of_query`.
     """
-    whole = folder / "whole"
-    if resume and whole.is_file() and whole.read_text() == query + address:
+    whole, plan = folder / "whole", sha256(f"{query}\n{address}".encode()).hexdigest()  # an address may hold a password
+    if resume and whole.is_file() and whole.read_text() == plan:
         return folder
     folder.mkdir(exist_ok=True)
     for file in folder.iterdir():
         file.unlink()
     for number, batch in enumerate(batches_of_query(query, address, rows)):
         batch.write_parquet(folder / f"part-{number:06d}.parquet")
-    whole.write_text(query + address)
+    whole.write_text(plan)
     return folder
 
 
