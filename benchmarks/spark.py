@@ -53,24 +53,37 @@ def equal(spark: Any, folder: Path, quick: bool, goodbooks: Path | None) -> None
     sets: dict[str, Callable[[], gm.Ratings]] = {"synthetic": lambda: synthetic(quick)}
     if goodbooks is not None:
         sets = {"goodbooks": lambda: gm.load_dataset("goodbooks", path=goodbooks)} | sets
-    recipes = gm.ALS(factors=64, epochs=3), gm.BPMF(factors=32, draws=4, burn_in=1, keep_dtype="float32")
     for name, read in sets.items():
-        source = written(spark, folder / f"{'' if name == 'synthetic' else f'{name}-'}ratings.parquet", read)
-        here = gm.read_ratings(folder / Path(source.inputFiles()[0]).name)
-        wanted = [recipe.fit(here) for recipe in recipes]
-        for cut in CUTS:
-            building.BLOCKS_PER_TASK = cut
-            place = folder / ("storage" if (name, cut) == ("synthetic", CUTS[0]) else f"storage-{name}-{cut}")
-            there = gm.spark_ratings(source, storage=str(place))
-            blocks = [len(there.about[f"{side}_edges"]) - 1 for side in ("user", "item")]
-            for recipe, mine in zip(recipes, wanted, strict=True):
-                about = {"set": name, "ratings": len(here), "model": recipe.name, "blocks": blocks}
-                print(json.dumps({**about, **apart(mine, recipe.fit(there))}), flush=True)
-        recipe, mine = recipes[0], wanted[0]
-        killed: list[int] = []
-        theirs = recipe.fit(there, callback=partial(kill_one, killed))
-        about = {"set": name, "model": recipe.name, "executors_killed": len(killed)}
-        print(json.dumps({**about, **apart(mine, theirs)}), flush=True)
+        path = folder / f"{'' if name == 'synthetic' else f'{name}-'}ratings.parquet"
+        source = written(spark, path, read)
+        compared(name, gm.read_ratings(path), source, folder)
+
+
+def compared(name: str, here: gm.Ratings, source: Any, folder: Path) -> None:
+    """The same of one set: both models in both cuts; in the second, with rows sent as needed and an executor killed."""
+    als = gm.ALS(factors=64, epochs=3)
+    recipes = als, gm.BPMF(factors=32, draws=4, burn_in=1, keep_dtype="float32")
+    wanted = [recipe.fit(here) for recipe in recipes]
+    for cut in CUTS:
+        building.BLOCKS_PER_TASK = cut
+        place = folder / ("storage" if (name, cut) == ("synthetic", CUTS[0]) else f"storage-{name}-{cut}")
+        there = gm.spark_ratings(source, storage=str(place))
+        blocks = [len(there.about[f"{side}_edges"]) - 1 for side in ("user", "item")]
+        about = {"set": name, "ratings": len(here), "blocks": blocks}
+        for recipe, mine in zip(recipes, wanted, strict=True):
+            say({**about, "model": recipe.name, **apart(mine, recipe.fit(there))})
+    for side in (there.by_user, there.by_item):
+        vars(side)["routed"] = True
+    for recipe, mine in zip(recipes, wanted, strict=True):
+        say({**about, "model": recipe.name, "sent": "as needed", **apart(mine, recipe.fit(there))})
+    killed: list[int] = []
+    theirs = als.fit(there, callback=partial(kill_one, killed))
+    say({**about, "model": "als", "executors_killed": len(killed), **apart(wanted[0], theirs)})
+
+
+def say(result: dict[str, Any]) -> None:
+    """A line of the results."""
+    print(json.dumps(result), flush=True)
 
 
 def apart(mine: Any, theirs: Any) -> dict[str, Any]:
@@ -82,7 +95,8 @@ def apart(mine: Any, theirs: Any) -> dict[str, Any]:
     pairs = [rng.choice(ids.ids.to_numpy(), 100_000) for ids in (mine.user_ids, mine.item_ids)]
     predicted = [model.predict(*pairs) for model in (mine, theirs)]
     return {
-        "equal": sum(int((step == 0).sum()) for step in steps) / sum(step.size for step in steps),
+        "numbers": sum(step.size for step in steps),
+        "differ": sum(int((step != 0).sum()) for step in steps),
         "largest_difference": max(float(step.max()) for step in steps),
         "of_predictions": float(np.abs(predicted[0] - predicted[1]).max()),
     }
@@ -207,6 +221,6 @@ if __name__ == "__main__":
     for name, measure in (("gramian", ours), ("mllib", mllib)):
         if asked.only in (None, name):
             made = measure(cluster, asked.folder, asked.factors, asked.quick)
-            print(json.dumps({"system": name, "master": asked.master, "factors": asked.factors, **made}), flush=True)
+            say({"system": name, "master": asked.master, "factors": asked.factors, **made})
     cluster.stop()
     sys.exit(0)

@@ -101,5 +101,5 @@ def test_postgresql_in_batches(table, postgres_url, tmp_path, capsys):
     assert "900 by 60 users" in capsys.readouterr().out
     made = gm.open_prepared(tmp_path / "prepared")
     assert made.to_frame().equals(gm.Ratings.from_frame(table).to_frame())
-    with pytest.raises(gm.DataError, match="could not be read: .*nowhere"):
+    with pytest.raises(gm.DataError, match=r"could not be read: .*nowhere"):
         list(batches_of_query("select * from nowhere", postgres_url, 100))

@@ -19,7 +19,8 @@ from gramian.cluster import evaluate, fold_in, recommend_all, recommend_new
 from gramian.distributed import SparkRatings
 from gramian.engine.spark import building
 from gramian.engine.spark.session import spark_session
-from gramian.stored import StoredModel, fit_stored
+from gramian.models.stored import StoredModel
+from gramian.stored import fit_stored
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:PySpark does not yet fully support pandas:FutureWarning"),
@@ -110,7 +111,7 @@ def test_blocks_hold_what_memory_holds(ratings, there):
     gm.ALS(factors=4, epochs=2, solver="cg", weighting="count"),
     gm.ALS(factors=4, epochs=2, bias_update="separate"),
     gm.PMF(factors=4, epochs=2),
-    gm.BPMF(factors=4, draws=3, burn_in=1),
+    gm.BPMF(factors=4, draws=3, burn_in=1, noise="by_user"),
 ], ids=["cg", "separate", "pmf", "bpmf"])  # fmt: skip
 def test_recipes_equal_one_machine(ratings, there, recipe):
     mine, theirs = recipe.fit(ratings), recipe.fit(there)
@@ -118,6 +119,18 @@ def test_recipes_equal_one_machine(ratings, there, recipe):
         np.testing.assert_allclose(theirs.arrays()[name], array, rtol=2e-5, atol=2e-6)
     for key in mine.history[-1].keys() - {"seconds"}:
         assert theirs.history[-1][key] == pytest.approx(mine.history[-1][key], rel=1e-6)
+
+
+def test_rows_sent_as_needed_give_the_bits_of_a_broadcast(spark, there, monkeypatch):
+    recipe = gm.BPMF(factors=4, draws=1, burn_in=0, init="cold", noise="by_user", keep_dtype="float32")
+    made = []
+    for copies in (1, 1000):
+        monkeypatch.setattr("gramian.engine.spark.rows.executors", lambda spark, copies=copies: copies)
+        fresh = SparkRatings(spark, there.storage, there.about)
+        made.append(recipe.fit(fresh).arrays())
+        assert [fresh.by_user.routed, fresh.by_item.routed] == 2 * [copies > 1]
+    for name, array in made[0].items():
+        np.testing.assert_array_equal(made[1][name], array)
 
 
 def test_exact_als_and_its_verbs(models, ratings, frame, tmp_path):
@@ -159,7 +172,7 @@ def test_new_users_by_a_frame(models, frame, ratings):
     assert best["item"].to_list() == wanted["item"].to_list()
 
 
-def test_factors_that_stay_on_the_cluster(models, there, ratings):
+def test_factors_that_stay_on_the_cluster(models, there, ratings, tmp_path):
     mine, recipe = models[0], gm.ALS(factors=6, epochs=3)
 
     def stop(record):
@@ -179,14 +192,26 @@ def test_factors_that_stay_on_the_cluster(models, there, ratings):
     users, items = ratings.users[::37], ratings.items[::37]
     np.testing.assert_allclose(model.predict(users, items), mine.predict(users, items), rtol=1e-5)
     with pytest.warns(gm.UnknownIdWarning):
-        wanted = mine.predict(-1, "i5")
-    np.testing.assert_allclose(model.predict([-1], ["i5"]), wanted, rtol=1e-5)
+        predicted, wanted = model.predict(-1, "i5"), mine.predict(-1, "i5")
+    np.testing.assert_allclose(predicted, wanted, rtol=1e-5)
     best, expected = model.recommend(users[0], 5), mine.recommend(users[0], 5)
     assert best["item"].to_list() == expected["item"].to_list()
     np.testing.assert_allclose(best["score"], expected["score"], rtol=1e-5)
     assert best["rank"].to_list() == [1, 2, 3, 4, 5]
-    with pytest.raises(gm.UnknownIdError, match="-1 is unknown"):
-        model.recommend(-1)
+    with pytest.raises(gm.UnknownIdError, match="example -1"):
+        model.recommend(-1, unknown="raise")
+    test = ratings.split(0.1, seed=0)[1]
+    assert model.evaluate(test) == pytest.approx(mine.evaluate(test), rel=1e-5)
+    assert model.count_seen(test) == len(test)
+    person = {"i5": 5.0, "i8": 1.0}
+    assert model.recommend_for(person, 4)["item"].to_list() == mine.recommend_for(person, 4)["item"].to_list()
+    made = collected(recommend_all(model, 4, spark=there.session)).sort("user", "rank")
+    assert (made["item"] == mine.recommend(None, 4).sort("user", "rank")["item"]).mean() > 0.999
+    some = there.session.createDataFrame([(-5, "i5", 5.0), (-5, "i8", 1.0)], "user bigint, item string, rating double")
+    (folded,) = collected(fold_in(model, some))["row"]
+    np.testing.assert_allclose(folded, mine.fold_in(person), rtol=1e-4, atol=1e-5)
+    model.save(tmp_path / "whole.gramian")
+    np.testing.assert_allclose(gm.load(tmp_path / "whole.gramian").user_rows, mine.user_rows, rtol=1e-5, atol=1e-6)
     with pytest.raises(gm.ParameterError, match="solver='exact'"):
         fit_stored(gm.ALS(solver="cg"), there)
     assert len(list((Path(there.storage) / "user_factors").iterdir())) == 2  # older ones are gone
@@ -243,6 +268,13 @@ def test_the_command_line(frame, folder, tmp_path, capsys, ratings):
     assert json.loads(capsys.readouterr().out)["n"] == len(ratings)
     app(["recommend", model, "--all", "-n", "2", "-o", out, *how], standalone_mode=False)
     assert pl.read_parquet(f"{out}/*.parquet").height == gm.load(model).recommend(None, 2).height
+    stored = str(tmp_path / "stored")
+    app(["fit", source, "-m", "als", "--factors", "3", "--epochs", "1", "-o", stored, "--stored", *how],
+        standalone_mode=False)  # fmt: skip
+    app(["recommend", stored, "--user", "7", "-n", "2", "--json"], standalone_mode=False)
+    assert "score" in capsys.readouterr().out
+    with pytest.raises(gm.ParameterError, match="stays in its folder"):
+        app(["similar", stored, "--item", "i1"], standalone_mode=False)
     with pytest.raises(gm.ParameterError, match="give --all and --out"):
         app(["recommend", model, "--user", "1", *how], standalone_mode=False)
     with pytest.raises(gm.ParameterError, match="'--engine' parameter"):
@@ -258,17 +290,17 @@ from gramian.engine.spark.session import spark_session
 source, folder = sys.argv[1:]
 ordinary = rows._run
 
-def killing(step, first, block, given, settings):
+def killing(call, first, block, weights):
     if os.path.exists(folder + "/armed") and first == 0:
         try:
             os.rename(folder + "/armed", folder + "/fired")  # of two workers, one
         except FileNotFoundError:
-            return ordinary(step, first, block, given, settings)
+            return ordinary(call, first, block, weights)
         parent = os.getpid()
         while b"CoarseGrainedExecutorBackend" not in open(f"/proc/{parent}/cmdline", "rb").read():
             parent = int(open(f"/proc/{parent}/stat").read().split(")")[1].split()[1])
         os.kill(parent, signal.SIGKILL)  # the executor that this task runs on
-    return ordinary(step, first, block, given, settings)
+    return ordinary(call, first, block, weights)
 
 rows._run = killing
 light = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"

@@ -262,10 +262,16 @@ def tables_about(
     return fields, items_of(table, items_id, items_title) if titled or not learns else None
 
 
-def load_model(path: str) -> FactorModel:
-    """The model of a file."""
+def load_model(path: str, *, stored: bool = False) -> FactorModel:
+    """The model of a file; or of a folder, for what works on those, too (``stored``)."""
+    from gramian.models.stored import is_stored_model
     from gramian.zoo import load
 
+    if not stored and is_stored_model(path):
+        raise ParameterError(
+            f"The model {path!r} stays in its folder, where predict, evaluate and recommend work on it; if it fits "
+            "into memory, gm.load(folder).save(file) makes a model file of it."
+        )
     return cast("FactorModel", load(path))
 
 

@@ -33,7 +33,7 @@ from gramian.arguments import (
 from gramian.console import note, print_json, print_table, show_warnings_as_notes, write_table
 from gramian.errors import GramianError, ParameterError, TrainingWarning
 from gramian.judging import compare, evaluate, report, tune
-from gramian.large import prepare, recommend_on_spark, spark_source
+from gramian.large import fit_in_folder, prepare, recommend_on_spark, spark_source
 from gramian.moving import convert, export
 from gramian.options import (
     Count,
@@ -47,6 +47,7 @@ from gramian.options import (
     RatingsPath,
     Separator,
     Storage,
+    Stored,
     Time,
     Unknown,
     User,
@@ -167,6 +168,7 @@ def fit(
     engine: Engine = "local",
     master: Master = None,
     storage: Storage = None,
+    stored: Stored = False,
     read: Reading = READ,
     json: Json = False,
     **fields: Any,
@@ -178,10 +180,10 @@ def fit(
     given, time = recipe_fields(model, fields, read.columns["time"])
     recipe = make_recipe(model, **given, **features)
     read = dataclasses.replace(read, columns={**read.columns, "time": time})
-    if engine == "local":
-        train = read(ratings)
-    else:
-        train = spark_source(engine, ratings, master, storage, read.columns, read.duplicates, validation)
+    if stored:
+        fit_in_folder(recipe, engine, ratings, master, storage, read, validation, out, resume, json)
+        return
+    train = read(ratings) if engine == "local" else spark_source(engine, ratings, master, storage, read, validation)
     if titles is not None:
         train = train.with_items(titles)
     train, held_out = held_out_part(train, validation, read)
@@ -238,7 +240,7 @@ def predict(
     """Predict ratings of (user, item) pairs, at their times where given; to stdout as CSV unless --out is given."""
     from gramian.data.readers import read_table
 
-    trained = load_model(model)
+    trained = load_model(model, stored=True)
     table = read_table(pairs, column_choices(user, item, None, time), separator=separator, needed=("user", "item"))[0]
     times = table["time"] if "time" in table.columns else None
     table = table.select("user", "item")
@@ -301,7 +303,7 @@ def recommend(
     """Recommend items: for users, for everyone, or for somebody new from a few ratings."""
     if (bool(user), everyone, bool(rated)).count(True) != 1:
         raise ParameterError("Say for whom to recommend: one of --user ID, --all, or --rated ITEM=RATING.")
-    trained = load_model(model)
+    trained = load_model(model, stored=True)
     if engine != "local":
         recommend_on_spark(engine, trained, everyone, n, not seen, master, out)
         return

@@ -24,6 +24,7 @@ from gramian.ids import IdMap
 from gramian.kernels.csr import CSR, csr_from_sorted
 from gramian.models.base import UNKNOWN, Model
 from gramian.models.factor import FactorModel
+from gramian.models.stored import StoredModel
 from gramian.parameters import check_choice, check_number
 from gramian.ratings import Ratings
 
@@ -96,6 +97,8 @@ def recommend_all(model: Model, n: int = 10, *, exclude_seen: bool = True, spark
     """
     check_number("n", n, low=1, whole=True, owner="recommend_all")
     ratings = model.ratings
+    if isinstance(model, StoredModel):
+        return _recommend_stored(model, n, exclude_seen, working_session(spark or spark_session()))
     if isinstance(ratings, SparkRatings):
         blocks = ratings.by_user.frame()
     else:
@@ -114,19 +117,33 @@ def recommend_all(model: Model, n: int = 10, *, exclude_seen: bool = True, spark
     return blocks.mapInArrow(best, f"{_kinds(model)}, score double, rank int")
 
 
+def _recommend_stored(model: StoredModel, n: int, exclude_seen: bool, spark: SparkSession) -> DataFrame:
+    """The same of a model in a folder, of which every worker reads what it needs."""
+
+    def best(batches: Iterable[Any]) -> Iterator[Any]:
+        for batch in batches:
+            for first, stop in zip(*(column.to_pylist() for column in batch.columns), strict=True):
+                users = model.user_ids.take(np.arange(first, stop))
+                table = model.recommend(users, n, exclude_seen=exclude_seen)
+                yield from table.select("user", "item", "score", "rank").to_arrow().to_batches()
+
+    return _spans(model.ratings, spark).mapInArrow(best, f"{_kinds(model)}, score double, rank int")
+
+
 def fold_in(model: Model, frame: DataFrame, **names: str | int | None) -> DataFrame:
     """The factors of users that the model never saw, from a DataFrame of their ratings: ``user`` and ``row``.
 
     The row is K factors and, where the model has biases, the bias: what :meth:`gramian.FactorModel.fold_in` gives.
     Items that the model does not know say nothing. Repeated pairs keep the largest rating.
     """
-    shared = frame.sparkSession.sparkContext.broadcast(without_ratings(_factor_model(model)))
+    known = model if isinstance(model, StoredModel) else _factor_model(model)
+    shared = frame.sparkSession.sparkContext.broadcast(without_ratings(known))
 
     def solve(batches: Iterable[Any]) -> Iterator[Any]:
         import pyarrow as pa
 
         for users, rows in _new_users(batches, shared.value):
-            solved = shared.value._solve(rows, shared.value.item_rows)
+            solved = _solved(shared.value, rows)
             ends = pa.array(np.arange(0, solved.size + 1, solved.shape[1], dtype=np.int32))
             held = pa.ListArray.from_arrays(ends, pa.array(solved.astype(np.float32).reshape(-1)))
             yield pa.RecordBatch.from_arrays([users.to_arrow(), held], ["user", "row"])
@@ -162,7 +179,12 @@ def recommend_new(model: Model, frame: DataFrame, n: int = 10, **names: str | in
 
 
 def without_ratings(model: Model) -> Any:
-    """The model with ids but no ratings: scores and ids are all that a worker needs of it."""
+    """The model with ids but no ratings: scores and ids are all that a worker needs of it.
+
+    A model in a folder holds neither.
+    """
+    if isinstance(model, StoredModel):
+        return model
     full = model.ratings
     none = CSR(np.zeros(full.n_users + 1, np.int64), np.empty(0, np.int32), np.empty(0, np.float32))
     table = Ratings(full.user_ids, full.item_ids, none)
@@ -200,6 +222,11 @@ def _seen_rows(batches: Iterable[Any], seen: Any) -> Iterator[tuple[int, CSR]]:
             yield first, seen.value.take(np.arange(first, stop))
 
 
+def _solved(model: Any, rows: CSR) -> Any:
+    """The rows of new users."""
+    return model.solved(rows) if isinstance(model, StoredModel) else model._solve(rows, model.item_rows)
+
+
 def _factor_model(model: Model) -> FactorModel:
     if not isinstance(model, FactorModel):
         raise ParameterError(
@@ -216,7 +243,7 @@ def _by_user(frame: DataFrame, names: dict[str, str | int | None]) -> DataFrame:
     return picked.repartition(4 * parallelism(frame.sparkSession), "user")
 
 
-def _new_users(batches: Iterable[Any], model: FactorModel) -> Iterator[tuple[pl.Series, CSR]]:
+def _new_users(batches: Iterable[Any], model: Model) -> Iterator[tuple[pl.Series, CSR]]:
     """The users of a partition and their ratings of known items, sorted."""
     parts = [pl.DataFrame(pl.from_arrow(batch)) for batch in batches]
     if not parts or sum(part.height for part in parts) == 0:

@@ -132,8 +132,9 @@ class SparkRatings(Described, Ratings):
     def _rows(self, side: str, count: int) -> SparkRows:
         from gramian.engine.spark.rows import SparkRows
 
-        edges = np.array(self.about[f"{side}_edges"])
-        return SparkRows(self.session, f"{self.storage}/by_{side}", count, len(self), edges)
+        sides = (side, "item" if side == "user" else "user")
+        edges = (np.array(self.about[f"{name}_edges"]) for name in sides)
+        return SparkRows(self.session, f"{self.storage}/by_{side}", count, len(self), *edges)
 
     @property
     def values(self) -> npt.NDArray[np.float32]:
@@ -305,7 +306,7 @@ def _build(frame: DataFrame, spark: SparkSession, storage: str, duplicates: str,
         raise DataError(f"Some pairs are rated more than once: {repeated} rows repeat a pair; drop them, or choose "
                         "duplicates='last' or 'mean'.")  # fmt: skip
     building.item_blocks(users, cuts[1], f"{storage}/by_item")
-    rows = SparkRows(spark, f"{storage}/by_user", counts["user"], 0, cuts[0].edges)
+    rows = SparkRows(spark, f"{storage}/by_user", counts["user"], 0, cuts[0].edges, cuts[1].edges)
     sums = np.array([np.frombuffer(x.as_buffer()) for x in rows.results(totals).column("data")])
     n, mean = int(sums[:, 0].sum()), float(sums[:, 1].sum() / sums[:, 0].sum())
     away = [np.frombuffer(x.as_buffer())[0] for x in rows.results(squared_distances(mean)).column("data")]

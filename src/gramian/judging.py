@@ -57,7 +57,7 @@ def evaluate(
     """Measure a model on ratings it was not trained on."""
     if plot is not None and not calibration:
         raise ParameterError("The picture --plot shows the calibration: give --calibration with it.")
-    trained = load_model(model)
+    trained = load_model(model, stored=True)
     if engine != "local":
         from gramian.cluster import evaluate as evaluate_on_spark
         from gramian.large import spark_frame

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from gramian.distributed import SparkRatings
 
-__all__ = ["prepare", "recommend_on_spark", "spark_frame", "spark_source"]
+__all__ = ["fit_in_folder", "prepare", "recommend_on_spark", "spark_frame", "spark_source"]
 
 ENGINES = ("local", "spark")
 READERS = {".parquet": "parquet", ".pq": "parquet", ".csv": "csv", ".orc": "orc", ".json": "json"}
@@ -83,16 +83,37 @@ def spark_frame(engine: str, ratings: str, master: str | None) -> DataFrame:
 
 
 def spark_source(
-    engine: str, ratings: str, master: str | None, storage: str | None, names: dict[str, Any], duplicates: str,
-    validation: str | None,
-) -> SparkRatings:  # fmt: skip
+    engine: str, ratings: str, master: str | None, storage: str | None, read: Reading, validation: str | None
+) -> SparkRatings:
     """The ratings of a table on Spark, in blocks there."""
     from gramian.distributed import spark_ratings
 
     if validation is not None and Path(validation).suffix == "":
         raise ParameterError("On Spark a share cannot be held out: give --validation a file.")
     frame = spark_frame(engine, ratings, master)
-    return spark_ratings(frame, **names, duplicates=duplicates, storage=storage)
+    return spark_ratings(frame, **read.columns, duplicates=read.duplicates, storage=storage)
+
+
+def fit_in_folder(
+    recipe: Any, engine: str, ratings: str, master: str | None, storage: str | None, read: Reading,
+    validation: str | None, out: str, resume: bool, json: bool,
+) -> None:  # fmt: skip
+    """Train on Spark a model that stays in the folder ``out``, with the blocks of its ratings."""
+    from gramian.stored import fit_stored
+
+    if engine == "local" or validation is not None or storage is not None:
+        raise ParameterError("With --stored a model is trained by --engine spark, in OUT, without --validation.")
+    train = spark_source(engine, ratings, master, out, read, None)
+    note(f"{recipe}\n{train}")
+
+    def say(record: dict[str, Any]) -> None:
+        note(f"epoch {record['epoch']}: train_rmse {record['train_rmse']:.4f}, {record['seconds']:.1f} s")
+
+    model = fit_stored(recipe, train, resume=resume, callback=say)
+    if json:
+        print_json({"model": out, **({} if model is None else model.card())})
+    else:
+        print(f"{out}: a model in a folder" + ("; open it where it is mounted" if model is None else ""))
 
 
 def recommend_on_spark(

@@ -20,6 +20,7 @@ __all__ = [
     "RatingsPath",
     "Separator",
     "Storage",
+    "Stored",
     "Time",
     "Unknown",
     "User",
@@ -43,3 +44,6 @@ Count = Annotated[int, typer.Option("-n", "--n", help="How many.")]
 Engine = Annotated[str, typer.Option(help="Where: local (threads of this machine) or spark.")]
 Master = Annotated[str | None, typer.Option(help="Spark's master: local[4], yarn, spark://host:7077, …")]
 Storage = Annotated[str | None, typer.Option(help="Spark: a folder that all machines reach, for blocks of ratings.")]
+Stored = Annotated[
+    bool, typer.Option("--stored", help="Spark: the model is the folder OUT, and nothing large comes to this machine.")
+]

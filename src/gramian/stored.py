@@ -2,44 +2,38 @@ r"""ALS whose factors are too large for one machine: they stay in a folder that 
 
 :func:`fit_stored` trains on Spark as ``ALS().fit(dataframe)`` does, to the same numbers, but holds nothing of the size
 of a side anywhere: the start is written block by block, every half-sweep reads the folder of the one before and
-writes its own (:mod:`gramian.engine.spark.routed`), and the driver sees sums. :class:`StoredModel` opens such a folder
-and reads what a question needs: the row of a user, blocks of items.
+writes its own (:mod:`gramian.engine.spark.routed`), and the driver sees sums. The folder is opened by
+:func:`gramian.load` (:mod:`gramian.models.stored`).
 """
 
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import polars as pl
 
 from gramian.distributed import SparkRatings
-from gramian.engine.spark.blocks import blocks_in
-from gramian.errors import DataError, FormatError, ParameterError, UnknownIdError
+from gramian.errors import DataError, ParameterError
 from gramian.models.als import ALS
-from gramian.parameters import check_number
+from gramian.models.stored import ABOUT, FORMAT, StoredModel, open_stored_model
 
-if TYPE_CHECKING:
-    from pyspark.sql import DataFrame
-
-__all__ = ["StoredModel", "fit_stored", "is_stored_model", "open_stored_model"]
+__all__ = ["StoredModel", "fit_stored", "open_stored_model"]
 
 Array = npt.NDArray[Any]
-ABOUT = "model.json"
-FORMAT = 1
+START_BYTES = 1 << 26  # of the start that are on their way to the cluster at a time
 
 
 def fit_stored(recipe: ALS, ratings: SparkRatings, *, resume: bool = False,
-               callback: Callable[[dict[str, Any]], object] | None = None) -> StoredModel:  # fmt: skip
+               callback: Callable[[dict[str, Any]], object] | None = None) -> StoredModel | None:  # fmt: skip
     """Train ALS with factors that stay in the storage folder of the ratings.
+
+    The model comes back opened; or None, where this machine does not read the storage as files (``hdfs://…``, say):
+    open it with :func:`gramian.load` where it is mounted.
 
     Args:
         recipe: ALS with the exact solver and joint biases; no patience.
@@ -50,6 +44,8 @@ def fit_stored(recipe: ALS, ratings: SparkRatings, *, resume: bool = False,
     Raises:
         ParameterError: The recipe needs what only one machine has.
     """
+    if not isinstance(recipe, ALS):
+        raise ParameterError(f"Stored factors are those of ALS: got {type(recipe).__name__}; use gm.ALS.")
     if recipe.solver != "exact" or (recipe.biases and recipe.bias_update != "joint") or recipe.patience is not None:
         raise ParameterError("Stored factors need ALS(solver='exact', bias_update='joint', patience=None).")
     training = _Training(recipe, ratings)
@@ -58,7 +54,8 @@ def fit_stored(recipe: ALS, ratings: SparkRatings, *, resume: bool = False,
         record = training.epoch(number)
         if callback is not None:
             callback(record)
-    return open_stored_model(ratings.storage)
+    place = ratings.storage.removeprefix("file://")
+    return open_stored_model(place) if Path(place).is_dir() else None
 
 
 class _Training:
@@ -72,19 +69,7 @@ class _Training:
         self.solve = Solve(side.penalty, side.biased, recipe.offset(ratings), recipe.dtype)
         self.history: list[dict[str, Any]] = []
         self.edges = {side: np.array(ratings.about[f"{side}_edges"]) for side in ("user", "item")}
-        self.blocks = {side: self._kept(side) for side in ("user", "item")}
-
-    def _kept(self, side: str) -> DataFrame:
-        """The blocks of a side on the executors' disks, in partitions of their own: they stay where they are."""
-        from pyspark import StorageLevel
-
-        parts = len(self.edges[side]) - 1
-        rows = (self.ratings.by_user if side == "user" else self.ratings.by_item).frame()
-        return (
-            rows.select("block", "first", "indptr", "indices", "values")
-            .repartition(parts, "block")
-            .persist(StorageLevel.DISK_ONLY)
-        )
+        self.blocks = {"user": ratings.by_user.kept, "item": ratings.by_item.kept}
 
     def begin(self, resume: bool) -> int:
         """Routes and the start, or what an earlier training left: the epochs that are done."""
@@ -94,6 +79,8 @@ class _Training:
         if about is not None and about["recipe"] == self.recipe.to_resume():
             self.history = about["history"]
             return len(self.history)
+        for old in (ABOUT, "user_factors", "item_factors"):
+            self.ratings.remove(old)
         for side, other in (("user", "item"), ("item", "user")):
             write_routes(self.blocks[side], self.edges[other], self._folder(f"routes_{side}"))
         self._write_start()
@@ -105,16 +92,21 @@ class _Training:
 
     def _write_start(self) -> None:
         """Item factors from N(0, 1/K): the numbers that ALS has on one machine, drawn a block at a time."""
-        from gramian.engine.spark.routed import FACTOR_SCHEMA, factor_batch
+        import pyarrow as pa
+
+        from gramian.engine.spark.routed import factor_batch
 
         rng = np.random.Generator(np.random.Philox(self.recipe.seed))
         K, edges = self.recipe.factors, self.edges["item"].tolist()
+        held: list[Any] = []
         for block, (first, stop) in enumerate(pairwise(edges)):
             rows = np.zeros((stop - first, K + self.recipe.biases), self.recipe.dtype)
             rows[:, :K] = rng.standard_normal((stop - first, K)) / np.sqrt(K)
-            batch = factor_batch(block, first, rows, 0.0, self.solve.penalty, np.zeros(len(rows), np.int64))
-            record = self.spark.createDataFrame([tuple(batch.to_pylist()[0].values())], FACTOR_SCHEMA)
-            record.write.mode("overwrite" if block == 0 else "append").parquet(self._folder("item_factors/0"))
+            held.append(factor_batch(block, first, rows, 0.0, self.solve.penalty, np.zeros(len(rows), np.int64)))
+            if stop == edges[-1] or sum(batch.nbytes for batch in held) > START_BYTES:
+                frame = self.spark.createDataFrame(pa.Table.from_batches(held))
+                frame.write.mode("append").parquet(self._folder("item_factors/0"))
+                held = []
 
     def _sweep(self, side: str, number: int) -> dict[str, float]:
         """One half-sweep: its folder is written; the sums over its blocks."""
@@ -173,146 +165,3 @@ class _Training:
 def _about(ratings: SparkRatings) -> dict[str, Any] | None:
     text = ratings.read_text(ABOUT)
     return None if text is None else json.loads(text)
-
-
-@dataclass(frozen=True, eq=False, repr=False)
-class StoredModel:
-    """A model in a folder, of which is read what a question needs.
-
-    The folder must be one that this machine reads as files (a mounted or local one).
-
-    Attributes:
-        folder: Where it is.
-        about: What ``model.json`` says.
-    """
-
-    folder: Path
-    about: dict[str, Any]
-
-    def predict(self, users: Any, items: Any, *, clip: bool = True) -> Array:
-        """Predicted ratings of pairs; a user or item that is not known counts as a row of zeros."""
-        rows = self._rows("user", users), self._rows("item", items)
-        K = self.about["width"] - self.about["biased"]
-        scores = np.einsum("pk,pk->p", rows[0][:, :K], rows[1][:, :K]) + rows[0].dtype.type(self.about["offset"])
-        if self.about["biased"]:
-            scores += rows[0][:, K] + rows[1][:, K]
-        return np.clip(scores, *self.about["ratings"]["scale"]) if clip else scores
-
-    def recommend(self, user: Any, n: int = 10) -> pl.DataFrame:
-        """The best items for a user that the user has not rated: ``item``, ``score``, ``rank``.
-
-        The blocks of items are read one after another.
-
-        Raises:
-            UnknownIdError: The user is not known.
-        """
-        check_number("n", n, low=1, whole=True, owner="recommend")
-        code = int(self._codes("user", [user])[0])
-        if code < 0:
-            raise UnknownIdError(f"The user {user!r} is unknown to the model; give the id of a user in training.")
-        row, seen = self._row("user", code), self._rated(code)
-        K = self.about["width"] - self.about["biased"]
-        best = np.empty(0), np.empty(0, np.int64)
-        for first, items in self._blocks("item"):
-            scores = (items[:, :K] @ row[:K]).astype(np.float64) + self.about["offset"]
-            if self.about["biased"]:
-                scores += items[:, K] + row[K]
-            scores[seen[(seen >= first) & (seen < first + len(items))] - first] = -np.inf
-            both = np.concatenate([best[0], scores]), np.concatenate([best[1], np.arange(first, first + len(items))])
-            order = np.lexsort((both[1], -both[0]))[:n]
-            best = both[0][order], both[1][order]
-        known = np.isfinite(best[0])
-        ids = self._ids("item", best[1][known])
-        return pl.DataFrame([ids.alias("item"), pl.Series("score", best[0][known])]).with_columns(
-            rank=pl.int_range(1, pl.len() + 1, dtype=pl.Int32)
-        )
-
-    def _scan(self, name: str) -> pl.LazyFrame:
-        return pl.scan_parquet(f"{self.folder}/{name}/*.parquet")
-
-    def _codes(self, side: str, ids: Any) -> Array:
-        wanted = pl.DataFrame({"id": ids})
-        known = (
-            self._scan(f"{side}_ids").select("code", "id").join(wanted.lazy().unique(), on="id", how="semi").collect()
-        )
-        return wanted.join(known, on="id", how="left", maintain_order="left")["code"].fill_null(-1).to_numpy()
-
-    def _ids(self, side: str, codes: Array) -> pl.Series:
-        wanted = pl.DataFrame({"code": codes.astype(np.int32)})
-        known = self._scan(f"{side}_ids").select("code", "id").join(wanted.lazy(), on="code", how="semi").collect()
-        return wanted.join(known, on="code", how="left", maintain_order="left")["id"]
-
-    def _rows(self, side: str, ids: Any) -> Array:
-        """The rows of some ids: only their blocks are read."""
-        codes = self._codes(side, ids)
-        out = np.zeros((len(codes), self.about["width"]), self.about["dtype"])
-        edges = self._edges[side]
-        block = np.searchsorted(edges, codes, side="right") - 1
-        for number in np.unique(block[codes >= 0]).tolist():
-            ((first, rows),) = self._blocks(side, number)
-            mine = (block == number) & (codes >= 0)
-            out[mine] = rows[codes[mine] - first]
-        return out
-
-    def _row(self, side: str, code: int) -> Array:
-        ((first, rows),) = self._blocks(side, int(np.searchsorted(self._edges[side], code, side="right")) - 1)
-        row: Array = rows[code - first]
-        return row
-
-    @cached_property
-    def _edges(self) -> dict[str, Array]:
-        return {side: np.array(self.about["ratings"][f"{side}_edges"]) for side in ("user", "item")}
-
-    def _blocks(self, side: str, number: int | None = None) -> Iterator[tuple[int, Array]]:
-        """The blocks of factors of a side, or one of them."""
-        name = f"{side}_factors/{self.about['epoch']}"
-        count = len(self._edges[side]) - 1
-        for block in range(count) if number is None else [number]:
-            found = self._scan(name).filter(pl.col("block") == block).select("first", "data").collect()
-            if found.height != 1:
-                raise FormatError(f"The model in {str(self.folder)!r} is damaged: block {block} of {name} is missing.")
-            yield (
-                found["first"][0],
-                np.frombuffer(found["data"][0], self.about["dtype"]).reshape(-1, self.about["width"]),
-            )
-
-    def _rated(self, code: int) -> Array:
-        """The codes of the items that a user rated."""
-        block = int(np.searchsorted(self._edges["user"], code, side="right")) - 1
-        found = self._scan("by_user").filter(pl.col("block") == block).collect().to_arrow()
-        ((first, rows),) = blocks_in(found.to_batches())
-        return rows.row(code - first)[0]
-
-    @property
-    def history(self) -> list[dict[str, Any]]:
-        """The record of each epoch."""
-        return list(self.about["history"])
-
-    def __repr__(self) -> str:
-        sizes = self.about["ratings"]
-        return f"<stored ALS of {sizes['users']:,} users and {sizes['items']:,} items in {str(self.folder)!r}>"
-
-
-def is_stored_model(folder: str | os.PathLike[str]) -> bool:
-    """Whether this is a folder with a model of :func:`fit_stored`."""
-    return (Path(folder) / ABOUT).is_file()
-
-
-def open_stored_model(folder: str | os.PathLike[str]) -> StoredModel:
-    """Open the folder of :func:`fit_stored`; no factors are read.
-
-    Raises:
-        DataError: There is no model in the folder.
-        FormatError: It is of a newer format, or damaged.
-    """
-    path = Path(folder)
-    if not is_stored_model(path):
-        raise DataError(f"The folder {str(path)!r} has no model; train one with fit_stored.")
-    try:
-        about = json.loads((path / ABOUT).read_text())
-        version = about["format"]
-    except (ValueError, KeyError, TypeError):
-        raise FormatError(f"The model in {str(path)!r} is damaged: {ABOUT} cannot be read; train it again.") from None
-    if version > FORMAT:
-        raise FormatError(f"The model in {str(path)!r} is of a newer format: found version {version}; upgrade gramian.")
-    return StoredModel(path, about)

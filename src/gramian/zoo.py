@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from typing import Any, cast
+from typing import Any
 
 from gramian.data.prepared import open_stored
 from gramian.deep import backend
@@ -22,9 +22,9 @@ from gramian.models.bpmf import BPMF as BPMF
 from gramian.models.pmf import PMF as PMF
 from gramian.models.sgd import SGD as SGD
 from gramian.models.softimpute import SoftImpute as SoftImpute
+from gramian.models.stored import is_stored_model, open_stored_model
 from gramian.models.svd import SVD as SVD
 from gramian.persist import read_file
-from gramian.stored import is_stored_model, open_stored_model
 
 __all__ = ["RECIPES", "family", "load", "make_recipe", "recipe_from_dict"]
 
@@ -64,7 +64,7 @@ def load(path: str | os.PathLike[str], *, mmap: bool = False) -> Model:
 
     Args:
         path: The file; or a folder of :func:`gramian.stored.fit_stored`, which gives a
-            :class:`gramian.stored.StoredModel`.
+            :class:`gramian.models.stored.StoredModel`.
         mmap: Map the arrays instead of reading them, for models near the size of memory or shared by many
             processes. The digest is then not checked.
 
@@ -73,7 +73,7 @@ def load(path: str | os.PathLike[str], *, mmap: bool = False) -> Model:
         FormatError: It is damaged, not a model, or of a newer format.
     """
     if is_stored_model(path):
-        return cast(Model, open_stored_model(path))
+        return open_stored_model(path)
     arrays, about = read_file(path, mmap=mmap)
     if about.get("kind") not in ("model", "conformal"):
         raise FormatError(f"The file {str(path)!r} holds a {about.get('kind')}, not a model; load it with resume.")

@@ -3,12 +3,27 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["RemoteRows"]
+from gramian.kernels.csr import CSR
+
+__all__ = ["RemoteRows", "Weights"]
+
+
+class Weights(NamedTuple):
+    """The weights of ratings that are elsewhere: one for each row there, or for each column."""
+
+    values: npt.NDArray[np.float64]
+    of_rows: bool
+
+    def of(self, first: int, rows: CSR) -> npt.NDArray[np.float64]:
+        """Those of a block's ratings, whose first row is this one."""
+        if not self.of_rows:
+            return self.values[rows.indices]
+        return np.repeat(self.values[first : first + rows.n_rows], rows.counts)
 
 
 class RemoteRows(ABC):
@@ -22,7 +37,7 @@ class RemoteRows(ABC):
         """Run a function of :mod:`gramian.engine.local`, by its name, on every block of rows: what it returns of all.
 
         The arguments and settings are those of the function after its first one. Arrays that have a line for every
-        row here are cut to the rows of each block.
+        row here are cut to the rows of each block; ``weights`` are a :class:`Weights`.
         """
 
     @property

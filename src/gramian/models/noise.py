@@ -26,6 +26,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from gramian.engine.remote import RemoteRows, Weights
 from gramian.ids import Codes
 from gramian.kernels.csr import CSR
 
@@ -67,14 +68,19 @@ def no_difference(users: int) -> UserNoise:
     return UserNoise(np.ones(users), 1.0, 10.0)
 
 
-def of_users(noise: UserNoise | None, by_user: CSR) -> Array | None:
-    """The weight of each rating, in the order of the users."""
-    return None if noise is None else np.repeat(noise.factors, by_user.counts)
+def of_users(noise: UserNoise | None, by_user: CSR) -> Any:
+    """The weight of each rating, in the order of the users; for rows elsewhere, what makes it there."""
+    return None if noise is None else _weights(noise, by_user, of_rows=True)
 
 
-def of_items(noise: UserNoise | None, by_item: CSR) -> Array | None:
-    """The weight of each rating, in the order of the items."""
-    return None if noise is None else noise.factors[by_item.indices]
+def of_items(noise: UserNoise | None, by_item: CSR) -> Any:
+    """The same in the order of the items."""
+    return None if noise is None else _weights(noise, by_item, of_rows=False)
+
+
+def _weights(noise: UserNoise, rows: CSR | RemoteRows, *, of_rows: bool) -> Any:
+    weights = Weights(noise.factors, of_rows)
+    return weights if isinstance(rows, RemoteRows) else weights.of(0, rows)
 
 
 def draw_user_noise(

@@ -83,7 +83,7 @@ def _check_distributed(recipe: Recipe[Any]) -> None:
             f"{type(recipe).__name__} does not train on Spark; choose ALS, PMF, BPMF or Baseline, or bring the ratings "
             "here with to_local()."
         )
-    plain: dict[str, Any] = {"implicit": "none", "user_features": None, "item_features": None, "noise": "common"}
+    plain: dict[str, Any] = {"implicit": "none", "user_features": None, "item_features": None}
     plain |= {"time": None, "likelihood": "normal"}
     for name, value in plain.items():
         if getattr(recipe, name, value) != value:

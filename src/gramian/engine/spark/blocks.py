@@ -15,7 +15,8 @@ import numpy.typing as npt
 
 from gramian.kernels.csr import CSR
 
-__all__ = ["BLOCK_SCHEMA", "RESULT_SCHEMA", "Step", "assembled", "block_table", "blocks_in", "on_blocks"]
+__all__ = ["BLOCK_SCHEMA", "RESULT_SCHEMA", "Step", "assembled", "block_table", "blocks_in", "on_blocks",
+           "result_batch"]  # fmt: skip
 
 Array = npt.NDArray[Any]
 BLOCK_SCHEMA = "block int, first bigint, indptr binary, indices binary, values binary, times binary, repeated bigint"
@@ -55,17 +56,21 @@ def on_blocks(step: Step) -> Callable[[Iterable[Any]], Iterator[Any]]:
     """What a worker runs: the step on each of its blocks, one after another."""
 
     def run(batches: Iterable[Any]) -> Iterator[Any]:
-        import pyarrow as pa
-
         for first, rows in blocks_in(batches):
-            made, singular = step(first, rows)
-            columns = [
-                pa.array([first], pa.int64()), pa.array([rows.n_rows], pa.int64()), pa.array([singular], pa.int64()),
-                pa.array([np.ascontiguousarray(made).tobytes()], pa.binary()),
-            ]  # fmt: skip
-            yield pa.RecordBatch.from_arrays(columns, ["first", "rows", "singular", "data"])
+            yield result_batch(first, rows.n_rows, *step(first, rows))
 
     return run
+
+
+def result_batch(first: int, n_rows: int, made: Array, singular: int) -> Any:
+    """What a step made of a block, as a record."""
+    import pyarrow as pa
+
+    columns = [
+        pa.array([first], pa.int64()), pa.array([n_rows], pa.int64()), pa.array([singular], pa.int64()),
+        pa.array([np.ascontiguousarray(made).tobytes()], pa.binary()),
+    ]  # fmt: skip
+    return pa.RecordBatch.from_arrays(columns, ["first", "rows", "singular", "data"])
 
 
 def assembled(table: Any, out: Array) -> int:

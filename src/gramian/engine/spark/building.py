@@ -25,6 +25,7 @@ __all__ = ["Cut", "cut_blocks", "item_blocks", "user_blocks", "write_ids"]
 
 Array = npt.NDArray[Any]
 MOST_PIECE, FEWEST_PIECES = 4096, 64  # rows that stay together, and into how many pieces a side is cut at least
+PIECES_PER_BLOCK = 8  # at least, in a block of rows with the usual number of ratings
 BLOCKS_PER_TASK = 4  # blocks for each task that can run at once, so that they end together
 MOST_RATINGS, FEWEST_RATINGS = 4_000_000, 20_000  # in a block
 IDS_SCHEMA = "part int, place bigint, id {kind}, rows bigint"
@@ -99,15 +100,15 @@ def cut_blocks(ids: DataFrame, n_rows: int, tasks: int) -> Cut:
     """Cut a side into blocks of about the same number of ratings."""
     from pyspark.sql import functions as sql
 
-    piece = 1
-    while piece < MOST_PIECE and n_rows // (2 * piece) >= FEWEST_PIECES:
+    total = int(ids.agg(sql.sum("rows")).collect()[0][0])
+    goal = min(max(total // (BLOCKS_PER_TASK * tasks), FEWEST_RATINGS), MOST_RATINGS)
+    piece, most = 1, min(MOST_PIECE, n_rows // FEWEST_PIECES, goal * n_rows // (PIECES_PER_BLOCK * total))
+    while 2 * piece <= most:
         piece *= 2
     summed = ids.groupBy(sql.floor(sql.col("code") / piece).alias("piece")).agg(sql.sum("rows").alias("rows")).collect()
     counts = np.zeros(-(-n_rows // piece), np.int64)
     for row in summed:
         counts[row["piece"]] = row["rows"]
-    total = int(counts.sum())
-    goal = min(max(total // (BLOCKS_PER_TASK * tasks), FEWEST_RATINGS), MOST_RATINGS)
     ends = np.cumsum(counts)
     marks = np.unique(np.searchsorted(ends, np.arange(goal, total, goal)))
     edges = np.unique(np.concatenate([[0], marks * piece, [n_rows]]))

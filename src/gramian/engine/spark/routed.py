@@ -13,19 +13,21 @@ squared errors, the penalty, the singular rows.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from gramian.engine.local import Penalty
-from gramian.engine.spark.blocks import blocks_in
+from gramian.engine.spark.blocks import RESULT_SCHEMA, blocks_in, result_batch
 from gramian.kernels.csr import CSR
 
 if TYPE_CHECKING:
-    from pyspark.sql import DataFrame
+    from pyspark.sql import DataFrame, SparkSession
 
-__all__ = ["FACTOR_SCHEMA", "Solve", "factor_batch", "factors_in", "routed_half_sweep", "write_routes"]
+__all__ = ["FACTOR_SCHEMA", "Solve", "factor_batch", "factors_in", "on_routed_blocks", "routed_half_sweep",
+           "sent_rows", "write_routes"]  # fmt: skip
 
 Array = npt.NDArray[Any]
 FACTOR_SCHEMA = (
@@ -33,6 +35,7 @@ FACTOR_SCHEMA = (
 )
 ROUTE_SCHEMA = "source int, dest int, places binary"
 MESSAGE_SCHEMA = "dest int, source int, data binary"
+OWN = -1  # the source of a message with the rows of the block itself
 
 
 class Solve(NamedTuple):
@@ -71,18 +74,18 @@ def write_routes(blocks: DataFrame, sources: Array, path: str) -> None:
     blocks.mapInArrow(route, ROUTE_SCHEMA).write.mode("overwrite").parquet(path)
 
 
-def routed_half_sweep(blocks: DataFrame, routes: DataFrame, factors: DataFrame, solve: Solve, parts: int) -> DataFrame:
-    """The new factors of one side as records; nothing runs until they are written.
+def sent_rows(spark: SparkSession, rows: Array, edges: Array) -> DataFrame:
+    """The rows of a side, which the driver has, as records of their blocks on the cluster."""
+    import pyarrow as pa
 
-    Args:
-        blocks: The blocks of ratings of the side to be solved; partitioned by ``block`` and kept, they do not travel.
-        routes: What :func:`write_routes` wrote for these blocks.
-        factors: The records of the fixed side.
-        solve: How.
-        parts: Partitions of the messages.
-    """
-    width = len(solve.penalty.precision)
-    kind = np.dtype(solve.dtype)
+    cuts = [(int(first), int(stop)) for first, stop in pairwise(edges)]
+    data = pa.array([np.ascontiguousarray(rows[first:stop]).tobytes() for first, stop in cuts], pa.binary())
+    table = pa.Table.from_arrays([pa.array(np.arange(len(cuts), dtype=np.int32)), data], ["block", "data"])
+    return spark.createDataFrame(table)
+
+
+def messages(routes: DataFrame, factors: DataFrame, width: int, kind: np.dtype[Any]) -> DataFrame:
+    """What each block of ratings needs of each block of the fixed side, cut out of it."""
 
     def cut(batches: Iterable[Any]) -> Iterator[Any]:
         import pyarrow as pa
@@ -98,9 +101,78 @@ def routed_half_sweep(blocks: DataFrame, routes: DataFrame, factors: DataFrame, 
                 )  # fmt: skip
 
     met = factors.select("block", "data").join(routes, factors["block"] == routes["source"])
-    messages = met.select("dest", "source", "places", "data").mapInArrow(cut, MESSAGE_SCHEMA)
-    arrived = messages.repartition(parts, "dest").groupBy("dest")
-    return blocks.groupBy("block").cogroup(arrived).applyInArrow(_solver(solve, width, kind), FACTOR_SCHEMA)
+    return met.select("dest", "source", "places", "data").mapInArrow(cut, MESSAGE_SCHEMA)
+
+
+def arrived(table: Any, rows: CSR, width: int, kind: np.dtype[Any]) -> tuple[CSR, Array]:
+    """A block whose columns are places among the rows that have come for it, and these rows."""
+    from gramian.kernels import sweep
+
+    needed, places = np.unique(rows.indices, return_inverse=True)
+    other = sweep.aligned_rows(len(needed), width, kind)
+    sources, held, first = table.column("source").to_numpy(), table.column("data"), 0
+    for message in np.argsort(sources, kind="stable").tolist():  # not sorted as a table: that would copy the rows
+        if sources[message] != OWN:
+            part = np.frombuffer(held[message].as_buffer(), kind).reshape(-1, width)
+            other[first : first + len(part)] = part
+            first += len(part)
+    if first != len(needed):
+        raise RuntimeError(f"A block of ratings got {first} rows where it needs {len(needed)}: its routes are old.")
+    return CSR(rows.indptr, places.astype(np.int32), rows.values), other
+
+
+def on_routed_blocks(
+    step: Callable[..., tuple[Array, int]], blocks: DataFrame, routes: DataFrame, factors: DataFrame,
+    here: DataFrame | None, shape: tuple[int, int], kind: np.dtype[Any],
+) -> DataFrame:  # fmt: skip
+    """A step on every block, with the rows that it needs: results as those of a step that has a broadcast.
+
+    Args:
+        step: Called with the block's first row, its ratings, the same with columns among the rows that have come, the
+            rows of its own side or None, and the rows that have come.
+        blocks: The blocks of ratings; partitioned by ``block`` and kept, they do not travel.
+        routes: What :func:`write_routes` wrote for these blocks.
+        factors: The rows of the fixed side, of :func:`sent_rows`.
+        here: Those of this side, where the step takes some.
+        shape: How many blocks there are, and how wide the rows of both sides.
+        kind: Their dtype.
+    """
+    from pyspark.sql import functions as sql
+
+    parts, width = shape
+    sent = messages(routes, factors, width, kind)
+    if here is not None:
+        own = here.select(sql.col("block").alias("dest"), sql.lit(OWN).alias("source"), "data")
+        sent = sent.unionByName(own)
+
+    def run(left: Any, right: Any) -> Any:
+        import pyarrow as pa
+
+        ((first, rows),) = blocks_in(left.to_batches())
+        near, other = arrived(right, rows, width, kind)
+        mine = np.flatnonzero(right.column("source").to_numpy() == OWN).tolist()
+        held = [np.frombuffer(right.column("data")[message].as_buffer(), kind) for message in mine]
+        own = held[0].reshape(-1, width) if held else None
+        batch = result_batch(first, rows.n_rows, *step(first, rows, near, own, other))
+        return pa.Table.from_batches([batch])
+
+    grouped = sent.repartition(parts, "dest").groupBy("dest")
+    return blocks.groupBy("block").cogroup(grouped).applyInArrow(run, RESULT_SCHEMA)
+
+
+def routed_half_sweep(blocks: DataFrame, routes: DataFrame, factors: DataFrame, solve: Solve, parts: int) -> DataFrame:
+    """The new factors of one side as records; nothing runs until they are written.
+
+    Args:
+        blocks: The blocks of ratings of the side to be solved; partitioned by ``block`` and kept, they do not travel.
+        routes: What :func:`write_routes` wrote for these blocks.
+        factors: The records of the fixed side.
+        solve: How.
+        parts: Partitions of the messages.
+    """
+    width, kind = len(solve.penalty.precision), np.dtype(solve.dtype)
+    sent = messages(routes, factors, width, kind).repartition(parts, "dest").groupBy("dest")
+    return blocks.groupBy("block").cogroup(sent).applyInArrow(_solver(solve, width, kind), FACTOR_SCHEMA)
 
 
 def _solver(solve: Solve, width: int, kind: np.dtype[Any]) -> Callable[..., Any]:
@@ -110,17 +182,9 @@ def _solver(solve: Solve, width: int, kind: np.dtype[Any]) -> Callable[..., Any]
         import pyarrow as pa
 
         from gramian.engine import local
-        from gramian.kernels import sweep
 
         ((first, rows),) = blocks_in(left.to_batches())
-        needed, local_columns = np.unique(rows.indices, return_inverse=True)
-        other = sweep.aligned_rows(len(needed), width, kind)
-        held, place = right.sort_by("source").column("data"), 0
-        for message in held:
-            part = np.frombuffer(message.as_buffer(), kind).reshape(-1, width)
-            other[place : place + len(part)] = part
-            place += len(part)
-        near = CSR(rows.indptr, local_columns.astype(np.int32), rows.values)
+        near, other = arrived(right, rows, width, kind)
         how: dict[str, Any] = {"biased": solve.biased, "offset": solve.offset, "n_jobs": 1}
         made, singular = local.half_sweep(near, other, solve.penalty, **how)
         squared = local.squared_errors(near, made, other, **how)

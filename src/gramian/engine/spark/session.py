@@ -12,7 +12,7 @@ from gramian.errors import ParameterError
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
-__all__ = ["is_spark_frame", "parallelism", "spark_session", "working_session"]
+__all__ = ["executors", "is_spark_frame", "parallelism", "spark_session", "working_session"]
 
 HERE = ("local", "local-cluster")
 SETTINGS = {
@@ -77,3 +77,9 @@ def working_session(spark: SparkSession, records: int = 1) -> SparkSession:
 def parallelism(spark: SparkSession) -> int:
     """How many tasks run at once."""
     return int(spark.sparkContext.defaultParallelism)
+
+
+def executors(spark: SparkSession) -> int:
+    """How many executors there are now; on one machine without any, the driver counts as one."""
+    context: Any = spark.sparkContext
+    return max(1, int(context._jsc.sc().getExecutorMemoryStatus().size()) - 1)
