@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import polars as pl
 
-from gramian.errors import ParameterError, UnknownIdError
+from gramian.errors import DataError, ParameterError, UnknownIdError
 from gramian.evaluate.conformal import Conformal
 from gramian.ids import Codes, IdMap
 from gramian.models.base import BLOCK_CELLS, Array, Model
@@ -301,11 +301,16 @@ def load_live(path: str | os.PathLike[str], items: pl.DataFrame | None = None) -
     """Read a model file to be served, with titles from a table of items where one is given.
 
     Raises:
-        DataError: There is no such file.
+        DataError: There is no such file, or it is a folder.
         FormatError: It is damaged, not a model, or of a newer format.
     """
     import dataclasses
 
+    if Path(path).is_dir():
+        raise DataError(
+            f"A model file is needed to be served: {str(path)!r} is a folder; where it is a model that fits into "
+            "memory, gm.load(folder).save(file) makes one."
+        )
     model = load(path)
     with Path(path).open("rb") as file:
         version = hashlib.file_digest(file, "sha256").hexdigest()[:12]
