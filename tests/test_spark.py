@@ -249,10 +249,14 @@ def test_frames_that_cannot_be_used(frame, change, match):
         gm.ALS().fit(frame.selectExpr(*[part.strip() for part in change.split(", ")]))
 
 
-def test_what_does_not_train_there(there):
+def test_what_does_not_train_there(there, frame, monkeypatch):
+    monkeypatch.setattr("gramian.models.training.as_ratings", lambda table: pytest.fail("blocks were made"))
     for recipe, match in ((gm.SVD(), "SVD does not train on Spark"), (gm.BPMF(implicit="both"), "'implicit'")):
         with pytest.raises(gm.ParameterError, match=match):
-            recipe.fit(there)
+            recipe.fit(frame)
+    monkeypatch.undo()
+    with pytest.raises(gm.ParameterError, match="'time'"):
+        gm.BPMF(time="auto").fit(there)
 
 
 def test_the_command_line(frame, folder, tmp_path, capsys, ratings):

@@ -183,7 +183,10 @@ def fit(
     if stored:
         fit_in_folder(recipe, engine, ratings, master, storage, read, validation, out, resume, json)
         return
-    train = read(ratings) if engine == "local" else spark_source(engine, ratings, master, storage, read, validation)
+    if engine == "local":
+        train: Any = read(ratings)
+    else:
+        train = spark_source(recipe, engine, ratings, master, storage, read, validation)
     if titles is not None:
         train = train.with_items(titles)
     train, held_out = held_out_part(train, validation, read)

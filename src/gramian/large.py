@@ -83,11 +83,15 @@ def spark_frame(engine: str, ratings: str, master: str | None) -> DataFrame:
 
 
 def spark_source(
-    engine: str, ratings: str, master: str | None, storage: str | None, read: Reading, validation: str | None
-) -> SparkRatings:
-    """The ratings of a table on Spark, in blocks there."""
+    recipe: Any, engine: str, ratings: str, master: str | None, storage: str | None, read: Reading,
+    validation: str | None,
+) -> SparkRatings:  # fmt: skip
+    """The ratings of a table on Spark, in blocks there, for a recipe that trains there."""
     from gramian.distributed import spark_ratings
+    from gramian.models.training import check_distributed
 
+    check_choice("--engine", engine, ENGINES, "the command")
+    check_distributed(recipe)
     if validation is not None and Path(validation).suffix == "":
         raise ParameterError("On Spark a share cannot be held out: give --validation a file.")
     frame = spark_frame(engine, ratings, master)
@@ -99,11 +103,12 @@ def fit_in_folder(
     validation: str | None, out: str, resume: bool, json: bool,
 ) -> None:  # fmt: skip
     """Train on Spark a model that stays in the folder ``out``, with the blocks of its ratings."""
-    from gramian.stored import fit_stored
+    from gramian.stored import check_stored, fit_stored
 
     if engine == "local" or validation is not None or storage is not None:
         raise ParameterError("With --stored a model is trained by --engine spark, in OUT, without --validation.")
-    train = spark_source(engine, ratings, master, out, read, None)
+    check_stored(recipe)
+    train = spark_source(recipe, engine, ratings, master, out, read, None)
     note(f"{recipe}\n{train}")
 
     def say(record: dict[str, Any]) -> None:

@@ -22,7 +22,7 @@ from gramian.errors import DataError, ParameterError
 from gramian.models.als import ALS
 from gramian.models.stored import ABOUT, FORMAT, StoredModel, open_stored_model
 
-__all__ = ["StoredModel", "fit_stored", "open_stored_model"]
+__all__ = ["StoredModel", "check_stored", "fit_stored", "open_stored_model"]
 
 Array = npt.NDArray[Any]
 START_BYTES = 1 << 26  # of the start that are on their way to the cluster at a time
@@ -44,10 +44,7 @@ def fit_stored(recipe: ALS, ratings: SparkRatings, *, resume: bool = False,
     Raises:
         ParameterError: The recipe needs what only one machine has.
     """
-    if not isinstance(recipe, ALS):
-        raise ParameterError(f"Stored factors are those of ALS: got {type(recipe).__name__}; use gm.ALS.")
-    if recipe.solver != "exact" or (recipe.biases and recipe.bias_update != "joint") or recipe.patience is not None:
-        raise ParameterError("Stored factors need ALS(solver='exact', bias_update='joint', patience=None).")
+    check_stored(recipe)
     training = _Training(recipe, ratings)
     done = training.begin(resume)
     for number in range(done + 1, recipe.epochs + 1):
@@ -56,6 +53,14 @@ def fit_stored(recipe: ALS, ratings: SparkRatings, *, resume: bool = False,
             callback(record)
     place = ratings.storage.removeprefix("file://")
     return open_stored_model(place) if Path(place).is_dir() else None
+
+
+def check_stored(recipe: Any) -> None:
+    """Refuse a recipe that cannot leave its factors in a folder."""
+    if not isinstance(recipe, ALS):
+        raise ParameterError(f"Stored factors are those of ALS: got {type(recipe).__name__}; use gm.ALS.")
+    if recipe.solver != "exact" or (recipe.biases and recipe.bias_update != "joint") or recipe.patience is not None:
+        raise ParameterError("Stored factors need ALS(solver='exact', bias_update='joint', patience=None).")
 
 
 class _Training:

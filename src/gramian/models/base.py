@@ -15,7 +15,6 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from gramian.distributed import as_ratings
 from gramian.errors import DataError, UnknownIdError, UnknownIdWarning
 from gramian.frames import time_column
 from gramian.history import History
@@ -120,12 +119,12 @@ class Recipe(ABC, Generic[ModelT]):
             DataError: The ratings or the checkpoint cannot be used.
             ParameterError: ``patience`` is set without ``validation``.
         """
-        table = as_ratings(ratings)
+        table = training.placed(self, ratings)
         return training.train(self, table, validation, checkpoint, resume, keep_checkpoint, progress, callback)
 
     def iterate(self, ratings: Ratings, validation: Ratings | None = None) -> Iterator[ModelT]:
         """A usable model after every epoch."""
-        ratings = as_ratings(ratings)
+        ratings = training.placed(self, ratings)
         states = training.iterate(self, ratings, validation)
         return (self.finished(ratings, state.arrays, state.history) for state in states)
 

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gramian.distributed import SparkRatings
+from gramian.distributed import SparkRatings, as_ratings
+from gramian.engine.spark.session import is_spark_frame
 from gramian.errors import DataError, DivergenceError, ParameterError, TrainingWarning
 from gramian.history import History
 from gramian.persist import Arrays, read_file, write_file
@@ -25,7 +26,7 @@ from gramian.ratings import Ratings
 if TYPE_CHECKING:
     from gramian.models.base import Model, ModelT, Recipe
 
-__all__ = ["State", "iterate", "train"]
+__all__ = ["State", "check_distributed", "iterate", "placed", "train"]
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,13 @@ class State:
     def epochs_since_best(self) -> int:
         """How many epochs have passed without a better validation error."""
         return len(self.history) - self.best_epoch
+
+
+def placed(recipe: Recipe[Any], table: Any) -> Any:
+    """A DataFrame of Spark as ratings on its cluster, where the recipe trains there; anything else as it is."""
+    if is_spark_frame(table):
+        check_distributed(recipe)
+    return as_ratings(table)
 
 
 def iterate(
@@ -68,7 +76,7 @@ def _check(recipe: Recipe[Any], ratings: Ratings, validation: Ratings | None) ->
                 "make them with gm.Ratings.from_frame, from_csr or gm.read_ratings."
             )
     if isinstance(ratings, SparkRatings):
-        _check_distributed(recipe)
+        check_distributed(recipe)
     if getattr(recipe, "patience", None) is not None and validation is None:
         raise ParameterError(
             f"The 'patience' parameter of {type(recipe).__name__} needs validation ratings; "
@@ -76,7 +84,7 @@ def _check(recipe: Recipe[Any], ratings: Ratings, validation: Ratings | None) ->
         )
 
 
-def _check_distributed(recipe: Recipe[Any]) -> None:
+def check_distributed(recipe: Recipe[Any]) -> None:
     """Refuse what cannot be trained on a cluster."""
     if not recipe.distributed:
         raise ParameterError(
