@@ -281,6 +281,8 @@ def test_the_command_line(frame, folder, tmp_path, capsys, ratings):
         app(["similar", stored, "--item", "i1"], standalone_mode=False)
     with pytest.raises(gm.ParameterError, match="give --all and --out"):
         app(["recommend", model, "--user", "1", *how], standalone_mode=False)
+    with pytest.raises(gm.ParameterError, match="a share cannot be held out"):
+        app(["fit", source, "--validation", "0.1", *how], standalone_mode=False)
     with pytest.raises(gm.ParameterError, match="'--engine' parameter"):
         app(["fit", source, "--engine", "flink"], standalone_mode=False)
 

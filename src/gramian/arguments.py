@@ -32,6 +32,7 @@ __all__ = [
     "column_choices",
     "held_out_part",
     "intervals",
+    "is_share",
     "item_id",
     "load_model",
     "measure_intervals",
@@ -231,11 +232,16 @@ def held_out_part(train: Ratings, validation: str | None, read: Reading) -> tupl
     """The training and the validation ratings: a random share of the file, or a file of its own."""
     if validation is None:
         return train, None
+    return train.split(float(validation), seed=0) if is_share(validation) else (train, read(validation))
+
+
+def is_share(validation: str) -> bool:
+    """Whether this is a share to hold out, rather than a file."""
     try:
-        share = float(validation)
+        float(validation)
     except ValueError:
-        return train, read(validation)
-    return train.split(share, seed=0)
+        return False
+    return True
 
 
 def tables_about(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gramian.arguments import READ, Reading, with_reading
+from gramian.arguments import READ, Reading, is_share, with_reading
 from gramian.console import note, print_json
 from gramian.errors import ParameterError
 from gramian.options import Json
@@ -92,7 +92,7 @@ def spark_source(
 
     check_choice("--engine", engine, ENGINES, "the command")
     check_distributed(recipe)
-    if validation is not None and Path(validation).suffix == "":
+    if validation is not None and is_share(validation):
         raise ParameterError("On Spark a share cannot be held out: give --validation a file.")
     frame = spark_frame(engine, ratings, master)
     return spark_ratings(frame, **read.columns, duplicates=read.duplicates, storage=storage)
