@@ -1,12 +1,13 @@
 r"""Draws from the posterior of a ridge regression on a sparse matrix, of many columns at once.
 
 With F (n × f), rows Y (n × D) and the precision Λ = diag(λ) of f coefficients, each column of t (f × D) is drawn from
-:math:`N(H^{-1}F^\top y,\ H^{-1})`, :math:`H = F^\top F + \Lambda`, by noise injection with standard normal E₁ and E₂:
+:math:`N(H^{-1}F^\top y,\ H^{-1})`, :math:`H = F^\top F + \Lambda`: as a draw :math:`t_0 = \Lambda^{-1/2}E_2` from the
+prior, moved to what the rows say, with standard normal E₁ and E₂ (*noise injection*),
 
 .. math::
-    (F^\top F + \Lambda)\,t &= F^\top(Y + E_1) + \Lambda^{1/2}E_2 \qquad\text{where } f \le n \\
-    (F\Lambda^{-1}F^\top + I)\,s &= Y + E_1 - F\Lambda^{-1/2}E_2, \quad
-        t = \Lambda^{-1/2}E_2 + \Lambda^{-1}F^\top s \qquad\text{where } n < f
+    t = t_0 + z, \qquad
+    (F^\top F + \Lambda)\,z &= F^\top(Y + E_1 - Ft_0) \qquad\text{where } f \le n \\
+    z = \Lambda^{-1}F^\top s, \quad (F\Lambda^{-1}F^\top + I)\,s &= Y + E_1 - Ft_0 \qquad\text{where } n < f
 
 which are the same t (Bhattacharya, Chakraborty & Mallick 2016, *Fast sampling with Gaussian scale mixture priors*),
 so that the vectors are always of the shorter side. Solved by conjugate gradient; F^T F is never formed. With T the one
@@ -278,24 +279,26 @@ def draw(
         design: F.
         precisions: λ of each group.
         Y: Y + E₁, n rows.
-        E: E₂, f rows.
+        E: E₂, f rows; overwritten.
         size: D.
         tolerance: Of the residual of a strip, relative to the right side, both in the norm of the preconditioner.
         steps: Of conjugate gradient at most.
         n_jobs: Threads; the result does not depend on them.
     """
-    system, root = design.system(precisions), np.sqrt(precisions)[design.groups]
-    if not design.flipped:
-        b = turned_product(design.tall, Y, design.unknowns, n_jobs=n_jobs)
-        for strip, normals in zip(b, E, strict=True):
-            strip += _beside(root, strip) * normals
-        t = _solve(system, b, tolerance, steps, n_jobs)
-        return None if t is None else rows_of(t, size)
-    b = turned_product(design.tall, E, design.unknowns, 1 / root, n_jobs=n_jobs)
-    for strip, seen in zip(b, Y, strict=True):
-        np.subtract(seen, strip, out=strip)
-    s = _solve(system, b, tolerance, steps, n_jobs)
-    return None if s is None else product(design.tall, s, size, E, 1 / root, n_jobs=n_jobs, blocks=design.blocks)
+    system, deviation = design.system(precisions), precisions[design.groups] ** -0.5
+    if design.flipped:
+        b = turned_product(design.tall, E, design.unknowns, deviation, n_jobs=n_jobs)
+        for strip, seen in zip(b, Y, strict=True):
+            np.subtract(seen, strip, out=strip)
+        s = _solve(system, b, tolerance, steps, n_jobs)
+        if s is None:
+            return None
+        return product(design.tall, s, size, E, deviation, n_jobs=n_jobs, blocks=design.blocks)
+    for normals in E:
+        normals *= _beside(-deviation, normals)
+    rest = product(design.tall, E, size, Y, system.weights, n_jobs=n_jobs, blocks=design.blocks)
+    z = _solve(system, turned_product(design.tall, rest, design.unknowns, n_jobs=n_jobs), tolerance, steps, n_jobs)
+    return None if z is None else rows_of(z, size) - rows_of(E, size)
 
 
 def _beside(numbers: Array, strip: Array) -> Array:
