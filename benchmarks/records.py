@@ -1,0 +1,297 @@
+"""What each piece of knowledge is worth: the ladder of BPMF from the ratings alone to all that is known.
+
+    python benchmarks/records.py [--quick] [--ml-100k FOLDER] [--goodbooks FOLDER] [--only SET] [--n-jobs N]
+
+Every rung has all that stands before it; K, sweeps and priors are fixed beforehand. Each fit adds a line to
+``records.jsonl``, and what is there already is not fitted again: a run may be stopped and goes on where it was. The
+tables and the picture are made of these lines, by a run without a set to fit.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+import gramian as gm
+from accuracy import folds_of
+from gramian.errors import GramianWarning
+from page import HERE, options, write_section
+
+LINES = HERE / "records.jsonl"
+LEVEL = 0.9
+GROUPS = 5
+RUNGS: dict[str, dict[str, Any]] = {
+    "ratings alone": {},
+    "sets of ratings": {"implicit": "both"},
+    "tables": {},
+    "noise of each user": {"noise": "by_user"},
+    "time": {"time": "auto"},
+    "steps": {"likelihood": "ordinal"},
+}
+
+
+@dataclass(frozen=True)
+class Case:
+    """A set, its splits by name, its tables, the rungs that it has data for, and how often each is sampled.
+
+    Attributes:
+        name: Of the set.
+        splits: Name, training and test ratings of each split.
+        tables: ``user_features`` and ``item_features``, where there are any.
+        rungs: Names of :data:`RUNGS`, in order.
+        seeds: Of the sampler, on each split.
+        draws: Sweeps.
+    """
+
+    name: str
+    splits: Callable[[], Iterator[tuple[str, gm.Ratings, gm.Ratings]]]
+    tables: dict[str, pl.DataFrame]
+    rungs: tuple[str, ...]
+    seeds: range
+    draws: int = 320
+
+
+def movielens_100k(folder: Path) -> Case:
+    """The five published folds, with what is known of users and films."""
+    names = ["user", "age", "sex", "occupation", "zip"]
+    users = pl.read_csv(folder / "u.user", separator="|", has_header=False, new_columns=names, infer_schema=False)
+    users = users.with_columns(pl.col("user").cast(pl.Int64), pl.col("age").cast(pl.Int64), pl.col("zip").str.head(1))
+    tables = {"user_features": users, "item_features": films(gm.load_dataset("movielens-100k", path=folder))}
+    return Case("movielens-100k", lambda: folds_of(folder), tables, tuple(RUNGS), range(3))
+
+
+def films(ratings: gm.Ratings) -> pl.DataFrame:
+    """Genres and year."""
+    assert ratings.item_table is not None
+    return ratings.item_table.select("item", "year", "genres")
+
+
+def bundled(quick: bool) -> Case:
+    """Random fifths of the bundled ratings held out; of some users where ``quick``."""
+    ratings = gm.load_dataset("movielens-small")
+    if quick:
+        ratings = ratings.take(ratings.user_codes < 100)
+
+    def splits() -> Iterator[tuple[str, gm.Ratings, gm.Ratings]]:
+        for seed in range(1 if quick else 5):
+            yield f"seed {seed}", *ratings.split(0.2, seed=seed)
+
+    return Case("bundled", splits, {"item_features": films(ratings)}, tuple(RUNGS), range(1), 20 if quick else 320)
+
+
+def goodbooks(folder: Path) -> Case:
+    """A random tenth held out."""
+
+    def splits() -> Iterator[tuple[str, gm.Ratings, gm.Ratings]]:
+        yield "seed 0", *gm.load_dataset("goodbooks", path=folder).split(0.1, seed=0)
+
+    rungs = ("ratings alone", "sets of ratings", "noise of each user", "steps")
+    return Case("goodbooks", splits, {}, rungs, range(1))
+
+
+def recipes(case: Case, seed: int, n_jobs: int | None) -> Iterator[tuple[str, gm.BPMF]]:
+    """The recipe of every rung."""
+    recipe = gm.BPMF(draws=case.draws, seed=seed, n_jobs=n_jobs)
+    for rung in case.rungs:
+        recipe = replace(recipe, **(case.tables if rung == "tables" else RUNGS[rung]))
+        yield rung, recipe
+
+
+# ---- one fit ---------------------------------------------------------------------------------------
+
+
+def measured(recipe: gm.BPMF, train: gm.Ratings, test: gm.Ratings) -> dict[str, Any]:
+    """Errors, probabilities, intervals overall and by groups of users, and the seconds of the fit."""
+    began = time.perf_counter()
+    model = recipe.fit(train)
+    seconds = time.perf_counter() - began
+    made = model.evaluate(test) | model.evaluate_probabilities(test)
+    ends = model.predict_interval(test.users, test.items, LEVEL, times=test.times)
+    inside = (test.values >= ends[:, 0]) & (test.values <= ends[:, 1])
+    by_noise, by_count = (covered(inside, order) for order in user_orders(train, test))
+    return {
+        "rmse": made["rmse"], "log_loss": made["log_loss"], "rps": made["rps"], "coverage": float(inside.mean()),
+        "width": float(np.mean(ends[:, 1] - ends[:, 0])), "by_noise": by_noise, "by_count": by_count,
+        "seconds": seconds, "draws": recipe.draws, "factors": recipe.factors, "n": len(test),
+    }  # fmt: skip
+
+
+def user_orders(train: gm.Ratings, test: gm.Ratings) -> tuple[Any, Any]:
+    """Of each test rating's user, from training ratings: how far from their means by user and item, and how many."""
+    model = gm.Baseline().fit(train)
+    left = train.values - model.predict(train.users, train.items)
+    counts = np.bincount(train.user_codes, minlength=train.n_users)
+    spread = np.sqrt(np.bincount(train.user_codes, np.square(left), minlength=train.n_users) / counts)
+    users = model.codes_of(test)[0]
+    return np.where(users < 0, np.nan, spread[users]), np.where(users < 0, np.nan, counts[users])
+
+
+def covered(inside: Any, order: Any) -> list[float]:
+    """The share of ratings inside their intervals, by fifths of the test ratings in this order of their users."""
+    known = np.isfinite(order)
+    edges = np.quantile(order[known], np.arange(1, GROUPS) / GROUPS)
+    group = np.searchsorted(edges, order[known], side="right")
+    return [float(inside[known][group == g].mean()) for g in range(GROUPS)]
+
+
+def run(case: Case, lines: list[dict[str, Any]], n_jobs: int | None) -> Iterator[dict[str, Any]]:
+    """Fit what ``lines`` lack."""
+    done = {(line["set"], line["split"], line["seed"], line["rung"]) for line in lines}
+    for seed in case.seeds:
+        for split, train, test in case.splits():
+            for rung, recipe in recipes(case, seed, n_jobs):
+                if (case.name, split, seed, rung) not in done:
+                    where = {"set": case.name, "split": split, "seed": seed, "rung": rung}
+                    yield where | measured(recipe, train, test)
+
+
+# ---- what the lines say ----------------------------------------------------------------------------
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """Every line of a file of results."""
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def mean_and_error(values: Any) -> tuple[float, float]:
+    """The mean, and its standard error (NaN of one)."""
+    values = np.asarray(values, float)
+    return float(values.mean()), float(values.std(ddof=1) / np.sqrt(len(values))) if len(values) > 1 else float("nan")
+
+
+def by_split(lines: list[dict[str, Any]], key: str) -> Any:
+    """The mean over the seeds in each split, for every rung: a table of rung, split, value."""
+    table = pl.DataFrame({name: [line[name] for line in lines] for name in ("rung", "split", key)})
+    return table.group_by("rung", "split", maintain_order=True).agg(pl.col(key).mean()).sort("split")
+
+
+def ladder(lines: list[dict[str, Any]]) -> Iterator[str]:
+    """One row per rung: RMSE over the splits, the step from the rung before, and how sure it is."""
+    yield "| what is known | RMSE | step | 90 % intervals hold | their width | log loss | RPS |"
+    yield "|---|---|---|---|---|---|---|"
+    before = None
+    for rung in (rung for rung in RUNGS if any(line["rung"] == rung for line in lines)):
+        own = [line for line in lines if line["rung"] == rung]
+        errors = by_split(own, "rmse")["rmse"].to_numpy()
+        step = "" if before is None else said(*mean_and_error(errors - before), "+.4f")
+        hold, width, loss, rps = (by_split(own, key)[key].mean() for key in ("coverage", "width", "log_loss", "rps"))
+        yield (
+            f"| {'' if before is None else '+ '}{rung} | {said(*mean_and_error(errors))} | {step} | {hold:.1%} | "
+            f"{width:.2f} | {loss:.4f} | {rps:.4f} |"
+        )
+        before = errors
+
+
+def said(mean: float, error: float, form: str = ".4f") -> str:
+    """A mean with its standard error, where it has one."""
+    return format(mean, form) + ("" if np.isnan(error) else f" ± {error:.4f}")
+
+
+def folds(lines: list[dict[str, Any]], key: str) -> Iterator[str]:
+    """Every split by itself: the mean over the seeds and its standard error."""
+    splits = sorted({line["split"] for line in lines})
+    yield f"| what is known | {' | '.join(splits)} |"
+    yield "|---|" + "---|" * len(splits)
+    for place, rung in enumerate(rung for rung in RUNGS if any(line["rung"] == rung for line in lines)):
+        cells = []
+        for split in splits:
+            values = [line[key] for line in lines if line["rung"] == rung and line["split"] == split]
+            cells.append(said(*mean_and_error(values)) if values else "–")
+        yield f"| {'+ ' if place else ''}{rung} | {' | '.join(cells)} |"
+
+
+def groups(lines: list[dict[str, Any]]) -> Iterator[str]:
+    """What 90 % intervals hold within fifths of the test ratings, without and with the noise of each user."""
+    before = list(RUNGS)[list(RUNGS).index("noise of each user") - 1]
+    yield "| set | groups | noise | least | | | | most | off by, mean |"
+    yield "|---|---|---|---|---|---|---|---|---|"
+    for name in dict.fromkeys(line["set"] for line in lines):
+        mine = [line for line in lines if line["set"] == name]
+        without = before if any(line["rung"] == before for line in mine) else "sets of ratings"
+        for key, words in (("by_noise", "noise of the user"), ("by_count", "ratings of the user")):
+            for rung, kind in ((without, "one for all"), ("noise of each user", "of each user")):
+                held = np.mean([line[key] for line in mine if line["rung"] == rung], axis=0)
+                cells = " | ".join(f"{value:.1%}" for value in held)
+                yield f"| {name} | {words} | {kind} | {cells} | {np.abs(held - LEVEL).mean():.1%} |"
+
+
+def picture(lines: list[dict[str, Any]], path: Path) -> None:
+    """The ladder of every set: RMSE of each rung with its standard error over the splits."""
+    from matplotlib import pyplot as plt
+
+    from gramian.plots import MUTED, TRAIN
+
+    names = list(dict.fromkeys(line["set"] for line in lines))
+    figure, panels = plt.subplots(1, len(names), figsize=(4.1 * len(names), 3.0), squeeze=False, layout="constrained")
+    for axes, name in zip(panels[0], names, strict=True):
+        mine = [line for line in lines if line["set"] == name]
+        rungs = [rung for rung in RUNGS if any(line["rung"] == rung for line in mine)]
+        means, errors = np.array([
+            mean_and_error(by_split([line for line in mine if line["rung"] == rung], "rmse")["rmse"]) for rung in rungs
+        ]).T  # fmt: skip
+        places = np.arange(len(rungs))
+        axes.plot(means, places, color=MUTED, linewidth=1.2, zorder=1)
+        axes.scatter(means, places, color=TRAIN, s=34, zorder=2)
+        for place, mean in zip(places, means, strict=True):
+            axes.annotate(f"{mean:.4f}", (mean, place), xytext=(8, 0), textcoords="offset points", va="center",
+                          fontsize=9, color=TRAIN)  # fmt: skip
+        axes.set_yticks(places, [("+ " if place else "") + rung for place, rung in enumerate(rungs)])
+        axes.invert_yaxis()
+        axes.margins(x=0.25, y=0.12)
+        axes.set_title(name, fontsize=10, loc="left")
+        axes.set_xlabel("RMSE on the test ratings")
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(axis="x", alpha=0.25, linewidth=0.6)
+    figure.savefig(path, dpi=110)
+
+
+def page(lines: list[dict[str, Any]]) -> Iterator[str]:
+    """Every table."""
+    for name in dict.fromkeys(line["set"] for line in lines):
+        mine = [line for line in lines if line["set"] == name]
+        fits = {(line["split"], line["seed"]) for line in mine}
+        yield (
+            f"\n{name}: {len({split for split, _ in fits})} splits, {len({seed for _, seed in fits})} seeds each, "
+            f"K = {mine[0]['factors']}, {mine[0]['draws']} sweeps.\n"
+        )
+        yield from ladder(mine)
+        if len({split for split, _ in fits}) < len(fits):
+            for key, words in (("rmse", "RMSE"), ("log_loss", "Log loss")):
+                yield f"\n{words} on each split, mean over the seeds and its standard error:\n"
+                yield from folds(mine, key)
+    yield "\n90 % intervals within fifths of the test ratings, ordered by their user:\n"
+    yield from groups(lines)
+
+
+if __name__ == "__main__":
+    parser = options(__doc__)
+    parser.add_argument("--only", choices=("movielens-100k", "bundled", "goodbooks"), help="the only set to fit")
+    parser.add_argument("--n-jobs", type=int, help="threads; all cores if not given")
+    parser.add_argument("--fits", type=int, help="how many fits to make at most; all if not given")
+    parser.add_argument("--lines", type=Path, default=LINES, help="where the results of the fits are")
+    asked = parser.parse_args()
+    warnings.simplefilter("ignore", GramianWarning)  # of items that no training rating has
+    cases = [bundled(asked.quick)]
+    if not asked.quick:
+        cases += [movielens_100k(asked.ml_100k)] if asked.ml_100k else []
+        cases += [goodbooks(asked.goodbooks)] if asked.goodbooks else []
+    lines = [] if asked.quick else read_lines(asked.lines)
+    made = chain.from_iterable(run(case, lines, asked.n_jobs) for case in cases if asked.only in (None, case.name))
+    for line in islice(made, asked.fits):
+        print(json.dumps(line), flush=True)
+        lines.append(line)
+        if not asked.quick:
+            with asked.lines.open("a") as file:
+                file.write(json.dumps(line) + "\n")
+    if not asked.quick:
+        picture(lines, HERE.parent / "docs" / "records.png")
+    write_section("records", page(lines), quick=asked.quick)
