@@ -24,10 +24,10 @@ import polars as pl
 import gramian as gm
 from accuracy import folds_of
 from gramian.errors import GramianWarning
+from ladder import LEVEL, complete, page, picture, read_lines
 from page import HERE, options, write_section
 
 LINES = HERE / "records.jsonl"
-LEVEL = 0.9
 GROUPS = 5
 RUNGS: dict[str, dict[str, Any]] = {
     "ratings alone": {},
@@ -154,124 +154,6 @@ def run(case: Case, lines: list[dict[str, Any]], n_jobs: int | None) -> Iterator
                     yield where | measured(recipe, train, test)
 
 
-# ---- what the lines say ----------------------------------------------------------------------------
-
-
-def read_lines(path: Path) -> list[dict[str, Any]]:
-    """Every line of a file of results."""
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-
-
-def mean_and_error(values: Any) -> tuple[float, float]:
-    """The mean, and its standard error (NaN of one)."""
-    values = np.asarray(values, float)
-    return float(values.mean()), float(values.std(ddof=1) / np.sqrt(len(values))) if len(values) > 1 else float("nan")
-
-
-def by_split(lines: list[dict[str, Any]], key: str) -> Any:
-    """The mean over the seeds in each split, for every rung: a table of rung, split, value."""
-    table = pl.DataFrame({name: [line[name] for line in lines] for name in ("rung", "split", key)})
-    return table.group_by("rung", "split", maintain_order=True).agg(pl.col(key).mean()).sort("split")
-
-
-def ladder(lines: list[dict[str, Any]]) -> Iterator[str]:
-    """One row per rung: RMSE over the splits, the step from the rung before, and how sure it is."""
-    yield "| what is known | RMSE | step | 90 % intervals hold | their width | log loss | RPS |"
-    yield "|---|---|---|---|---|---|---|"
-    before = None
-    for rung in (rung for rung in RUNGS if any(line["rung"] == rung for line in lines)):
-        own = [line for line in lines if line["rung"] == rung]
-        errors = by_split(own, "rmse")["rmse"].to_numpy()
-        step = "" if before is None else said(*mean_and_error(errors - before), "+.4f")
-        hold, width, loss, rps = (by_split(own, key)[key].mean() for key in ("coverage", "width", "log_loss", "rps"))
-        yield (
-            f"| {'' if before is None else '+ '}{rung} | {said(*mean_and_error(errors))} | {step} | {hold:.1%} | "
-            f"{width:.2f} | {loss:.4f} | {rps:.4f} |"
-        )
-        before = errors
-
-
-def said(mean: float, error: float, form: str = ".4f") -> str:
-    """A mean with its standard error, where it has one."""
-    return format(mean, form) + ("" if np.isnan(error) else f" ± {error:.4f}")
-
-
-def folds(lines: list[dict[str, Any]], key: str) -> Iterator[str]:
-    """Every split by itself: the mean over the seeds and its standard error."""
-    splits = sorted({line["split"] for line in lines})
-    yield f"| what is known | {' | '.join(splits)} |"
-    yield "|---|" + "---|" * len(splits)
-    for place, rung in enumerate(rung for rung in RUNGS if any(line["rung"] == rung for line in lines)):
-        cells = []
-        for split in splits:
-            values = [line[key] for line in lines if line["rung"] == rung and line["split"] == split]
-            cells.append(said(*mean_and_error(values)) if values else "–")
-        yield f"| {'+ ' if place else ''}{rung} | {' | '.join(cells)} |"
-
-
-def groups(lines: list[dict[str, Any]]) -> Iterator[str]:
-    """What 90 % intervals hold within fifths of the test ratings, without and with the noise of each user."""
-    before = list(RUNGS)[list(RUNGS).index("noise of each user") - 1]
-    yield "| set | groups | noise | least | | | | most | off by, mean |"
-    yield "|---|---|---|---|---|---|---|---|---|"
-    for name in dict.fromkeys(line["set"] for line in lines):
-        mine = [line for line in lines if line["set"] == name]
-        without = before if any(line["rung"] == before for line in mine) else "sets of ratings"
-        for key, words in (("by_noise", "noise of the user"), ("by_count", "ratings of the user")):
-            for rung, kind in ((without, "one for all"), ("noise of each user", "of each user")):
-                held = np.mean([line[key] for line in mine if line["rung"] == rung], axis=0)
-                cells = " | ".join(f"{value:.1%}" for value in held)
-                yield f"| {name} | {words} | {kind} | {cells} | {np.abs(held - LEVEL).mean():.1%} |"
-
-
-def picture(lines: list[dict[str, Any]], path: Path) -> None:
-    """The ladder of every set: RMSE of each rung with its standard error over the splits."""
-    from matplotlib import pyplot as plt
-
-    from gramian.plots import MUTED, TRAIN
-
-    names = list(dict.fromkeys(line["set"] for line in lines))
-    figure, panels = plt.subplots(1, len(names), figsize=(4.1 * len(names), 3.0), squeeze=False, layout="constrained")
-    for axes, name in zip(panels[0], names, strict=True):
-        mine = [line for line in lines if line["set"] == name]
-        rungs = [rung for rung in RUNGS if any(line["rung"] == rung for line in mine)]
-        means, errors = np.array([
-            mean_and_error(by_split([line for line in mine if line["rung"] == rung], "rmse")["rmse"]) for rung in rungs
-        ]).T  # fmt: skip
-        places = np.arange(len(rungs))
-        axes.plot(means, places, color=MUTED, linewidth=1.2, zorder=1)
-        axes.scatter(means, places, color=TRAIN, s=34, zorder=2)
-        for place, mean in zip(places, means, strict=True):
-            axes.annotate(f"{mean:.4f}", (mean, place), xytext=(8, 0), textcoords="offset points", va="center",
-                          fontsize=9, color=TRAIN)  # fmt: skip
-        axes.set_yticks(places, [("+ " if place else "") + rung for place, rung in enumerate(rungs)])
-        axes.invert_yaxis()
-        axes.margins(x=0.25, y=0.12)
-        axes.set_title(name, fontsize=10, loc="left")
-        axes.set_xlabel("RMSE on the test ratings")
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.grid(axis="x", alpha=0.25, linewidth=0.6)
-    figure.savefig(path, dpi=110)
-
-
-def page(lines: list[dict[str, Any]]) -> Iterator[str]:
-    """Every table."""
-    for name in dict.fromkeys(line["set"] for line in lines):
-        mine = [line for line in lines if line["set"] == name]
-        fits = {(line["split"], line["seed"]) for line in mine}
-        yield (
-            f"\n{name}: {len({split for split, _ in fits})} splits, {len({seed for _, seed in fits})} seeds each, "
-            f"K = {mine[0]['factors']}, {mine[0]['draws']} sweeps.\n"
-        )
-        yield from ladder(mine)
-        if len({split for split, _ in fits}) < len(fits):
-            for key, words in (("rmse", "RMSE"), ("log_loss", "Log loss")):
-                yield f"\n{words} on each split, mean over the seeds and its standard error:\n"
-                yield from folds(mine, key)
-    yield "\n90 % intervals within fifths of the test ratings, ordered by their user:\n"
-    yield from groups(lines)
-
-
 if __name__ == "__main__":
     parser = options(__doc__)
     parser.add_argument("--only", choices=("movielens-100k", "bundled", "goodbooks"), help="the only set to fit")
@@ -292,6 +174,8 @@ if __name__ == "__main__":
         if not asked.quick:
             with asked.lines.open("a") as file:
                 file.write(json.dumps(line) + "\n")
-    if not asked.quick:
-        picture(lines, HERE.parent / "docs" / "records.png")
-    write_section("records", page(lines), quick=asked.quick)
+    if asked.fits is None:
+        whole = complete(lines)
+        if not asked.quick:
+            picture(whole, HERE.parent / "docs" / "records.png")
+        write_section("records", page(whole), quick=asked.quick)

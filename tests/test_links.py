@@ -209,15 +209,33 @@ def told():
     return recipe, train, new, recipe.fit(train)
 
 
+def item_frame(told):
+    """The table of features that the recipe was given."""
+    table = told[0].item_features
+    dense = np.zeros((len(table.ids), len(table.names)))
+    dense[table.matrix.row_codes(), table.matrix.indices] = table.matrix.values
+    return pl.DataFrame({"item": table.ids.ids, **dict(zip(table.names, dense.T, strict=True))})
+
+
 def test_features_explain_what_they_made_and_permuted_ones_about_nothing(told):
+    """The very table, each row at another item's id."""
     recipe, train, _, model = told
-    shares = dict(zip(model.feature_shares()["of"], model.feature_shares()["share"], strict=True))
+    shares = dict(model.feature_shares().select("of", "share").iter_rows())
     assert shares["factors"] > 0.7
     assert shares["biases"] > 0.7
-    rng = np.random.default_rng(1)
-    shuffled = pl.DataFrame({"item": np.arange(200), "first": rng.normal(size=200), "second": rng.normal(size=200)})
-    other = dataclasses.replace(recipe, item_features=shuffled).fit(train)
-    assert other.feature_shares()["share"].max() < 0.1
+    frame = item_frame(told)
+    permuted = frame.with_columns(pl.Series("item", np.random.default_rng(1).permutation(200)))
+    other = dataclasses.replace(recipe, item_features=permuted).fit(train)
+    assert other.feature_shares()["share"].max() < 0.05
+
+
+def test_sets_and_tables_have_shares_of_their_own(told):
+    recipe, train, _, _ = told
+    both = dataclasses.replace(recipe, implicit="items", draws=20).fit(train).feature_shares()
+    assert both["by"].to_list() == ["both", "sets", "table"] * 2
+    share = dict(both.filter(pl.col("of") == "factors").select("by", "share").iter_rows())
+    assert share["table"] > 0.6
+    assert share["sets"] < share["both"] < 1
 
 
 def test_an_item_that_nobody_rated_is_predicted_from_its_features(told):

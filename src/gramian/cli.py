@@ -383,12 +383,19 @@ def features(
     top: Annotated[int, typer.Option(help="How many items at each end.")] = 10,
     feature: Annotated[int | None, typer.Option(help="Only this feature, from 0.")] = None,
     item_map: Annotated[str | None, typer.Option("--map", help="Draw the item map to this PNG, SVG or PDF.")] = None,
+    shares: Annotated[
+        bool,
+        typer.Option("--shares", help="How much of the factors' variance tables and sets explain, instead (bpmf)."),
+    ] = False,
     json: Json = False,
 ) -> None:
     """Show what the latent features mean: the items at both ends of each."""
     import polars as pl
 
     trained = load_model(model)
+    if shares:
+        _give(need_draws(trained, "shares of features").feature_shares(), None, json)
+        return
     wanted = range(trained.n_factors) if feature is None else [feature]
     ends = {k: [trained.top_items(k, top), trained.top_items(k, top, lowest=True)] for k in wanted}
     if item_map:

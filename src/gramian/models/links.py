@@ -178,17 +178,21 @@ def draw_link(
     return link._replace(ridge=rng.gamma(shapes) / (1 + lengths / 2))
 
 
-def explained(features: Features, link: Link, precision: Array, columns: slice) -> float:
-    r"""The share of the variance of some columns of a side's rows that its features explain.
+def explained(features: Features, link: Link, precision: Array, columns: slice) -> Array:
+    r"""The shares of the variance of some columns of a side's rows that its features explain: all, then each group.
 
-    .. math:: \operatorname{tr} \operatorname{Cov}(F\beta) \big/
+    .. math:: \operatorname{tr} \operatorname{Cov}(F_g\beta_g) \big/
         \big(\operatorname{tr} \operatorname{Cov}(F\beta) + \operatorname{tr} \Lambda^{-1}\big),
 
-    the same however the factors are rotated.
+    the same however the factors are rotated. Groups that go together do not add up to what all explain.
     """
-    moved = row_means(features, Link(link.coefficients.astype(np.float32), link.ridge))[:, columns]
-    by_features = float(moved.var(axis=0, dtype=np.float64).sum())
-    return by_features / (by_features + float(np.diag(np.linalg.inv(precision))[columns].sum()))
+    groups = range(len(link.ridge))
+    parts = [link.coefficients] + [
+        np.where((features.groups == g)[:, None], link.coefficients, 0) for g in groups if len(groups) > 1
+    ]
+    moved = [row_means(features, Link(part.astype(np.float32), link.ridge))[:, columns] for part in parts]
+    by_features = np.array([part.var(axis=0, dtype=np.float64).sum() for part in moved])
+    return by_features / (by_features[0] + float(np.diag(np.linalg.inv(precision))[columns].sum()))
 
 
 def _factored(features: Features, precisions: Array, Y: Array, E: Array) -> Array:

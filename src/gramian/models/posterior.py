@@ -171,8 +171,9 @@ class BayesianModel(Posterior):
         """How much of the variance of factors and biases the features explain, averaged over the draws.
 
         Returns:
-            A table: ``side`` (user, item), ``of`` (factors, biases), ``share`` in [0, 1]; a row for each side that
-            has features. Features that say nothing, permuted ones say, explain about none.
+            A table: ``side`` (user, item), ``of`` (factors, biases), ``by`` (sets, table, or both together), ``share``
+            in [0, 1]; rows for each side that has features. Features that say nothing, permuted ones say, explain
+            about none.
         """
         rows = []
         for place, (side, known) in enumerate(zip(("user", "item"), self._features, strict=True)):
@@ -181,8 +182,11 @@ class BayesianModel(Posterior):
                     continue
                 priors = [(draw.users, draw.items)[place] for draw in self.draws]
                 shares = [explained(known, p.link, p.precision, columns) for p in priors if p.link is not None]
-                rows.append((side, of, float(np.mean(shares))))
-        return pl.DataFrame(rows, schema={"side": pl.String, "of": pl.String, "share": pl.Float64}, orient="row")
+                table = getattr(self.recipe, f"{side}_features", None) is not None
+                names = ["both", "sets", "table"] if len(shares[0]) > 1 else ["table" if table else "sets"]
+                rows += [(side, of, by, float(share)) for by, share in zip(names, np.mean(shares, axis=0), strict=True)]
+        schema = {"side": pl.String, "of": pl.String, "by": pl.String, "share": pl.Float64}
+        return pl.DataFrame(rows, schema=schema, orient="row")
 
     @property
     def trace_names(self) -> list[str]:

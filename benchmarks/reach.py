@@ -1,0 +1,87 @@
+"""MovieLens 100K, fold u1: the seconds of each rung of the ladder, and the time to the error of myFM's flipped recipe.
+
+    python benchmarks/reach.py --ml-100k FOLDER [--quick]
+
+myFM's recipe knows users, items, days and the sets of both sides (its own example: K = 10, 512 sweeps, all kept).
+Gramian has the same knowledge and its defaults. How many sweeps it takes to myFM's error is seen in one fit with the
+test as validation; a fit of so many sweeps, with its predictions, is what is timed. All cores.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import tempfile
+import time
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import gramian as gm
+from environments import Peer, run, write_columns
+from gramian.errors import GramianWarning
+from judge import published_fold
+from page import options, write_section
+from records import movielens_100k, recipes
+
+MYFM = Peer("myFM, flipped", "flipped_myfm.py", ("myfm",))
+FACTORS, SWEEPS = 10, 512  # of myFM's example
+DAY, FIRST_DAY = 86_400, 10_000  # the latter before that of any rating, so that days are small numbers
+RECIPE = gm.BPMF(implicit="both", time="auto", draws=320)
+
+
+def of_myfm(folder: Path, sweeps: int) -> dict[str, Any]:
+    """Its seconds and its error."""
+    with tempfile.TemporaryDirectory() as name:
+        for part, columns in zip(("train", "test"), published_fold(folder), strict=True):
+            rows = np.loadtxt(folder / f"u1.{'base' if part == 'train' else part}", dtype=np.int64)
+            days = rows[np.lexsort((rows[:, 1], rows[:, 0])), 3] // DAY
+            write_columns(Path(name) / part, *columns)
+            np.save(Path(name) / part / "day.npy", days - FIRST_DAY)
+        return run(MYFM, Path(name), FACTORS, 0, sweeps)
+
+
+def timed(recipe: gm.BPMF, train: gm.Ratings, test: gm.Ratings) -> tuple[float, float]:
+    """Seconds of a fit and of predicting the test, and the error."""
+    began = time.perf_counter()
+    predicted = recipe.fit(train).predict(test.users, test.items, times=test.times)
+    seconds = time.perf_counter() - began
+    return seconds, float(np.sqrt(np.mean(np.square(predicted - test.values))))
+
+
+def reached(target: float, train: gm.Ratings, test: gm.Ratings) -> tuple[gm.BPMF, float, float]:
+    """The recipe of the fewest sweeps whose mean prediction is as good as the target, its seconds and its error."""
+    errors = RECIPE.fit(train, test).history.column("validation_rmse")
+    enough = 1 + next(n for n, error in enumerate(errors) if error <= target)
+    recipe = dataclasses.replace(RECIPE, draws=enough, burn_in=min(RECIPE.dropped, enough - 1))
+    return recipe, *timed(recipe, train, test)
+
+
+def table(folder: Path, quick: bool) -> Iterator[str]:
+    """Every rung, then the race."""
+    train, test = (gm.read_ratings(folder / f"u1.{part}") for part in ("base", "test"))
+    case = dataclasses.replace(movielens_100k(folder), draws=20 if quick else 320)
+    yield "| what is known | seconds to fit and predict | RMSE |"
+    yield "|---|---|---|"
+    for place, (rung, recipe) in enumerate(recipes(case, 0, None)):
+        timed(dataclasses.replace(recipe, draws=3), train, test)  # what is compiled at first use
+        seconds, error = timed(recipe, train, test)
+        yield f"| {'+ ' if place else ''}{rung} | {seconds:.1f} | {error:.4f} |"
+    theirs = of_myfm(folder, 20 if quick else SWEEPS)
+    recipe, seconds, error = reached(theirs["rmse"], train, test)
+    yield "\n| system | sweeps | seconds to fit and predict | RMSE |"
+    yield "|---|---|---|---|"
+    yield f"| myFM {theirs['version']}, K = {FACTORS} | {SWEEPS} | {theirs['seconds']:.1f} | {theirs['rmse']:.4f} |"
+    yield f"| Gramian, K = {recipe.factors} | {recipe.draws} | {seconds:.1f} | {error:.4f} |"
+    yield f"\nGramian takes 1/{theirs['seconds'] / seconds:.1f} of the time."
+
+
+if __name__ == "__main__":
+    asked = options(__doc__).parse_args()
+    warnings.simplefilter("ignore", GramianWarning)  # of items that no training rating has
+    if asked.ml_100k:
+        write_section("reach", table(asked.ml_100k, asked.quick), quick=asked.quick)
+    else:
+        print("no --ml-100k: the time to myFM's error is not measured")
