@@ -57,6 +57,17 @@ def test_the_figures_are_the_models_own(parts):
     assert rows[made.best]["p"] is None
 
 
+def test_models_that_give_probabilities_have_their_log_loss(parts):
+    recipe = gm.BPMF(factors=2, draws=6)
+    made = gm.compare({"bias": gm.Baseline(), "sure": recipe}, *parts)
+    expected = recipe.fit(parts[0]).evaluate_probabilities(parts[1])
+    rows = {row["model"]: row for row in made.table.to_dicts()}
+    assert rows["sure"]["log_loss"] == pytest.approx(expected["log_loss"], rel=1e-9)
+    assert rows["bias"]["log_loss"] is None
+    assert made.records[1]["rps"] == pytest.approx(expected["rps"], rel=1e-9)
+    assert "log_loss" not in gm.compare({"bias": gm.Baseline()}, *parts).table.columns
+
+
 def test_a_failed_model_is_a_row_with_its_reason(parts):
     made = gm.compare({"broken": Broken(), **SMALL}, *parts)
     rows = {row["model"]: row for row in made.table.to_dicts()}

@@ -34,6 +34,7 @@ __all__ = [
     "intervals",
     "is_share",
     "item_id",
+    "known_columns",
     "load_model",
     "measure_intervals",
     "need_draws",
@@ -358,6 +359,15 @@ def rated_items(model: Any, rated: list[str]) -> dict[Any, float]:
     if len(ratings) < len(rated):
         raise ParameterError("An item is rated twice: give each item once with --rated.")
     return ratings
+
+
+def known_columns(about: list[str]) -> dict[str, str]:
+    """What several COLUMN=VALUE of the command line say."""
+    parts = [text.partition("=") for text in about]
+    for (column, sign, _), text in zip(parts, about, strict=True):
+        if not column or not sign:
+            raise ParameterError(f"What is known of somebody is written COLUMN=VALUE; got {text!r}.")
+    return {column: value for column, _, value in parts}
 
 
 def _parse_rated(model: FactorModel, text: str) -> tuple[int | str, float]:

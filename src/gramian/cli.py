@@ -19,6 +19,7 @@ from gramian.arguments import (
     held_out_part,
     intervals,
     item_id,
+    known_columns,
     load_model,
     need_draws,
     open_source,
@@ -289,6 +290,9 @@ def recommend(
     rated: Annotated[
         list[str] | None, typer.Option("--rated", metavar="ITEM=RATING", help="For somebody new, who rated this.")
     ] = None,
+    about: Annotated[
+        list[str] | None, typer.Option(metavar="COLUMN=VALUE", help="For somebody new, of whom this is known (bpmf).")
+    ] = None,
     among: Annotated[list[str] | None, typer.Option(help="A candidate item; may be given several times.")] = None,
     n: Count = 10,
     seen: Annotated[bool, typer.Option("--seen", help="Items that the user rated, too.")] = False,
@@ -304,8 +308,10 @@ def recommend(
     json: Json = False,
 ) -> None:
     """Recommend items: for users, for everyone, or for somebody new from a few ratings."""
-    if (bool(user), everyone, bool(rated)).count(True) != 1:
-        raise ParameterError("Say for whom to recommend: one of --user ID, --all, or --rated ITEM=RATING.")
+    if (bool(user), everyone, bool(rated or about)).count(True) != 1:
+        raise ParameterError(
+            "Say for whom to recommend: one of --user ID, --all, or --rated ITEM=RATING (and --about)."
+        )
     trained = load_model(model, stored=True)
     if engine != "local":
         recommend_on_spark(engine, trained, everyone, n, not seen, master, out)
@@ -315,8 +321,11 @@ def recommend(
     if by is not None:
         need_draws(trained, "other order of recommendations")
         how |= {"by": by, "level": level, "seed": seed}
-    if rated:
-        table = trained.recommend_for(rated_items(trained, rated), n, **how)
+    if about:
+        need_draws(trained, "features")
+        how["features"] = known_columns(about)
+    if rated or about:
+        table = trained.recommend_for(rated_items(trained, rated or []), n, **how)
     else:
         ids = [typed_id(text, trained.user_ids) for text in user] if user else None
         table = trained.recommend(ids, n, **how)

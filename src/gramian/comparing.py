@@ -22,6 +22,7 @@ from gramian.evaluate.ranking import Popularity, evaluate_ranking
 from gramian.evaluate.records import append_record, check_log, peak_memory, read_records, run_key, versions
 from gramian.metrics import per_group_means
 from gramian.models.base import Array, Model, Recipe, check_ratings_given
+from gramian.models.uncertain import UncertainModel
 from gramian.parameters import check_number
 from gramian.ratings import Ratings
 from gramian.significance import paired_test, rmse_error
@@ -59,7 +60,8 @@ class Comparison:
         """One row per model, best first: error ± its standard error, ranking, seconds, memory, parameters.
 
         ``user_rmse`` is the mean over the users of each one's RMSE, in which all users count alike (the records have
-        ``user_mae``, too).
+        ``user_mae``, too). ``log_loss`` is that of the probabilities of every rating, of models that give them (the
+        records have ``rps``, too).
         ``p`` is that of the paired test against the best model of this call; ``peak_mb`` by how much fitting raised
         the memory of the process at most.
         """
@@ -103,6 +105,7 @@ COLUMNS: dict[str, Any] = {
     "error": pl.Float64,
     "mae": pl.Float64,
     "user_rmse": pl.Float64,
+    "log_loss": pl.Float64,
     "ndcg": pl.Float64,
     "recall": pl.Float64,
     "fit_seconds": pl.Float64,
@@ -311,11 +314,23 @@ def _errors(model: Model, test: Ratings, made: Comparison, label: str) -> dict[s
         "mae": float(errors.mean()),
         "user_rmse": float(np.sqrt(per_group_means(made.losses[label], test.user_codes)).mean()),
         "user_mae": float(per_group_means(errors, test.user_codes).mean()),
+        **_probabilities(model, test),
         "n": len(test),
         "predict_us": None if newcomers else 1e6 * _predict_seconds(model, users, items),
         # newcomers are known by their given ratings alone, which say nothing of how popular an item is
         "breakdown": [group for group in groups if group["by"] == "activity" or not newcomers],
     }
+
+
+def _probabilities(model: Model, test: Ratings) -> dict[str, Any]:
+    """Log loss and ranked probability score of a model that knows how sure it is, where ratings are steps."""
+    if not isinstance(model, UncertainModel):
+        return {}
+    try:
+        made = model.evaluate_probabilities(test)
+    except ParameterError:  # too many different ratings
+        return {}
+    return {name: made[name] for name in ("log_loss", "rps")}
 
 
 def _predict_seconds(model: Model, users: Array, items: Array) -> float:

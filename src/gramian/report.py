@@ -30,6 +30,7 @@ __all__ = ["report_html", "write_report"]
 
 FEW = 6  # models whose errors are shown by group
 EXAMPLES = 3  # users who are shown recommendations
+SCORES = ("mae", "user_rmse", "log_loss", "ndcg", "recall")
 
 
 def write_report(
@@ -117,7 +118,8 @@ def _comparison(made: Comparison, colors: dict[str, str]) -> str:
     shown = picture(plots.error_by_seconds(labels, seconds, rmse, errors, colors=colors), "Test error against seconds")
     note = (
         "<p class=note>RMSE ± its standard error, whole users drawn · p: the paired test of the squared errors "
-        "against the best · by user: the mean of each user's RMSE · µs: to predict a pair · MiB: how much fitting "
+        "against the best · by user: the mean of each user's RMSE · log loss: of the probabilities of every rating · "
+        "µs: to predict a pair · MiB: how much fitting "
         "raised the memory at most. Rankings hold all items against each other; they reward what many people rate, "
         "which errors do not, so the order may differ.</p>"
     )
@@ -128,12 +130,25 @@ def _model_table(made: Comparison) -> str:
     """The comparison's table, as people read it."""
     table = made.table
     k = made.records[0].get("k", "k")
-    names = ["model", "RMSE", "p", "MAE", "by user", f"NDCG@{k}", f"recall@{k}", "fit, s", "µs", "MiB", "parameters"]
+    names = [
+        "model",
+        "RMSE",
+        "p",
+        "MAE",
+        "by user",
+        "log loss",
+        f"NDCG@{k}",
+        f"recall@{k}",
+        "fit, s",
+        "µs",
+        "MiB",
+        "parameters",
+    ]
     rows = []
     for row in table.iter_rows(named=True):
-        known = {name: row.get(name) for name in (*table.columns, "p", "ndcg", "recall", "user_rmse", "mae")}
+        known = {name: row.get(name) for name in (*table.columns, "p", *SCORES)}
         error = "" if row.get("error") is None else f" <span class=pm>± {row['error']:.4f}</span>"
-        exact = [f"{known[n]:.4f}" if known[n] is not None else "–" for n in ("mae", "user_rmse", "ndcg", "recall")]
+        exact = [f"{known[n]:.4f}" if known[n] is not None else "–" for n in SCORES]
         rows.append(
             [
                 cell(row["model"]),

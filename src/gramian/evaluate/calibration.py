@@ -212,7 +212,7 @@ def calibration(
     users, items = model.codes_of(test, unknown)
     values, times = test.values.astype(np.float64), test.times
     if unknown == "nan":
-        known = (users >= 0) & (items >= 0)
+        known = (users != -1) & (items != -1)
         users, items, values = users[known], items[known], values[known]
         times = None if times is None else times[known]
     if len(values) == 0:

@@ -206,11 +206,19 @@ class Model(ABC):
 
     def _codes(self, ids: IdMap, values: Any, what: str, unknown: str, say: bool = True, depth: int = 3) -> Codes:
         """Codes of ids, −1 for unknown ones, after the policy has been carried out (``depth``: who is warned)."""
+        return self._heeded(ids.codes(values, what), values, what, unknown, say, depth + 1)
+
+    def _found(self, values: Any, what: str) -> Codes:
+        """Codes of ids as predictions take them: −1 for unknown ones; a family may know others by codes below."""
+        return (self.user_ids if what == "user" else self.item_ids).codes(values, what)
+
+    def _heeded(self, codes: Codes, values: Any, what: str, unknown: str, say: bool = True, depth: int = 3) -> Codes:
+        """The codes, after the policy for those that are −1 has been carried out."""
         check_choice("unknown", unknown, UNKNOWN, type(self).__name__)
-        codes = ids.codes(values, what)
-        lost = int((codes < 0).sum())
+        lost = int((codes == -1).sum())
         if lost and (unknown == "raise" or say):
-            example = values if isinstance(values, str) or not np.ndim(values) else list(values)[int(np.argmin(codes))]
+            place = int(np.argmax(codes == -1))
+            example = values if isinstance(values, str) or not np.ndim(values) else list(values)[place]
             example = example.item() if isinstance(example, np.generic) else example
             found = f"{lost} of {len(codes)} {what} ids are unknown to the model, for example {example!r}"
             if unknown == "raise":
@@ -253,8 +261,8 @@ class Model(ABC):
 
     def _pair_codes(self, users: Any, items: Any, unknown: str, depth: int = 4) -> tuple[Codes, Codes]:
         """Codes of (user, item) pairs after the policy has been carried out; one id alone goes with all others."""
-        user_codes = self._codes(self.user_ids, users, "user", unknown, depth=depth)
-        item_codes = self._codes(self.item_ids, items, "item", unknown, depth=depth)
+        user_codes = self._heeded(self._found(users, "user"), users, "user", unknown, depth=depth)
+        item_codes = self._heeded(self._found(items, "item"), items, "item", unknown, depth=depth)
         if 1 not in (len(user_codes), len(item_codes)) and len(user_codes) != len(item_codes):
             raise DataError(
                 f"Users and items must pair up: found {len(user_codes)} users and {len(item_codes)} items; "
@@ -302,9 +310,10 @@ class Model(ABC):
     def codes_of(self, test: Ratings, unknown: str = "fallback") -> tuple[Codes, Codes]:
         """This model's codes of the rows of another table: each id is looked up once."""
         check_ratings_given(test, "evaluate")
-        users = self._codes(self.user_ids, test.user_ids.ids, "user", unknown, say=False)
-        items = self._codes(self.item_ids, test.item_ids.ids, "item", unknown, say=False)
-        return users[test.user_codes], items[test.item_codes]
+        users, items = test.user_ids.ids, test.item_ids.ids
+        user_codes = self._heeded(self._found(users, "user"), users, "user", unknown, say=False)
+        item_codes = self._heeded(self._found(items, "item"), items, "item", unknown, say=False)
+        return user_codes[test.user_codes], item_codes[test.item_codes]
 
     # ---- recommending ---------------------------------------------------------------------------
 
@@ -336,9 +345,9 @@ class Model(ABC):
         """
         check_number("n", n, low=1, whole=True, owner="recommend")
         ids = self.user_ids.ids if users is None else users
-        codes = self._codes(self.user_ids, ids, "user", unknown)
+        codes = self._heeded(self._found(ids, "user"), ids, "user", unknown)
         wanted = self.user_ids.ids if len(codes) == 0 or users is None else id_series(users, "user")
-        places = np.flatnonzero(codes >= 0) if unknown == "nan" else np.arange(len(codes))
+        places = np.flatnonzero(codes != -1) if unknown == "nan" else np.arange(len(codes))
         candidates = self._candidates(among, unknown)
         parts = []
         step = max(1, BLOCK_CELLS // max(1, self.ratings.n_items))

@@ -189,21 +189,34 @@ def rows_of(rows: Array, codes: Codes, prior: gibbs.RowPrior, strangers: Strange
     return taken
 
 
-def knowing(draw: Draw, known: CSR | None) -> Draw:
-    """The draw as it is for one new user with these features (one row): the mean of the prior is theirs."""
+def knowing(draw: Draw, known: CSR | None, spread: Array | None = None) -> Draw:
+    """The draw as it is for one new user with these features (one row): the mean of the prior is theirs.
+
+    ``spread`` (D, D) is the variance of what the features that are not known would add.
+    """
     if known is None or draw.users.link is None:
         return draw
     shift = np.einsum("f,fd->d", known.values, draw.users.link.coefficients[known.indices].astype(np.float64))
-    return draw._replace(users=gibbs.RowPrior(draw.users.mean + shift, draw.users.precision))
+    precision = draw.users.precision
+    if spread is not None:
+        precision = np.linalg.inv(np.linalg.inv(precision) + spread)
+    return draw._replace(users=gibbs.RowPrior(draw.users.mean + shift, precision))
 
 
-def prior_variance(draw: Draw, users: Codes, items: Codes, biased: bool, rows: tuple[Array, Array]) -> Array:
+def prior_variance(
+    draw: Draw, users: Codes, items: Codes, biased: bool, rows: tuple[Array, Array],
+    spreads: tuple[Array | None, Array | None] = (None, None),
+) -> Array:  # fmt: skip
     r"""Variance of :math:`w^\top u + b + c` of pairs of which a side (negative) is only known by its prior.
 
     With v = (u, 1): :math:`v^\top\Sigma_u v` for an unknown user, the mirror image for an unknown item, and for
-    both also the trace of the product of the factors' covariances. ``rows`` are those of :func:`rows_of`.
+    both also the trace of the product of the factors' covariances. ``rows`` are those of :func:`rows_of`; ``spreads``
+    what features that are not known add to the covariance of either side.
     """
-    user_wide, item_wide = np.linalg.inv(draw.users.precision), np.linalg.inv(draw.items.precision)
+    user_wide, item_wide = (
+        np.linalg.inv(prior.precision) + (0.0 if spread is None else spread)
+        for prior, spread in zip((draw.users, draw.items), spreads, strict=True)
+    )
     user_rows, item_rows = (part.copy() for part in rows)
     K = len(user_wide) - biased
     if biased:

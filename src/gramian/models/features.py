@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import hashlib
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -34,6 +35,7 @@ from gramian.ratings import Ratings
 __all__ = ["FeatureTable", "implicit_sets", "rows_known", "side_features", "table_of"]
 
 SEPARATOR = "|"
+MISSING = " missing"  # after the name of a numeric column: the feature that a number is missing
 LEAST = 2  # rows that a value must have: a value of one row is that row's id again
 
 
@@ -42,12 +44,14 @@ class FeatureTable:
     """What a table says about users or items: its features by name, and for each of its ids their values.
 
     Equal where the content is. As plain data it is only a name (``digest``) for its content, which a model file has.
+    ``scales`` (F, 2) are the mean and the spread that a feature was standardized by; spread 0 where it was not.
     """
 
     digest: str
     names: tuple[str, ...]
     ids: IdMap | None = field(default=None, compare=False)
     matrix: CSR | None = field(default=None, compare=False)
+    scales: npt.NDArray[np.float64] | None = field(default=None, compare=False)
 
     @classmethod
     def from_frame(cls, frame: Any, what: str) -> FeatureTable:
@@ -70,13 +74,14 @@ class FeatureTable:
         if ids.n_unique() != len(ids):
             raise DataError(f"The table of {what}s must have a row per {what}: {ids[int(_again(ids))]!r} is repeated.")
         parts = [_encoded(column) for column in table.drop(name)]
-        names = tuple(text for part, _ in parts for text in part)
+        names = tuple(text for part, *_ in parts for text in part)
         if not names:
             return None
-        dense = np.concatenate([values for _, values in parts], axis=1)
+        dense = np.concatenate([values for _, values, _ in parts], axis=1)
+        scales = np.concatenate([scale for *_, scale in parts])
         rows, columns = np.nonzero(dense)
         matrix = csr_from_sorted(rows, columns, dense[rows, columns], len(ids))
-        return cls(_digest(ids, names, matrix), names, IdMap(ids), matrix)
+        return cls(_digest(ids, names, matrix, scales), names, IdMap(ids), matrix, scales)
 
     def __repr__(self) -> str:
         return f"<{len(self.names)} features {self.digest}>"
@@ -101,13 +106,39 @@ class FeatureTable:
         empty = self.matrix._replace(indptr=np.append(self.matrix.indptr, self.matrix.indptr[-1]))
         return empty.take(np.where(lost, len(self.ids), codes))
 
+    def row(self, known: Mapping[str, Any]) -> npt.NDArray[np.float32]:
+        """The features (F,) of somebody whose columns are ``known``; a column that is not given counts as missing.
+
+        Raises:
+            DataError: The table has no such column.
+        """
+        assert self.scales is not None
+        out, places = np.zeros(len(self.names), np.float32), {name: place for place, name in enumerate(self.names)}
+        columns = {name.partition("=")[0] for name in self.names} | places.keys()
+        for name, value in known.items():
+            if name not in columns:
+                raise DataError(f"The table of features has no column {name!r}; it has {', '.join(sorted(columns))}.")
+            place = places.get(name)
+            number = None if place is None else _number(value)
+            if place is not None and number is not None and self.scales[place, 1] > 0:
+                out[place] = (number - self.scales[place, 0]) / self.scales[place, 1]
+            for entry in () if value is None or place is not None else _entries(value):
+                if f"{name}={entry}" in places:
+                    out[places[f"{name}={entry}"]] = 1.0
+        for name, place in places.items():
+            column = name.removesuffix(MISSING)
+            out[place] = float(_number(known.get(column)) is None) if name.endswith(MISSING) else out[place]
+        return out
+
     def to_arrays(self, stem: str) -> Arrays:
         """The content as named arrays."""
         assert self.ids is not None
         assert self.matrix is not None
+        assert self.scales is not None
         ids = self.ids
         made = pack_text(f"{stem}.ids", ids.ids) if ids.is_text else {f"{stem}.ids": ids.ids.to_numpy()}
-        return made | {f"{stem}.{name}": array for name, array in self.matrix._asdict().items()}
+        made |= {f"{stem}.{name}": array for name, array in self.matrix._asdict().items()}
+        return {**made, f"{stem}.scales": self.scales}
 
     def with_arrays(self, stem: str, arrays: Arrays) -> FeatureTable:
         """The table with the content that :meth:`to_arrays` took apart, or FormatError where it is another."""
@@ -115,13 +146,14 @@ class FeatureTable:
         try:
             ids = pl.Series(arrays[name]) if name in arrays else unpack_text(name, arrays)
             matrix = CSR(*(np.asarray(arrays[f"{stem}.{part}"]) for part in CSR._fields))
+            scales = np.asarray(arrays[f"{stem}.scales"])
         except KeyError as error:
             raise FormatError(f"The model file lacks the array {error.args[0]!r}; use another copy.") from None
-        if _digest(ids, self.names, matrix) != self.digest:
+        if _digest(ids, self.names, matrix, scales) != self.digest:
             raise FormatError(
                 f"The features {stem!r} in the model file are others than its recipe's; use another copy."
             )
-        return FeatureTable(self.digest, self.names, IdMap(ids), matrix)
+        return FeatureTable(self.digest, self.names, IdMap(ids), matrix, scales)
 
 
 def table_of(value: Any, what: str) -> FeatureTable | None:
@@ -139,19 +171,40 @@ def _again(ids: pl.Series) -> int:
     return int(ids.is_duplicated().arg_true()[0])
 
 
-def _digest(ids: pl.Series, names: tuple[str, ...], matrix: CSR) -> str:
+def _digest(ids: pl.Series, names: tuple[str, ...], matrix: CSR, scales: npt.NDArray[np.float64]) -> str:
     made = hashlib.blake2b("\0".join([*names, "", *map(str, ids)]).encode(), digest_size=8)
-    for array in matrix:
+    for array in (*matrix, scales):
         made.update(np.ascontiguousarray(array).data)
     return made.hexdigest()
 
 
-def _encoded(column: pl.Series) -> tuple[list[str], npt.NDArray[np.float32]]:
-    """The features of a column and their names."""
+def _number(value: Any) -> float | None:
+    """A value of a numeric or temporal column; None where it is missing."""
+    if value is None:
+        return None
+    column = pl.Series([value])
+    try:
+        number = float((_seconds(column) if column.dtype.is_temporal() else column)[0])
+    except (TypeError, ValueError):
+        raise DataError(f"A feature that is a number must be given as one; got {value!r}.") from None
+    return number if np.isfinite(number) else None
+
+
+def _seconds(column: pl.Series) -> pl.Series:
+    return column.cast(pl.Float64) if column.dtype == pl.Time else column.cast(pl.Datetime("us")).dt.epoch("s")
+
+
+def _entries(value: Any) -> list[str]:
+    """The entries of a value of a text or a list column."""
+    return [str(entry) for entry in (value.split(SEPARATOR) if isinstance(value, str) else value)]
+
+
+def _encoded(column: pl.Series) -> tuple[list[str], npt.NDArray[np.float32], npt.NDArray[np.float64]]:
+    """The features of a column, their names and their scales."""
     if column.dtype == pl.Boolean or column.dtype.is_numeric():
         return _standardized(column)
     if column.dtype.is_temporal():
-        return _standardized(column.cast(pl.Datetime("us")).dt.epoch("s") if column.dtype != pl.Time else column)
+        return _standardized(_seconds(column))
     lists = column if isinstance(column.dtype, pl.List) else column.cast(pl.String).str.split(SEPARATOR)
     long = pl.DataFrame({"row": np.arange(len(column)), "value": lists}).explode("value").drop_nulls().unique()
     long = long.with_columns(pl.col("value").cast(pl.String)).filter(pl.col("value") != "")
@@ -160,23 +213,25 @@ def _encoded(column: pl.Series) -> tuple[list[str], npt.NDArray[np.float32]]:
     places = long.join(pl.DataFrame({"value": values, "code": np.arange(len(values))}), on="value")
     out = np.zeros((len(column), len(values)), np.float32)
     out[places["row"].to_numpy(), places["code"].to_numpy()] = 1.0
-    return [f"{column.name}={value}" for value in values], out
+    return [f"{column.name}={value}" for value in values], out, np.zeros((len(values), 2))
 
 
-def _standardized(column: pl.Series) -> tuple[list[str], npt.NDArray[np.float32]]:
+def _standardized(column: pl.Series) -> tuple[list[str], npt.NDArray[np.float32], npt.NDArray[np.float64]]:
     numbers = column.cast(pl.Float64).to_numpy().copy()
     lost = ~np.isfinite(numbers)
     spread = float(numbers[~lost].std()) if (~lost).any() else 0.0
-    names, parts = [], []
+    names, parts, scales = [], [], []
     if spread > 0:
         numbers[lost] = mean = float(numbers[~lost].mean())
-        names, parts = [str(column.name)], [(numbers - mean) / spread]
+        names, parts, scales = [str(column.name)], [(numbers - mean) / spread], [(mean, spread)]
     if lost.any():
         text = f"{lost.sum()} of {len(column)} values of {column.name!r} are missing: the mean stands in, with a mark."
         warnings.warn(text, DataWarning, stacklevel=2)
         if not lost.all():
-            names, parts = [*names, f"{column.name} missing"], [*parts, lost.astype(float)]
-    return names, np.array(parts, np.float32).reshape(len(parts), len(column)).T
+            names, parts = [*names, f"{column.name}{MISSING}"], [*parts, lost.astype(float)]
+            scales = [*scales, (0.0, 0.0)]
+    made = np.array(parts, np.float32).reshape(len(parts), len(column)).T
+    return names, made, np.array(scales, np.float64).reshape(len(parts), 2)
 
 
 # ---- of the rows of a training ---------------------------------------------------------------------

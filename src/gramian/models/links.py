@@ -50,6 +50,7 @@ EXACT_LIMIT = 512  # features whose H is factored: 0.05 GFLOP a sweep
 # Of the residual, relative to its right side. What a draw then lacks is at most a thousandth of its posterior
 # variance, in the norm of H: less than what is known of λ, with thousands of coefficients.
 TOLERANCE = 3e-2
+SOME = 1000  # rows whose features stand for those of strangers
 STEPS = 200  # of conjugate gradient at most; tens are usual
 
 
@@ -91,6 +92,12 @@ class Features:
         wide = F.astype(np.float64)
         return np.asarray((wide.T @ wide).todense())
 
+    @cached_property
+    def some(self) -> Features:
+        """At most ``SOME`` of the rows, evenly spread."""
+        n = self.matrix.n_rows
+        return self.take(np.unique(np.linspace(0, n - 1, min(n, SOME)).astype(np.int64)))
+
     def take(self, rows: npt.NDArray[Any]) -> Features:
         """The same features of some of the rows, for :func:`row_means`."""
         return Features(self.matrix.take(rows), self.turned, self.groups)
@@ -99,12 +106,39 @@ class Features:
 class Strangers(NamedTuple):
     """What is known of rows that were not in training: a code −1 has the mean features, −2 − k row k of a table.
 
-    ``mean`` (F,) over the rows in training; the table's features begin at ``first``.
+    ``mean`` (F,) over the rows in training, of which ``some`` say how much features differ; the table's features begin
+    at ``first``.
     """
 
     mean: Array
     first: int
     table: CSR | None
+    some: Features
+
+    def spread(self, link: Link, lacking: slice) -> Array:
+        """Cov(βᵀf) of the features that are not known, over some rows, (D, D)."""
+        beta = np.zeros_like(link.coefficients, np.float32)
+        beta[lacking] = link.coefficients[lacking]
+        moved = row_means(self.some, Link(beta, link.ridge), n_jobs=1).astype(np.float64)
+        moved -= moved.mean(axis=0)
+        return moved.T @ moved / len(moved)
+
+    def completed(self, sets: CSR | None, told: Array | None) -> tuple[Array, slice | None]:
+        """All features of somebody new, (F,), the mean of those that are not known, and which these are.
+
+        ``sets`` is one row of the features before ``first``, ``told`` the rest; either may be unknown.
+        """
+        values, last = self.mean.astype(np.float32), len(self.mean)
+        lacking = [self.first > 0, self.first < last]
+        if sets is not None and self.first:
+            values[: self.first] = 0
+            values[sets.indices] = sets.values
+            lacking[0] = False
+        if told is not None:
+            values[self.first :] = told
+            lacking[1] = False
+        which = slice(0 if lacking[0] else self.first, last if lacking[1] else self.first)
+        return values, which if any(lacking) else None
 
     def shifts(self, link: Link, codes: npt.NDArray[Any]) -> Array:
         """βᵀf of negative codes, (codes, D)."""

@@ -66,16 +66,16 @@ class _ByOneDraw(Posterior):
     which: Array
 
     def score_pairs(self, users: Codes, items: Codes) -> Array:
-        out = np.empty(len(users))
-        for s in np.unique(self.which[users]):
-            own = self.which[users] == s
+        out, which = np.empty(len(users)), self.which[np.maximum(users, -1)]
+        for s in np.unique(which):
+            own = which == s
             out[own] = self._of_draw(self.draws[s], users[own], items[own], None)
         return out
 
     def score_block(self, users: Codes) -> Array:
-        out = np.empty((len(users), self.ratings.n_items), np.float32)
-        for s in np.unique(self.which[users]):
-            own = self.which[users] == s
+        out, which = np.empty((len(users), self.ratings.n_items), np.float32), self.which[np.maximum(users, -1)]
+        for s in np.unique(which):
+            own = which == s
             out[own] = self._block(self.draws[s], users[own])
         return out
 

@@ -85,6 +85,7 @@ class BayesianModel(Posterior):
         seed: int = 0,
         exclude_seen: bool = True,
         among: Any = None,
+        features: Mapping[str, Any] | None = None,
         times: Any = None,
         unknown: str = "fallback",
     ) -> pl.DataFrame:
@@ -98,6 +99,7 @@ class BayesianModel(Posterior):
             seed: Which draw, for ``"thompson"``.
             exclude_seen: Leave out the items in ``ratings``.
             among: Candidate items.
+            features: What is known of this person, as in :meth:`fold_in`.
             times: When the ratings were given, as in :meth:`fold_in`.
             unknown: The policy for unknown items.
 
@@ -106,7 +108,7 @@ class BayesianModel(Posterior):
         """
         check_number("n", n, low=1, whole=True, owner="recommend_for")
         model = ordered(self, by, level, seed, "recommend_for")
-        scores = model._scores_of(model.fold_in(ratings, times=times, unknown=unknown))
+        scores = model._scores_of(model.fold_in(ratings, features=features, times=times, unknown=unknown))
         return model._best_of(scores, n, list(ratings) if exclude_seen else [], among, unknown)
 
     def ask_next(self, user: Any, n: int = 10, *, among: Any = None) -> pl.DataFrame:

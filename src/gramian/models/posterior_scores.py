@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from gramian.engine import entries
+from gramian.errors import ParameterError
 from gramian.ids import Codes
 from gramian.kernels.csr import CSR
 from gramian.mixture import NormalMixture
@@ -36,7 +37,6 @@ from gramian.models.ordinal import expected
 from gramian.models.scales import Scales
 from gramian.models.uncertain import Mixture, UncertainModel
 from gramian.persist import Arrays
-from gramian.ratings import Ratings
 from gramian.step_mixture import StepMixture
 
 __all__ = ["Posterior"]
@@ -128,10 +128,12 @@ class Posterior(FoldingModel, UncertainModel):
     def _variance(self, draw: Draw, users: Codes, items: Codes, cells: Sequence[Array] | None) -> Array:
         """The variance of pairs given a draw: the noise, and what is not known of strangers and of times."""
         variance = np.broadcast_to(_noise(draw, users), len(users)).copy()
-        strange = np.flatnonzero((users < 0) | (items < 0))
-        if len(strange):
+        kinds = 3 * users.clip(-2, 0) + items.clip(-2, 0)
+        for kind in np.unique(kinds[kinds < 0]):
+            strange = np.flatnonzero(kinds == kind)
             pairs = users[strange], items[strange]
-            variance[strange] += prior_variance(draw, *pairs, self.biased, self._rows(draw, *pairs))
+            spreads = self._spread(draw, 0, int(pairs[0][0])), self._spread(draw, 1, int(pairs[1][0]))
+            variance[strange] += prior_variance(draw, *pairs, self.biased, self._rows(draw, *pairs), spreads)
         return variance if draw.time is None else variance + draw.time.variance(cells, len(users))
 
     def _cells(self, users: Codes, items: Codes, times: Times | None) -> Sequence[Array] | None:
@@ -154,31 +156,43 @@ class Posterior(FoldingModel, UncertainModel):
         return [
             None if known is None else Strangers(
                 known.mean, known.count - (0 if table is None else len(table.names)),
-                None if table is None else table.matrix,
+                None if table is None else table.matrix, known.some,
             )
             for known, table in zip(self._features, tables, strict=True)
         ]  # fmt: skip
+
+    def _spread(self, draw: Draw, side: int, code: int) -> Array | None:
+        """Of one of the draws, the variance of what is not known of a stranger's features: all, or those of sets."""
+        known = self._strangers[side]
+        if code >= 0 or known is None or (code < -1 and known.first == 0):
+            return None
+        return self._spread_of(draw, side, slice(None) if code == -1 else slice(known.first))
+
+    def _spread_of(self, draw: Draw, side: int, lacking: slice) -> Array | None:
+        known, link = self._strangers[side], (draw.users, draw.items)[side].link
+        if known is None or link is None:
+            return None
+        key = id(link.coefficients), lacking.start, lacking.stop
+        if key not in self._spreads:
+            self._spreads[key] = known.spread(link, lacking)
+        return self._spreads[key]
+
+    @cached_property
+    def _spreads(self) -> dict[Any, Array]:
+        return {}
 
     @property
     def _features(self) -> tuple[Features | None, Features | None]:
         return side_features(self.recipe, self.ratings) if hasattr(self.recipe, "implicit") else (None, None)
 
-    # Codes of ids that only a table of features knows are −2 − their place in it: new to the ratings, not unknown.
+    # Codes of ids that only a table of features knows are −2 − their place in it: known, though without ratings.
 
-    def _pair_codes(self, users: Any, items: Any, unknown: str, depth: int = 4) -> tuple[Codes, Codes]:
-        user_codes, item_codes = super()._pair_codes(users, items, unknown, depth + 1)
-        return self._known_by_table("user", users, user_codes), self._known_by_table("item", items, item_codes)
-
-    def codes_of(self, test: Ratings, unknown: str = "fallback") -> tuple[Codes, Codes]:
-        """As of :class:`Model`."""
-        users, items = super().codes_of(test, unknown)
-        return self._known_by_table("user", test.users, users), self._known_by_table("item", test.items, items)
-
-    def _known_by_table(self, side: str, ids: Any, codes: Codes) -> Codes:
-        table = getattr(self.recipe, f"{side}_features", None)
+    def _found(self, values: Any, what: str) -> Codes:
+        codes = super()._found(values, what)
+        table = getattr(self.recipe, f"{what}_features", None)
         if table is None or table.ids is None or not len(codes) or int(codes.min()) >= 0:
             return codes
-        places = np.broadcast_to(table.ids.codes(ids, side), codes.shape)
+        places = table.ids.codes(values, what)
         return np.where((codes < 0) & (places >= 0), -2 - places, codes).astype(np.int32)
 
     def _products(self, users: Array, items: Array) -> Array:
@@ -204,7 +218,7 @@ class Posterior(FoldingModel, UncertainModel):
         if clip:  # the mean of numbers on the scale may leave it by a rounding error
             np.clip(predicted, *self.scale, out=predicted)
         if unknown == "nan":
-            predicted[(users < 0) | (items < 0)] = np.nan
+            predicted[(users == -1) | (items == -1)] = np.nan
         return predicted
 
     def score_pairs(self, users: Codes, items: Codes) -> Array:
@@ -283,29 +297,33 @@ class Posterior(FoldingModel, UncertainModel):
 
     # ---- somebody new ---------------------------------------------------------------------------
 
-    def fold_in(self, ratings: Mapping[Any, float], *, times: Any = None, unknown: str = "fallback") -> Array:
+    def fold_in(
+        self, ratings: Mapping[Any, float], *, features: Mapping[str, Any] | None = None, times: Any = None,
+        unknown: str = "fallback",
+    ) -> Array:  # fmt: skip
         """(S, D): the row of a user with these ratings, drawn given each kept draw; without ratings, the prior's.
 
-        The same ratings give the same draws. ``times``, one for all or one for each rating, in their order, are
-        looked at by models that know of time.
+        The same ratings give the same draws. ``features`` are what is known of the user, by the columns of
+        ``user_features``: a column left out counts as missing. ``times``, one for all or one for each rating, in
+        their order, are looked at by models that know of time.
         """
         items, values = self._given(ratings, unknown)
         if not self._hiding:
-            return self._fold(one_row(np.arange(len(items), dtype=np.int32), values), items)
+            return self._fold(one_row(np.arange(len(items), dtype=np.int32), values), items, features)
         when = pair_times(times, len(ratings))
         if when is not None:
             when = when[self.item_ids.codes(list(ratings), "item") >= 0]
-        return self._fold_hidden(Newcomer(items, values, when))[0]
+        return self._fold_hidden(Newcomer(items, values, when), features)[0]
 
     @property
     def _hiding(self) -> bool:
         """Whether a part of the ratings is hidden, so that a row given them is not simply normal."""
         return self.scales.clock is not None or self.scales.levels is not None
 
-    def _fold_hidden(self, who: Newcomer) -> tuple[Array, list[Array]]:
+    def _fold_hidden(self, who: Newcomer, features: Mapping[str, Any] | None = None) -> tuple[Array, list[Array]]:
         how: dict[str, Any] = {"biased": self.biased, "offset": self.global_mean, "n_jobs": 1}
         key = (self._setting("seed"), FOLDING)
-        return fold_hidden(self._draws_knowing(who.items), who, self.scales, self.ratings, key, how)
+        return fold_hidden(self._draws_knowing(who.items, features=features), who, self.scales, self.ratings, key, how)
 
     def _told(self, items: Codes, values: Array, user: int | None) -> list[Array]:
         """What ratings tell the row of a user, or of somebody new, in each draw: latent, without what time adds."""
@@ -322,34 +340,43 @@ class Posterior(FoldingModel, UncertainModel):
             for s, draw in enumerate(self.draws)
         ]  # fmt: skip
 
-    def _fold(self, row: CSR, items: Codes) -> Array:
+    def _fold(self, row: CSR, items: Codes, features: Mapping[str, Any] | None = None) -> Array:
         out = np.empty((self.n_draws, self.draws[0].item_rows.shape[1]), np.float32)
-        for s, draw in enumerate(self._draws_knowing(items)):
+        for s, draw in enumerate(self._draws_knowing(items, features=features)):
             key = (self._setting("seed"), FOLDING + s, gibbs.USERS)
             other = draw.item_rows[items].astype(np.float32)
             how: dict[str, Any] = {"biased": self.biased, "offset": self.global_mean, "n_jobs": 1}
             out[s] = gibbs.draw_rows(row, other, draw.users, draw.noise_precision, key, **how)[0][0]
         return out
 
-    def _draws_knowing(self, items: Codes, user: int | None = None) -> tuple[Draw, ...]:
+    def _draws_knowing(
+        self, items: Codes, user: int | None = None, features: Mapping[str, Any] | None = None
+    ) -> tuple[Draw, ...]:
         """The draws, each with the prior of a known user, or of a new one who rated these items."""
         known = self._features[0]
-        if known is None and user is None:
+        if user is None:
+            return self._draws_of_new(items, features)
+        draws = tuple(draw._replace(noise_precision=_precision(draw, user)) for draw in self.draws)
+        if known is None:
+            return draws
+        row = known.matrix.take(np.array([user]))
+        return tuple(knowing(draw, row) for draw in draws)
+
+    def _draws_of_new(self, items: Codes, features: Mapping[str, Any] | None) -> tuple[Draw, ...]:
+        """What is not known of somebody's features is their mean, and its spread makes the prior wider."""
+        known, table = self._strangers[0], getattr(self.recipe, "user_features", None)
+        if features is not None and table is None:
+            raise ParameterError("Features of somebody new need a model with user_features; this one has none.")
+        if known is None:
             return self.draws
-        if user is not None:
-            draws = tuple(draw._replace(noise_precision=_precision(draw, user)) for draw in self.draws)
-            if known is None:
-                return draws
-            row = known.matrix.take(np.array([user]))
-            return tuple(knowing(draw, row) for draw in draws)
-        assert known is not None
-        places, values = np.arange(known.count, dtype=np.int32), known.mean.astype(np.float32)
-        if getattr(self.recipe, "implicit", "none") in ("users", "both") and len(items):
-            own = implicit_sets(one_row(items, np.ones(len(items), np.float32)), self.ratings.n_items)
-            sets = self._strangers[0].first if self._strangers[0] is not None else known.count
-            places = np.concatenate([own.indices, places[sets:]])
-            values = np.concatenate([own.values, values[sets:]])
-        return tuple(knowing(draw, one_row(places, values)) for draw in self.draws)
+        sets = None
+        if len(items):
+            sets = implicit_sets(one_row(items, np.ones(len(items), np.float32)), self.ratings.n_items)
+        values, lacking = known.completed(sets, None if features is None or table is None else table.row(features))
+        row = one_row(np.flatnonzero(values).astype(np.int32), values[values != 0])
+        return tuple(
+            knowing(draw, row, None if lacking is None else self._spread_of(draw, 0, lacking)) for draw in self.draws
+        )
 
     def _scores_of(self, row: Array) -> Array:
         parts = [self._of_row(draw, row[s : s + 1]) for s, draw in enumerate(self.draws)]

@@ -240,7 +240,7 @@ class UncertainModel(Model):
             ParameterError: There are more than a hundred levels.
         """
         users, items = self.codes_of(test, unknown)
-        known = (users >= 0) & (items >= 0) if unknown == "nan" else np.ones(len(users), bool)
+        known = (users != -1) & (items != -1) if unknown == "nan" else np.ones(len(users), bool)
         times, levels = None if test.times is None else test.times[known], self.levels
         chances = self.probabilities_of(users[known], items[known], times)
         steps = np.searchsorted((levels[1:] + levels[:-1]) / 2, test.values[known], side="right")
@@ -322,5 +322,5 @@ class UncertainModel(Model):
 def _without_unknown(out: Array, users: Codes, items: Codes, unknown: str) -> Array:
     """NaN for the pairs with an unknown id, under that policy."""
     if unknown == "nan":
-        out[(users < 0) | (items < 0)] = np.nan
+        out[(users == -1) | (items == -1)] = np.nan
     return out
