@@ -1,7 +1,8 @@
-"""MovieLens 100K, fold u1: the seconds of each rung of the ladder, and the time to the error of myFM's flipped recipe.
+"""MovieLens 100K, fold u1: seconds of each rung of the ladder, shares of features, the time to myFM's error.
 
     python benchmarks/reach.py --ml-100k FOLDER [--quick]
 
+The shares are of the variance that sets and tables explain, with the very tables and with their rows at other ids.
 myFM's recipe knows users, items, days and the sets of both sides (its own example: K = 10, 512 sweeps, all kept).
 Gramian has the same knowledge and its defaults. How many sweeps it takes to myFM's error is seen in one fit with the
 test as validation; a fit of so many sweeps, with its predictions, is what is timed. All cores.
@@ -18,13 +19,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
 
 import gramian as gm
 from environments import Peer, run, write_columns
 from gramian.errors import GramianWarning
 from judge import published_fold
 from page import options, write_section
-from records import movielens_100k, recipes
+from records import Case, movielens_100k, recipes
 
 MYFM = Peer("myFM, flipped", "flipped_myfm.py", ("myfm",))
 FACTORS, SWEEPS = 10, 512  # of myFM's example
@@ -59,6 +61,25 @@ def reached(target: float, train: gm.Ratings, test: gm.Ratings) -> tuple[gm.BPMF
     return recipe, *timed(recipe, train, test)
 
 
+def shares(case: Case, train: gm.Ratings, test: gm.Ratings) -> Iterator[str]:
+    """What the features explain: the tables as they are, and permuted."""
+    rng = np.random.default_rng(0)
+    permuted = {
+        name: frame.with_columns(pl.Series(frame.columns[0], rng.permutation(frame[frame.columns[0]].to_numpy())))
+        for name, frame in case.tables.items()
+    }
+    models = [
+        dict(recipes(dataclasses.replace(case, tables=tables), 0, None))["tables"].fit(train)
+        for tables in (case.tables, permuted)
+    ]
+    yield "\n| variance of | by | tables as they are | permuted |"
+    yield "|---|---|---|---|"
+    for row, other in zip(*(model.feature_shares().iter_rows(named=True) for model in models), strict=True):
+        yield f"| {row['side']} {row['of']} | {row['by']} | {row['share']:.1%} | {other['share']:.1%} |"
+    errors = " | ".join(f"{model.evaluate(test)['rmse']:.4f}" for model in models)
+    yield f"| RMSE | | {errors} |"
+
+
 def table(folder: Path, quick: bool) -> Iterator[str]:
     """Every rung, then the race."""
     train, test = (gm.read_ratings(folder / f"u1.{part}") for part in ("base", "test"))
@@ -69,6 +90,7 @@ def table(folder: Path, quick: bool) -> Iterator[str]:
         timed(dataclasses.replace(recipe, draws=3), train, test)  # what is compiled at first use
         seconds, error = timed(recipe, train, test)
         yield f"| {'+ ' if place else ''}{rung} | {seconds:.1f} | {error:.4f} |"
+    yield from shares(case, train, test)
     theirs = of_myfm(folder, 20 if quick else SWEEPS)
     recipe, seconds, error = reached(theirs["rmse"], train, test)
     yield "\n| system | sweeps | seconds to fit and predict | RMSE |"
