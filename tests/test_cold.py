@@ -66,6 +66,22 @@ def test_intervals_of_ids_without_ratings_hold_what_they_say(world, recipe, mode
         assert 0.86 < coverage(model, part(table, *new)) < 0.94
 
 
+def test_what_is_believed_of_somebody_new_is_as_wide_as_the_prior(world, model):
+    """``of="mean"`` differs from the rating by the noise, also of somebody new."""
+    pairs = np.arange(OLD_USERS, USERS), model.item_ids.ids[:80]
+    of_mean, of_rating = (model.predict_std(*pairs, of=of) for of in ("mean", "rating"))
+    noise = np.mean([1 / draw.noise_precision for draw in model.draws])
+    np.testing.assert_allclose(of_mean**2 + noise, of_rating**2, rtol=0.1)
+    ends = model.predict_interval(*pairs, 0.9, of="mean", clip=False)
+    np.testing.assert_allclose(np.diff(ends)[:, 0], 2 * 1.645 * of_mean, rtol=0.25)
+    steps = gm.BPMF(factors=2, draws=10, likelihood="ordinal", user_features=world[1]).fit(
+        part(world[0].with_columns(pl.col("rating").round().clip(1, 5)), False, False)
+    )
+    assert np.median(steps.predict_std(USERS - 1, steps.item_ids.ids, of="mean")) > 0.2
+    mean = steps.believed_codes(*steps._pair_codes(USERS - 1, steps.item_ids.ids, "raise")).mean(axis=0)
+    assert np.abs(mean - steps.predict(USERS - 1, steps.item_ids.ids)).max() < 0.15
+
+
 def test_who_is_in_the_table_is_not_unknown(model):
     """Neither a warning nor an error, and never NaN."""
     new, item = USERS - 1, int(model.item_ids.ids[0])

@@ -8,34 +8,30 @@ spread says how sure that is. A prediction is the mean of the draws' predictions
 Where the model knows of time, m has the offsets of the time asked for as well, or, where none is, the user's, the
 item's and everybody's mean of them (see :mod:`gramian.models.times`).
 
-Whoever is unknown has the prior of the side: mean row :math:`m`, covariance :math:`\Lambda^{-1}`, per draw; where a
-side has features, the mean is :math:`m + \beta^\top f` of those that a table gives, or of the mean features.
+Whoever is unknown has the prior of the side, per draw (:mod:`gramian.models.strangers`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from gramian.engine import entries
-from gramian.errors import ParameterError
 from gramian.ids import Codes
 from gramian.kernels.csr import CSR
 from gramian.mixture import NormalMixture
 from gramian.models import gibbs
 from gramian.models.base import Array, Times, pair_times
-from gramian.models.draws import Draw, knowing, packed, prior_variance, rows_of
-from gramian.models.features import implicit_sets, side_features
-from gramian.models.folding import FoldingModel, one_row
-from gramian.models.links import Features, Strangers
+from gramian.models.draws import Draw, knowing, packed, rows_of
+from gramian.models.folding import one_row
 from gramian.models.newcomers import Newcomer, fold_hidden, told_of
 from gramian.models.ordinal import expected
 from gramian.models.scales import Scales
-from gramian.models.uncertain import Mixture, UncertainModel
+from gramian.models.strangers import KnownByFeatures
+from gramian.models.uncertain import Mixture
 from gramian.persist import Arrays
 from gramian.step_mixture import StepMixture
 
@@ -45,22 +41,16 @@ FOLDING = 2**31  # draws of new rows have counters of their own: no sweep of a t
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Posterior(FoldingModel, UncertainModel):
+class Posterior(KnownByFeatures):
     """Draws from the posterior of a Bayesian factor model, and the scores that they give.
 
-    Attributes:
-        draws: The kept draws, oldest first.
-        global_mean: μ, subtracted from every rating.
-        biased: Whether the last of the D columns of a row is a bias.
+    Attributes (beside those of :class:`KnownByFeatures`):
         traces: (sweeps, chains, number of :attr:`trace_names`), what each sweep of each chain was at, burn-in
             included.
         burn_in: How many of these sweeps were burn-in.
         scales: The cells in time and the steps of the ratings, where the model knows of them.
     """
 
-    draws: tuple[Draw, ...]
-    global_mean: float
-    biased: bool
     traces: Array
     burn_in: int
     scales: Scales
@@ -127,73 +117,13 @@ class Posterior(FoldingModel, UncertainModel):
 
     def _variance(self, draw: Draw, users: Codes, items: Codes, cells: Sequence[Array] | None) -> Array:
         """The variance of pairs given a draw: the noise, and what is not known of strangers and of times."""
-        variance = np.broadcast_to(_noise(draw, users), len(users)).copy()
-        kinds = 3 * users.clip(-2, 0) + items.clip(-2, 0)
-        for kind in np.unique(kinds[kinds < 0]):
-            strange = np.flatnonzero(kinds == kind)
-            pairs = users[strange], items[strange]
-            spreads = self._spread(draw, 0, int(pairs[0][0])), self._spread(draw, 1, int(pairs[1][0]))
-            variance[strange] += prior_variance(draw, *pairs, self.biased, self._rows(draw, *pairs), spreads)
+        variance = np.broadcast_to(_noise(draw, users), len(users)) + self._unknown_variance(draw, users, items)
         return variance if draw.time is None else variance + draw.time.variance(cells, len(users))
 
     def _cells(self, users: Codes, items: Codes, times: Times | None) -> Sequence[Array] | None:
         """The cells of pairs in time; None where no time is told, or the model does not know of time."""
         calendar = None if times is None else self.scales.calendar(self.ratings)
         return None if calendar is None or times is None else calendar.find(users, items, times)
-
-    def _rows(self, draw: Draw, users: Codes, items: Codes) -> tuple[Array, Array]:
-        """The rows of pairs of codes."""
-        of_users, of_items = self._strangers
-        return (
-            rows_of(draw.user_rows, users, draw.users, of_users),
-            rows_of(draw.item_rows, items, draw.items, of_items),
-        )
-
-    @cached_property
-    def _strangers(self) -> list[Strangers | None]:
-        """What is known of users and of items that were not in training."""
-        tables = [getattr(self.recipe, f"{side}_features", None) for side in ("user", "item")]
-        return [
-            None if known is None else Strangers(
-                known.mean, known.count - (0 if table is None else len(table.names)),
-                None if table is None else table.matrix, known.some,
-            )
-            for known, table in zip(self._features, tables, strict=True)
-        ]  # fmt: skip
-
-    def _spread(self, draw: Draw, side: int, code: int) -> Array | None:
-        """Of one of the draws, the variance of what is not known of a stranger's features: all, or those of sets."""
-        known = self._strangers[side]
-        if code >= 0 or known is None or (code < -1 and known.first == 0):
-            return None
-        return self._spread_of(draw, side, slice(None) if code == -1 else slice(known.first))
-
-    def _spread_of(self, draw: Draw, side: int, lacking: slice) -> Array | None:
-        known, link = self._strangers[side], (draw.users, draw.items)[side].link
-        if known is None or link is None:
-            return None
-        key = id(link.coefficients), lacking.start, lacking.stop
-        if key not in self._spreads:
-            self._spreads[key] = known.spread(link, lacking)
-        return self._spreads[key]
-
-    @cached_property
-    def _spreads(self) -> dict[Any, Array]:
-        return {}
-
-    @property
-    def _features(self) -> tuple[Features | None, Features | None]:
-        return side_features(self.recipe, self.ratings) if hasattr(self.recipe, "implicit") else (None, None)
-
-    # Codes of ids that only a table of features knows are −2 − their place in it: known, though without ratings.
-
-    def _found(self, values: Any, what: str) -> Codes:
-        codes = super()._found(values, what)
-        table = getattr(self.recipe, f"{what}_features", None)
-        if table is None or table.ids is None or not len(codes) or int(codes.min()) >= 0:
-            return codes
-        places = table.ids.codes(values, what)
-        return np.where((codes < 0) & (places >= 0), -2 - places, codes).astype(np.int32)
 
     def _products(self, users: Array, items: Array) -> Array:
         """μ + b + c + wᵀu of pairs of rows: a sum over K whose rounding does not depend on the other pairs."""
@@ -282,6 +212,26 @@ class Posterior(FoldingModel, UncertainModel):
         cuts = np.stack([draw.cuts.values for draw in self.draws if draw.cuts is not None])
         return StepMixture(means, np.sqrt(variance), cuts, self.scales.levels)
 
+    def believed_codes(self, users: Codes, items: Codes, times: Times | None = None) -> Array:
+        """As of :class:`UncertainModel`; of strangers with quantiles of the normal shared out to the draws, ± both."""
+        from scipy.special import ndtri
+
+        if not ((users < 0) | (items < 0)).any():
+            return super().believed_codes(users, items, times)
+        cells, S = self._cells(users, items, times), self.n_draws
+        places = np.random.default_rng(self._setting("seed")).permutation(S)
+        made = []
+        for draw, z in zip(self.draws, ndtri((places + 0.5) / S), strict=True):
+            mean = self._mean(draw, users, items, cells)
+            away = z * np.sqrt(self._unknown_variance(draw, users, items))
+            if draw.cuts is None or self.scales.levels is None:
+                made += [mean - away, mean + away]
+                continue
+            variance = _noise(draw, users) + (0.0 if draw.time is None else draw.time.variance(cells, len(users)))
+            stds = np.broadcast_to(np.sqrt(variance), len(users))
+            made += [expected(mean + side, draw.cuts.values, self.scales.levels, stds) for side in (-away, away)]
+        return np.stack(made)
+
     def predictive_of_row(self, row: Array, items: Codes) -> Mixture:
         """The predictive distributions of some items for somebody folded in, whose row (S, D) is given."""
         means = np.stack([self._all_items(draw, row[s : s + 1], items)[0] for s, draw in enumerate(self.draws)])
@@ -362,28 +312,9 @@ class Posterior(FoldingModel, UncertainModel):
         row = known.matrix.take(np.array([user]))
         return tuple(knowing(draw, row) for draw in draws)
 
-    def _draws_of_new(self, items: Codes, features: Mapping[str, Any] | None) -> tuple[Draw, ...]:
-        """What is not known of somebody's features is their mean, and its spread makes the prior wider."""
-        known, table = self._strangers[0], getattr(self.recipe, "user_features", None)
-        if features is not None and table is None:
-            raise ParameterError("Features of somebody new need a model with user_features; this one has none.")
-        if known is None:
-            return self.draws
-        sets = None
-        if len(items):
-            sets = implicit_sets(one_row(items, np.ones(len(items), np.float32)), self.ratings.n_items)
-        values, lacking = known.completed(sets, None if features is None or table is None else table.row(features))
-        row = one_row(np.flatnonzero(values).astype(np.int32), values[values != 0])
-        return tuple(
-            knowing(draw, row, None if lacking is None else self._spread_of(draw, 0, lacking)) for draw in self.draws
-        )
-
     def _scores_of(self, row: Array) -> Array:
         parts = [self._of_row(draw, row[s : s + 1]) for s, draw in enumerate(self.draws)]
         return np.asarray(np.mean(parts, axis=0, dtype=np.float64))
-
-    def _setting(self, name: str) -> Any:
-        return getattr(self.recipe, name, 0 if name == "seed" else None)
 
 
 def _noise(draw: Draw, users: Codes) -> Array:

@@ -4,8 +4,8 @@ A family that keeps S draws of its parameters derives from :class:`UncertainMode
 :meth:`~UncertainModel.predictive_codes` and :attr:`~UncertainModel.n_draws`. Two questions are kept apart:
 
 - ``of="rating"``: what will this user *give*? The predictive distribution, with the noise of a single rating.
-- ``of="mean"``: what does the model *believe* of this pair? The draws' means alone. It narrows with more
-  ratings of the user and the item; the noise does not.
+- ``of="mean"``: what does the model *believe* of this pair? The draws' means alone, of somebody unknown those of
+  whoever it may be. It narrows with more ratings of the user and the item; the noise does not.
 """
 
 from __future__ import annotations
@@ -58,6 +58,10 @@ class UncertainModel(Model):
         The family says what an unknown side knows (its prior, say): its distribution must be a finite one.
         """
 
+    def believed_codes(self, users: Codes, items: Codes, times: Times | None = None) -> Array:
+        """(draws, n): what the mean rating of pairs of codes may be; of an unknown side, of anybody it may be."""
+        return self.predictive_codes(users, items, times).means
+
     def predictive(self, users: Any, items: Any, *, times: Any = None, unknown: str = "fallback") -> Mixture:
         """The whole predictive distribution of (user, item) pairs: S × n numbers, so ask for pieces of many pairs.
 
@@ -93,8 +97,11 @@ class UncertainModel(Model):
         check_choice("of", of, OF, "predict_std")
         user_codes, item_codes = self._pair_codes(users, items, unknown)
         out = np.empty(len(user_codes))
-        for piece, mixture in self.pieces(user_codes, item_codes, pair_times(times, len(user_codes))):
-            out[piece] = mixture.std() if of == "rating" else mixture.mean_std()
+        for piece, *pairs in self._cut(user_codes, item_codes, pair_times(times, len(user_codes))):
+            if of == "rating":
+                out[piece] = self.predictive_codes(*pairs).std()
+            else:
+                out[piece] = self.believed_codes(*pairs).std(axis=0)
         return _without_unknown(out, user_codes, item_codes, unknown)
 
     def predict_interval(
@@ -131,11 +138,12 @@ class UncertainModel(Model):
         tail = (1 - check_level("level", level, "predict_interval")) / 2
         user_codes, item_codes = self._pair_codes(users, items, unknown)
         out = np.empty((len(user_codes), 2))
-        for piece, mixture in self.pieces(user_codes, item_codes, pair_times(times, len(user_codes))):
+        for piece, *pairs in self._cut(user_codes, item_codes, pair_times(times, len(user_codes))):
             if of == "rating":
+                mixture = self.predictive_codes(*pairs)
                 out[piece] = np.column_stack([mixture.quantile(tail), mixture.quantile(1 - tail)])
             else:
-                out[piece] = np.quantile(mixture.means, [tail, 1 - tail], axis=0).T
+                out[piece] = np.quantile(self.believed_codes(*pairs), [tail, 1 - tail], axis=0).T
         if clip:
             np.clip(out, *self.scale, out=out)
         return _without_unknown(out, user_codes, item_codes, unknown)
@@ -313,10 +321,14 @@ class UncertainModel(Model):
 
     def pieces(self, users: Codes, items: Codes, times: Times | None = None) -> Iterator[tuple[slice, Mixture]]:
         """The pairs in pieces of bounded memory, each with its distributions."""
+        for piece, *pairs in self._cut(users, items, times):
+            yield piece, self.predictive_codes(*pairs)
+
+    def _cut(self, users: Codes, items: Codes, times: Times | None) -> Iterator[tuple[Any, ...]]:
         size = max(1, PIECE_CELLS // self.n_draws)
         for low in range(0, len(users), size):
             piece = slice(low, low + size)
-            yield piece, self.predictive_codes(users[piece], items[piece], None if times is None else times[piece])
+            yield piece, users[piece], items[piece], None if times is None else times[piece]
 
 
 def _without_unknown(out: Array, users: Codes, items: Codes, unknown: str) -> Array:
