@@ -150,6 +150,40 @@ def test_without_the_injected_noise_the_calibration_fails(monkeypatch):
     assert uniformity(ranks_of, 60, KEPT).min() < 1e-5
 
 
+def known_coefficients(seed):
+    """Ratings of users and items whose biases have known coefficients of ten features each; and the recipe."""
+    rng = np.random.default_rng(seed)
+    sides, tables_ = {}, {}
+    for side, n in (("user", 300), ("item", 200)):
+        F, beta = rng.normal(size=(n, 10)), 0.2 * rng.normal(size=10)
+        frame = dict(zip("abcdefghij", F.T, strict=True))
+        sides[side] = beta * F.std(axis=0), F @ beta + 0.4 * rng.normal(size=n), 0.5 * rng.normal(size=(n, 2))
+        tables_[f"{side}_features"] = pl.DataFrame({side: np.arange(n), **frame})
+    u, i = np.nonzero(rng.random((300, 200)) < 0.15)
+    (_, b, W), (_, c, U) = sides["user"], sides["item"]
+    values = 3 + b[u] + c[i] + np.sum(W[u] * U[i], axis=1) + 0.4 * rng.normal(size=len(u))
+    ratings = gm.Ratings.from_frame(pl.DataFrame({"user": u, "item": i, "rating": values}))
+    recipe = gm.BPMF(factors=2, draws=120, keep_dtype="float32", **tables_)
+    return ratings, recipe, np.concatenate([sides[side][0] for side in ("user", "item")])
+
+
+def share_inside(model, truth):
+    """Of the coefficients of the biases, which no rotation changes, the share in their central 90 % intervals."""
+    draws = [
+        np.concatenate([prior.link.coefficients[:, -1] for prior in (draw.users, draw.items)]) for draw in model.draws
+    ]
+    low, high = np.quantile(draws, [0.05, 0.95], axis=0)
+    return float(np.mean((low <= truth) & (truth <= high)))
+
+
+def test_known_coefficients_are_in_their_posterior_intervals(monkeypatch):
+    """And most are not where the injected noise is left out."""
+    ratings, recipe, truth = known_coefficients(0)
+    assert share_inside(recipe.fit(ratings), truth) >= 0.75  # of 20: less in 1 of 90 experiments
+    monkeypatch.setattr(ridge, "noisy", silent)
+    assert share_inside(recipe.fit(ratings), truth) < 0.5
+
+
 # ---- tables ----------------------------------------------------------------------------------------
 
 
