@@ -103,7 +103,10 @@ def test_lists_of_who_is_only_in_the_table_are_those_of_its_predictions(recipe, 
         scores = model.predict(user, model.item_ids.ids, clip=False)
         assert mine["item"].to_list() == model.item_ids.take(np.argsort(-scores)[:5]).to_list()
         np.testing.assert_allclose(mine["score"], np.sort(scores)[::-1][:5], rtol=1e-5)
-        assert len(model.recommend(user, 5, by="thompson")) == len(model.recommend(user, 5, by="lower")) == 5
+        safe = model.recommend(user, 1, by="lower", level=0.8)
+        low = model.predict_interval(user, safe["item"], 0.8, of="mean", clip=False)[0, 0]
+        assert safe["score"][0] == pytest.approx(low, abs=0.2)
+        assert len(model.recommend(user, 5, by="thompson")) == 5
 
 
 def features_of(world, user):

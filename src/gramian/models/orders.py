@@ -38,10 +38,15 @@ class _ByLowerBound(Posterior):
     level: float
 
     def score_pairs(self, users: Codes, items: Codes) -> Array:
-        return self._lower(self._each_draw(users, items))
+        strange = bool(((users < 0) | (items < 0)).any())
+        return self._lower(self.believed_codes(users, items) if strange else self._each_draw(users, items))
 
     def score_block(self, users: Codes) -> Array:
-        return self._lower(self._block(draw, users) for draw in self.draws)
+        scores = self._lower(self._block(draw, users) for draw in self.draws)
+        items = np.arange(scores.shape[1], dtype=np.int32)
+        for row in np.flatnonzero(users < 0):
+            scores[row] = self.score_pairs(np.full(len(items), users[row]), items)
+        return scores
 
     def _scores_of(self, row: Array) -> Array:
         return self._lower(self._of_row(draw, row[s : s + 1]) for s, draw in enumerate(self.draws))
@@ -51,11 +56,12 @@ class _ByLowerBound(Posterior):
 
         total: Any = 0.0
         squares: Any = 0.0
+        count = 0
         for score in scores:  # about the mean rating, so that squares lose no digits
             away = score.astype(np.float64) - self.global_mean
-            total, squares = total + away, squares + away * away
-        mean = total / self.n_draws
-        std = np.sqrt(np.maximum(squares / self.n_draws - mean * mean, 0))
+            total, squares, count = total + away, squares + away * away, count + 1
+        mean = total / count
+        std = np.sqrt(np.maximum(squares / count - mean * mean, 0))
         return np.asarray(self.global_mean + mean - ndtri((1 + self.level) / 2) * std)
 
 
