@@ -4,9 +4,9 @@
 
 The shares are of the variance that sets and tables explain, with the very tables and with their rows at other ids.
 myFM's recipe knows users, items, days and the sets of both sides (its own example: K = 10, 512 sweeps, all kept).
-Gramian has the same knowledge, a noise for each user, and its other defaults. How many sweeps it takes to myFM's error
-is seen in one fit with the test as validation; a fit of so many sweeps, with its predictions, is what is timed. All
-cores.
+Gramian has the same knowledge, a noise for each user, 120 draws and its other defaults. How many sweeps it takes to
+myFM's error is seen in one fit with the test as validation; a fit of so many sweeps, with its predictions, is what is
+timed. All cores.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from records import Case, movielens_100k, recipes
 MYFM = Peer("myFM, flipped", "flipped_myfm.py", ("myfm",))
 FACTORS, SWEEPS = 10, 512  # of myFM's example
 DAY, FIRST_DAY = 86_400, 10_000  # the latter before that of any rating, so that days are small numbers
-RECIPE = gm.BPMF(implicit="both", noise="by_user", time="auto", draws=320)
+RECIPE = gm.BPMF(implicit="both", noise="by_user", time="auto", draws=120)
 
 
 def of_myfm(folder: Path, sweeps: int) -> dict[str, Any]:

@@ -118,6 +118,9 @@ def test_somebody_new_may_be_told_by_features(world, model):
     user, items = USERS - 1, model.item_ids.ids
     row = model.fold_in({}, features=features_of(world, user))
     assert np.sqrt(np.mean((model._scores_of(row) - model.predict(user, items, clip=False)) ** 2)) < 0.15
+    np.testing.assert_array_equal(row, model.fold_in({}, features=user))  # by the id
+    with pytest.raises(gm.errors.UnknownIdError, match="The table of features has no 300"):
+        model.fold_in({}, features=USERS)
     with pytest.raises(gm.DataError, match="no column 'height'"):
         model.fold_in({}, features={"height": 3})
     with pytest.raises(gm.DataError, match="must be given as one; got 'old'"):
@@ -142,6 +145,13 @@ def test_features_and_ratings_together_tell_more_than_either(world, model):
     rmse = {name: np.sqrt(np.mean(np.concatenate(parts) ** 2)) for name, parts in errors.items()}
     assert rmse["both"] < 0.95 * min(rmse["ratings"], rmse["features"])
     assert 0.86 < np.mean(np.concatenate(inside)) < 0.94
+
+
+def test_cold_users_are_judged_with_what_the_table_has_of_them(world, recipe, model):
+    new = part(world[0], True, False)
+    blind = dataclasses.replace(recipe, user_features=None).fit(model.ratings)
+    errors = [gm.evaluate_fold_in(one, *new.split(0.9, seed=0))["rmse"] for one in (model, blind)]
+    assert errors[0] < 0.9 * errors[1]
 
 
 def test_models_without_a_table_of_users_refuse_features(ratings):

@@ -55,7 +55,8 @@ class Newcomers(Model):
             codes, stars = rows.row(user)
             ids = trained.item_ids.take(codes).to_list()
             when = None if times is None else times[rows.indptr[user] : rows.indptr[user + 1]]
-            folded.append(_scorer(trained, dict(zip(ids, stars.tolist(), strict=True)), when))
+            rated = dict(zip(ids, stars.tolist(), strict=True))
+            folded.append(_scorer(trained, rated, when, given.user_ids.ids[user]))
         return cls(trained.recipe, ratings, trained.history, trained, (*folded, _scorer(trained, {})))
 
     @property
@@ -80,13 +81,18 @@ class Newcomers(Model):
         return self.trained.arrays()
 
 
-def _scorer(model: Model, rated: dict[Any, float], times: Array | None = None) -> Callable[[], Array]:
-    """What gives somebody's scores of all items, from these ratings and their times."""
+def _scorer(
+    model: Model, rated: dict[Any, float], times: Array | None = None, user: Any = None
+) -> Callable[[], Array]:  # fmt: skip
+    """What gives somebody's scores of all items, from these ratings and their times, and what a table has of the id."""
     if isinstance(model, PopularityModel):  # the same list for everyone
         return lambda: model.counts.astype(np.float64)
     if not isinstance(model, FoldingModel):
         raise ParameterError(
             f"A model of {type(model.recipe).__name__} cannot take in somebody new, so it has no errors on cold users."
         )
-    row = model.fold_in(rated, times=times) if isinstance(model, Posterior) else model.fold_in(rated)
+    if isinstance(model, Posterior):
+        row = model.fold_in(rated, times=times, features=user if model.has_features(user) else None)
+    else:
+        row = model.fold_in(rated)
     return lambda: model._scores_of(row)

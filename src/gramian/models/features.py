@@ -24,7 +24,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from gramian.errors import DataError, DataWarning, FormatError, ParameterError
+from gramian.errors import DataError, DataWarning, FormatError, ParameterError, UnknownIdError
 from gramian.frames import find_columns, to_polars
 from gramian.ids import IdMap, id_series
 from gramian.kernels.csr import CSR, csr_from_sorted, transpose
@@ -105,6 +105,21 @@ class FeatureTable:
             )
         empty = self.matrix._replace(indptr=np.append(self.matrix.indptr, self.matrix.indptr[-1]))
         return empty.take(np.where(lost, len(self.ids), codes))
+
+    def row_of(self, who: Any) -> npt.NDArray[np.float32]:
+        """The features (F,) of an id of the table.
+
+        Raises:
+            UnknownIdError: The table has no such id.
+        """
+        assert self.ids is not None
+        assert self.matrix is not None
+        place = self.ids.codes([who], "user")
+        if place[0] < 0:
+            raise UnknownIdError(f"The table of features has no {who!r}; give what is known as {{column: value}}.")
+        out, (columns, values) = np.zeros(len(self.names), np.float32), self.matrix.row(int(place[0]))
+        out[columns] = values
+        return out
 
     def row(self, known: Mapping[str, Any]) -> npt.NDArray[np.float32]:
         """The features (F,) of somebody whose columns are ``known``; a column that is not given counts as missing.

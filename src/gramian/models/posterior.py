@@ -85,7 +85,7 @@ class BayesianModel(Posterior):
         seed: int = 0,
         exclude_seen: bool = True,
         among: Any = None,
-        features: Mapping[str, Any] | None = None,
+        features: Any = None,
         times: Any = None,
         unknown: str = "fallback",
     ) -> pl.DataFrame:

@@ -248,14 +248,14 @@ class Posterior(KnownByFeatures):
     # ---- somebody new ---------------------------------------------------------------------------
 
     def fold_in(
-        self, ratings: Mapping[Any, float], *, features: Mapping[str, Any] | None = None, times: Any = None,
+        self, ratings: Mapping[Any, float], *, features: Any = None, times: Any = None,
         unknown: str = "fallback",
     ) -> Array:  # fmt: skip
         """(S, D): the row of a user with these ratings, drawn given each kept draw; without ratings, the prior's.
 
         The same ratings give the same draws. ``features`` are what is known of the user, by the columns of
-        ``user_features``: a column left out counts as missing. ``times``, one for all or one for each rating, in
-        their order, are looked at by models that know of time.
+        ``user_features`` (a column left out counts as missing), or the user's id in that table. ``times``, one for all
+        or one for each rating, in their order, are looked at by models that know of time.
         """
         items, values = self._given(ratings, unknown)
         if not self._hiding:
@@ -270,7 +270,7 @@ class Posterior(KnownByFeatures):
         """Whether a part of the ratings is hidden, so that a row given them is not simply normal."""
         return self.scales.clock is not None or self.scales.levels is not None
 
-    def _fold_hidden(self, who: Newcomer, features: Mapping[str, Any] | None = None) -> tuple[Array, list[Array]]:
+    def _fold_hidden(self, who: Newcomer, features: Any = None) -> tuple[Array, list[Array]]:
         how: dict[str, Any] = {"biased": self.biased, "offset": self.global_mean, "n_jobs": 1}
         key = (self._setting("seed"), FOLDING)
         return fold_hidden(self._draws_knowing(who.items, features=features), who, self.scales, self.ratings, key, how)
@@ -290,7 +290,7 @@ class Posterior(KnownByFeatures):
             for s, draw in enumerate(self.draws)
         ]  # fmt: skip
 
-    def _fold(self, row: CSR, items: Codes, features: Mapping[str, Any] | None = None) -> Array:
+    def _fold(self, row: CSR, items: Codes, features: Any = None) -> Array:
         out = np.empty((self.n_draws, self.draws[0].item_rows.shape[1]), np.float32)
         for s, draw in enumerate(self._draws_knowing(items, features=features)):
             key = (self._setting("seed"), FOLDING + s, gibbs.USERS)
@@ -299,9 +299,7 @@ class Posterior(KnownByFeatures):
             out[s] = gibbs.draw_rows(row, other, draw.users, draw.noise_precision, key, **how)[0][0]
         return out
 
-    def _draws_knowing(
-        self, items: Codes, user: int | None = None, features: Mapping[str, Any] | None = None
-    ) -> tuple[Draw, ...]:
+    def _draws_knowing(self, items: Codes, user: int | None = None, features: Any = None) -> tuple[Draw, ...]:
         """The draws, each with the prior of a known user, or of a new one who rated these items."""
         known = self._features[0]
         if user is None:

@@ -106,7 +106,12 @@ class KnownByFeatures(FoldingModel, UncertainModel):
         places = table.ids.codes(values, what)
         return np.where((codes < 0) & (places >= 0), -2 - places, codes).astype(np.int32)
 
-    def _draws_of_new(self, items: Codes, features: Mapping[str, Any] | None) -> tuple[Draw, ...]:
+    def has_features(self, user: Any) -> bool:
+        """Whether the table of users has this id."""
+        table = getattr(self.recipe, "user_features", None)
+        return table is not None and table.ids is not None and user is not None and user in table.ids
+
+    def _draws_of_new(self, items: Codes, features: Any) -> tuple[Draw, ...]:
         """What is not known of somebody's features is their mean, and its spread makes the prior wider."""
         known, table = self._strangers[0], getattr(self.recipe, "user_features", None)
         if features is not None and table is None:
@@ -116,7 +121,10 @@ class KnownByFeatures(FoldingModel, UncertainModel):
         sets = None
         if len(items):
             sets = implicit_sets(one_row(items, np.ones(len(items), np.float32)), self.ratings.n_items)
-        values, lacking = known.completed(sets, None if features is None or table is None else table.row(features))
+        told = None
+        if features is not None and table is not None:
+            told = table.row(features) if isinstance(features, Mapping) else table.row_of(features)
+        values, lacking = known.completed(sets, told)
         row = one_row(np.flatnonzero(values).astype(np.int32), values[values != 0])
         return tuple(
             knowing(draw, row, None if lacking is None else self._spread_of(draw, 0, lacking)) for draw in self.draws
