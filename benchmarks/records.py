@@ -95,7 +95,7 @@ def goodbooks(folder: Path) -> Case:
         yield "seed 0", *gm.load_dataset("goodbooks", path=folder).split(0.1, seed=0)
 
     rungs = ("ratings alone", "sets of ratings", "noise of each user", "steps")
-    return Case("goodbooks", splits, {}, rungs, range(1))
+    return Case("goodbooks", splits, {}, rungs, range(1), 120)
 
 
 def recipes(case: Case, seed: int, n_jobs: int | None) -> Iterator[tuple[str, gm.BPMF]]:
