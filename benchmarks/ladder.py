@@ -137,7 +137,7 @@ def picture(lines: Lines, path: Path) -> None:
                           fontsize=9, color=TRAIN)  # fmt: skip
         axes.set_yticks(range(len(own)), [("+ " if place else "") + rung for place, rung in enumerate(own)])
         axes.invert_yaxis()
-        axes.margins(x=0.25, y=0.12)
+        axes.margins(x=0.3, y=0.12)
         axes.set_title(name, fontsize=10, loc="left")
         axes.set_xlabel("RMSE on the test ratings")
         axes.spines[["top", "right"]].set_visible(False)
