@@ -180,7 +180,7 @@ def test_known_coefficients_are_in_their_posterior_intervals(monkeypatch):
     """And most are not where the injected noise is left out."""
     ratings, recipe, truth = known_coefficients(0)
     assert share_inside(recipe.fit(ratings), truth) >= 0.75  # of 20: less in 1 of 90 experiments
-    monkeypatch.setattr(ridge, "noisy", silent)
+    monkeypatch.setattr(ridge, "noise", silent)
     assert share_inside(recipe.fit(ratings), truth) < 0.5
 
 

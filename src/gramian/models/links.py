@@ -119,9 +119,9 @@ class Strangers(NamedTuple):
         """Cov(βᵀf) of the features that are not known, over some rows, (D, D)."""
         beta = np.zeros_like(link.coefficients, np.float32)
         beta[lacking] = link.coefficients[lacking]
-        moved = row_means(self.some, Link(beta, link.ridge), n_jobs=1).astype(np.float64)
-        moved -= moved.mean(axis=0)
-        return moved.T @ moved / len(moved)
+        shifts = row_means(self.some, Link(beta, link.ridge), n_jobs=1).astype(np.float64)
+        shifts -= shifts.mean(axis=0)
+        return shifts.T @ shifts / len(shifts)
 
     def completed(self, sets: CSR | None, told: Array | None) -> tuple[Array, slice | None]:
         """All features of somebody new, (F,), the mean of those that are not known, and which these are.
@@ -224,8 +224,8 @@ def explained(features: Features, link: Link, precision: Array, columns: slice) 
     parts = [link.coefficients] + [
         np.where((features.groups == g)[:, None], link.coefficients, 0) for g in groups if len(groups) > 1
     ]
-    moved = [row_means(features, Link(part.astype(np.float32), link.ridge))[:, columns] for part in parts]
-    by_features = np.array([part.var(axis=0, dtype=np.float64).sum() for part in moved])
+    shifts = [row_means(features, Link(part.astype(np.float32), link.ridge))[:, columns] for part in parts]
+    by_features = np.array([part.var(axis=0, dtype=np.float64).sum() for part in shifts])
     return by_features / (by_features[0] + float(np.diag(np.linalg.inv(precision))[columns].sum()))
 
 
