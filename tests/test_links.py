@@ -27,7 +27,7 @@ def sparse(dense) -> CSR:
 
 def features_of(dense, groups=None) -> links.Features:
     groups = np.zeros(dense.shape[1], np.int64) if groups is None else np.asarray(groups)
-    return links.Features(sparse(dense), transpose(sparse(dense), dense.shape[1]), groups)
+    return links.Features(sparse(dense), transpose(sparse(dense), dense.shape[1]), groups, 1e-9)
 
 
 @pytest.fixture(params=["cholesky", "conjugate gradient"])
@@ -35,7 +35,6 @@ def solver(request, monkeypatch):
     """Both ways to draw β, on few features."""
     if request.param != "cholesky":
         monkeypatch.setattr(links, "EXACT_LIMIT", 0)
-        monkeypatch.setattr(links, "TOLERANCE", 1e-9)
 
 
 # ---- the conditionals ------------------------------------------------------------------------------

@@ -30,7 +30,8 @@ def drawn(design, D, dtype, *, tolerance, n_jobs=None, seed=1):
     n, f = design.rows.n_rows, len(design.groups)
     Y, E = ridge.noise(n, D, dtype, seed, 0), ridge.noise(f, D, dtype, seed, 1)
     noise = ridge.rows_of(Y, D), ridge.rows_of(E, D).copy()
-    return ridge.draw(design, PRECISIONS, Y, E, D, tolerance=tolerance, steps=300, n_jobs=n_jobs), noise
+    before = np.random.default_rng(seed).normal(size=(f, D)).astype(dtype)
+    return ridge.draw(design, PRECISIONS, Y, E, before, tolerance=tolerance, steps=300, n_jobs=n_jobs), noise
 
 
 @pytest.mark.parametrize("rank_from", [1, 10_000], ids=["with a basis", "diagonal"])
@@ -86,10 +87,12 @@ def test_the_basis_holds_the_leading_eigenvectors_and_saves_steps(monkeypatch):
     np.testing.assert_allclose(spectrum.values[0], values[0], rtol=1e-5)
     np.testing.assert_allclose(spectrum.values[:3], values[:3], rtol=0.05)
 
+    before = np.zeros((shape[1], 4), np.float32)
+
     def steps():
         for count in range(1, 100):
             Y, E = ridge.noise(*shape[:1], 4, "float32", 0, 0), ridge.noise(shape[1], 4, "float32", 0, 1)
-            if ridge.draw(design, np.ones(1), Y, E, 4, tolerance=1e-2, steps=count) is not None:
+            if ridge.draw(design, np.ones(1), Y, E, before, tolerance=1e-2, steps=count) is not None:
                 return count
         raise AssertionError
 

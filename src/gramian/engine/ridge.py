@@ -270,22 +270,22 @@ def _places(strips: Strips, size: int) -> list[tuple[int, int]]:
 
 
 def draw(
-    design: Design, precisions: Array, Y: Strips, E: Strips, size: int, *, tolerance: float, steps: int,
+    design: Design, precisions: Array, Y: Strips, E: Strips, before: Array, *, tolerance: float, steps: int,
     n_jobs: int | None = None,
 ) -> Array | None:  # fmt: skip
-    """t, (f, ``size``); None where the residual is not small after so many steps.
+    """t, (f, D); None where the residual is not small after so many steps.
 
     Args:
         design: F.
         precisions: λ of each group.
         Y: Y + E₁, n rows.
-        E: E₂, f rows; overwritten.
-        size: D.
+        E: E₂, f rows.
+        before: Where to begin, (f, D): the draw before. It stays in what the tolerance leaves out.
         tolerance: Of the residual of a strip, relative to the right side, both in the norm of the preconditioner.
         steps: Of conjugate gradient at most.
         n_jobs: Threads; the result does not depend on them.
     """
-    system, deviation = design.system(precisions), precisions[design.groups] ** -0.5
+    system, deviation, size = design.system(precisions), precisions[design.groups] ** -0.5, before.shape[1]
     if design.flipped:
         b = turned_product(design.tall, E, design.unknowns, deviation, n_jobs=n_jobs)
         for strip, seen in zip(b, Y, strict=True):
@@ -294,11 +294,13 @@ def draw(
         if s is None:
             return None
         return product(design.tall, s, size, E, deviation, n_jobs=n_jobs, blocks=design.blocks)
-    for normals in E:
-        normals *= _beside(-deviation, normals)
-    rest = product(design.tall, E, size, Y, system.weights, n_jobs=n_jobs, blocks=design.blocks)
-    z = _solve(system, turned_product(design.tall, rest, design.unknowns, n_jobs=n_jobs), tolerance, steps, n_jobs)
-    return None if z is None else rows_of(z, size) - rows_of(E, size)
+    start = cut(-before)
+    rest = product(design.tall, start, size, Y, system.weights, n_jobs=n_jobs, blocks=design.blocks)
+    b = turned_product(design.tall, rest, design.unknowns, n_jobs=n_jobs)
+    for strip, normals, negative in zip(b, E, start, strict=True):
+        strip += _beside(1 / deviation, strip) * normals + _beside(system.ridge, strip) * negative
+    z = _solve(system, b, tolerance, steps, n_jobs)
+    return None if z is None else before + rows_of(z, size)
 
 
 def _beside(numbers: Array, strip: Array) -> Array:

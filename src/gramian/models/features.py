@@ -28,7 +28,7 @@ from gramian.errors import DataError, DataWarning, FormatError, ParameterError, 
 from gramian.frames import find_columns, to_polars
 from gramian.ids import IdMap, id_series
 from gramian.kernels.csr import CSR, csr_from_sorted, transpose
-from gramian.models.links import Features
+from gramian.models.links import FINE, ROUGH, Features
 from gramian.persist import Arrays, pack_text, unpack_text
 from gramian.ratings import Ratings
 
@@ -310,4 +310,4 @@ def _side(implicit: bool, table: FeatureTable | None, mine: CSR, ids: IdMap, oth
         return None
     sizes = [others] * implicit + ([len(table.names)] if table is not None else [])
     groups = np.repeat(np.arange(len(sizes)), sizes)
-    return Features(matrix, transpose(matrix, len(groups)), groups)
+    return Features(matrix, transpose(matrix, len(groups)), groups, FINE if table is not None else ROUGH)

@@ -43,24 +43,25 @@ from gramian.engine import local, ridge
 from gramian.errors import DivergenceError
 from gramian.kernels.csr import CSR
 
-__all__ = ["Features", "Link", "Strangers", "draw_link", "explained", "moved", "no_link", "row_means"]
+__all__ = ["FINE", "ROUGH", "Features", "Link", "Strangers", "draw_link", "explained", "moved", "no_link", "row_means"]
 
 Array = npt.NDArray[Any]
 EXACT_LIMIT = 512  # features whose H is factored: 0.05 GFLOP a sweep
-# Of the residual, relative to its right side. What a draw then lacks is at most a thousandth of its posterior
-# variance, in the norm of H: less than what is known of λ, with thousands of coefficients.
-TOLERANCE = 3e-2
+# Of the residual, relative to its right side. What is left out stays as it was in the sweep before: with sets alone
+# that is little. Beside a table, whose few columns the sets nearly make too, the directions between them are slow.
+ROUGH, FINE = 3e-2, 1e-3
 SOME = 1000  # rows whose features stand for those of strangers
 STEPS = 200  # of conjugate gradient at most; tens are usual
 
 
 @dataclass(frozen=True, eq=False)
 class Features:
-    """The features of one side: (rows, F), the same by feature, and the group of each feature."""
+    """The features of one side: (rows, F), the same by feature, the group of each feature, and how near β is drawn."""
 
     matrix: CSR
     turned: CSR
     groups: npt.NDArray[np.int64]
+    tolerance: float = FINE
 
     @property
     def count(self) -> int:
@@ -199,7 +200,10 @@ def draw_link(
     if features.count <= EXACT_LIMIT:
         white = _factored(features, before.ridge[features.groups], ridge.rows_of(Y, size), ridge.rows_of(E, size))
     else:
-        drawn = ridge.draw(features.design, before.ridge, Y, E, size, tolerance=TOLERANCE, steps=STEPS, n_jobs=n_jobs)
+        white = local.dense_product(before.coefficients, root, n_jobs=n_jobs)
+        drawn = ridge.draw(
+            features.design, before.ridge, Y, E, white, tolerance=features.tolerance, steps=STEPS, n_jobs=n_jobs
+        )
         if drawn is None:
             raise DivergenceError(
                 f"The coefficients of {features.count} features were not found in {STEPS} steps of conjugate "
