@@ -26,7 +26,7 @@ import numpy.typing as npt
 
 from gramian.engine import entries, local
 from gramian.kernels.csr import CSR
-from gramian.models.links import Features, Link, draw_link, moved, no_link
+from gramian.models.links import Features, Link, draw_link, moved, no_link, row_means
 from gramian.models.noise import UserNoise, draw_user_noise, of_items, of_users
 from gramian.models.ordinal import Cuts, Ladder, draw_cuts, expected
 from gramian.models.times import Calendar, TimeOffsets, draw_times
@@ -120,7 +120,7 @@ def draw_rows(
     precision = prior.precision / noise_precision
     linear = np.einsum("cd,d->c", precision, prior.mean)
     if features is not None and prior.link is not None:
-        linear = local.dense_product(moved(features, prior.link, n_jobs).means, precision, linear, n_jobs=n_jobs)
+        linear = local.dense_product(row_means(features, prior.link, n_jobs), precision, linear, n_jobs=n_jobs)
     return local.half_sweep(
         ratings, other, local.Penalty(precision), biased=biased, offset=offset, n_jobs=n_jobs, linear=linear,
         draw=draw, spread=noise_precision**-0.5, weights=weights,

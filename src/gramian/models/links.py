@@ -41,7 +41,7 @@ import numpy.typing as npt
 
 from gramian.engine import local, ridge
 from gramian.errors import DivergenceError
-from gramian.kernels.csr import CSR
+from gramian.kernels.csr import CSR, transpose
 
 __all__ = ["FINE", "ROUGH", "Features", "Link", "Strangers", "draw_link", "explained", "moved", "no_link", "row_means"]
 
@@ -100,8 +100,9 @@ class Features:
         return self.take(np.unique(np.linspace(0, n - 1, min(n, SOME)).astype(np.int64)))
 
     def take(self, rows: npt.NDArray[Any]) -> Features:
-        """The same features of some of the rows, for :func:`row_means`."""
-        return Features(self.matrix.take(rows), self.turned, self.groups)
+        """The same features of some of the rows."""
+        part = self.matrix.take(rows)
+        return Features(part, transpose(part, self.count), self.groups, self.tolerance)
 
 
 class Strangers(NamedTuple):
@@ -166,6 +167,9 @@ def no_link(features: Features, size: int, dtype: npt.DTypeLike) -> Link:
 
 def row_means(features: Features, link: Link, n_jobs: int | None = None) -> Array:
     """Fβ, (rows, D): by how much the features move the mean of each row."""
+    known = features.last.get("moved")
+    if known is not None and known[0]() is link.coefficients:
+        return known[1].means
     return ridge.product(features.matrix, ridge.cut(link.coefficients), link.coefficients.shape[1], n_jobs=n_jobs)
 
 
