@@ -1,6 +1,8 @@
 """MovieLens 100K, fold u1: seconds of each rung of the ladder, shares of features, the time to myFM's error.
 
-    python benchmarks/reach.py --ml-100k FOLDER [--quick]
+    python benchmarks/reach.py [--ml-100k FOLDER] [--goodbooks FOLDER] [--quick]
+
+On goodbooks-10k, what a sweep with sets of both sides costs beside a plain one: the two chains take turns.
 
 The shares are of the variance that sets and tables explain, with the very tables and with their rows at other ids.
 myFM's recipe knows users, items, days and the sets of both sides (its own example: K = 10, 512 sweeps, all kept).
@@ -102,6 +104,40 @@ def table(folder: Path, quick: bool) -> Iterator[str]:
     yield f"\nGramian takes 1/{theirs['seconds'] / seconds:.1f} of the time."
 
 
+def costs(train: gm.Ratings, quick: bool) -> Iterator[str]:
+    """Seconds of a sweep of the sampler, without and with sets, at K = 32, all cores."""
+    plain = gm.BPMF(factors=32)
+    runs = {name: sweeps(recipe, train) for name, recipe in
+            (("plain", plain), ("sets of both sides", dataclasses.replace(plain, implicit="both")))}  # fmt: skip
+    seconds: dict[str, list[float]] = {name: [] for name in runs}
+    for number in range(8 if quick else 40):
+        for name, run_one in runs.items():
+            began = time.perf_counter()
+            next(run_one)
+            if number >= 5:  # compiled, and far from where the chain began
+                seconds[name].append(time.perf_counter() - began)
+    ratings, users, items = len(train), train.n_users, train.n_items
+    yield f"{ratings:,} ratings, {users:,} users, {items:,} items.\n"
+    yield "| sweep | median seconds | least |"
+    yield "|---|---|---|"
+    middle = {name: float(np.median(times)) for name, times in seconds.items()}
+    for name, times in seconds.items():
+        yield f"| {name} | {middle[name]:.3f} | {min(times):.3f} |"
+    plain_ones, others = seconds.values()
+    least = min(others) / min(plain_ones)
+    yield f"\n{middle['sets of both sides'] / middle['plain']:.2f} times by the medians, {least:.2f} by the least."
+
+
+def sweeps(recipe: gm.BPMF, train: gm.Ratings) -> Iterator[None]:
+    """A sweep of the only chain at each step; no draw is kept."""
+    arrays, number = recipe.start(train), 1
+    while True:
+        arrays, _ = recipe.epoch(train, arrays, number)
+        arrays = {name: array for name, array in arrays.items() if not name.startswith("draw")}
+        number += 1
+        yield
+
+
 if __name__ == "__main__":
     asked = options(__doc__).parse_args()
     warnings.simplefilter("ignore", GramianWarning)  # of items that no training rating has
@@ -109,3 +145,6 @@ if __name__ == "__main__":
         write_section("reach", table(asked.ml_100k, asked.quick), quick=asked.quick)
     else:
         print("no --ml-100k: the time to myFM's error is not measured")
+    if asked.goodbooks:
+        train = gm.load_dataset("goodbooks", path=asked.goodbooks).split(0.1, seed=0)[0]
+        write_section("sweeps with sets", costs(train, asked.quick), quick=asked.quick)

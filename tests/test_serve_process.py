@@ -17,7 +17,7 @@ import pytest
 import gramian as gm
 from gramian.cli import main
 from gramian.serve.store import Given, Store
-from serving import served
+from serving import GRAMIAN, served
 
 
 @pytest.fixture
@@ -126,12 +126,14 @@ def test_reload_drops_no_request(model, tmp_path, ratings) -> None:
     assert "Traceback" not in said
 
 
-def test_log_port_and_titles(model, tmp_path, command) -> None:
+def test_log_port_and_titles(model, tmp_path) -> None:
     db, items = str(tmp_path / "feedback.db"), tmp_path / "items.csv"
     items.write_text("item,title\n" + "".join(f"{11 + 7 * k},Film {k}\n" for k in range(40)))
     with served(model, "--db", db, "--items", str(items), secret=write_key(db)) as server:
         assert server.ask("/v1/items?q=film+39").json["items"][0]["item"] == 11 + 7 * 39
-        assert "is the port taken?" in command("serve", model, "--port", str(server.port), code=2)
+        second = subprocess.run([GRAMIAN, "serve", model, "--port", str(server.port)], capture_output=True, text=True)
+        assert second.returncode == 2
+        assert "is the port taken?" in second.stderr
         server.ask("/v1/items?q=private")
         server.ask("/v1/ratings", {"ratings": [{"user": 424242, "item": 11, "rating": 3}]})
         said = server.stop()
