@@ -10,7 +10,7 @@ demo: $(VENV)/core
 	$(BIN)/gramian demo
 
 test: check
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 check: $(VENV)/dev
 	$(BIN)/ruff check .
