@@ -95,9 +95,14 @@ class Design:
         return np.bincount(places, square, minlength=self.unknowns * n_groups).reshape(-1, n_groups)
 
     @cached_property
-    def spectrum(self) -> Spectrum:
-        """The leading eigenvectors of the system with Λ = I, scaled to one on its diagonal."""
-        return _spectrum(self)
+    def _found(self) -> list[Spectrum]:
+        return []
+
+    def spectrum(self, n_jobs: int | None = None) -> Spectrum:
+        """The leading eigenvectors of the system with Λ = I, scaled to one on its diagonal; found once."""
+        if not self._found:
+            self._found.append(_spectrum(self, n_jobs))
+        return self._found[0]
 
     def times(self, rows: Array, *, n_jobs: int | None = None) -> Array:
         """F times rows, (f, D)."""
@@ -315,7 +320,7 @@ def _solve(system: _System, b: Strips, tolerance: float, steps: int, n_jobs: int
     dtype, n, design = b[0].dtype, len(b[0]), system.design
     tall, order = design.ordered
     scale = sweep.fixed(system.diagonal**-0.5, dtype)
-    spectrum = design.spectrum
+    spectrum = design.spectrum(n_jobs)
     basis, gains = sweep.fixed(spectrum.basis, dtype), sweep.fixed(1 / spectrum.values - 1, dtype)
     ridge, weights = sweep.fixed(system.ridge, dtype), sweep.fixed(system.weights[order], dtype)
     size = sum(map(_width, b))
@@ -353,7 +358,7 @@ def _parts(tall: CSR, least: int = 1) -> list[tuple[int, int]]:
 # ---- the preconditioner ----------------------------------------------------------------------------
 
 
-def _spectrum(design: Design) -> Spectrum:
+def _spectrum(design: Design, n_jobs: int | None) -> Spectrum:
     """By subspace iteration from random columns: X ← the orthonormal basis of what the system makes of X."""
     from gramian.kernels import dense, links
 
@@ -361,17 +366,17 @@ def _spectrum(design: Design) -> Spectrum:
     if n < RANK_FROM:
         return Spectrum(np.empty(0, np.float32), np.empty(0))
     system = design.system(np.ones(int(design.groups.max()) + 1))
-    X = _orthonormal(rows_of(noise(n, COLUMNS, np.float32, 0, 0), COLUMNS))
+    X = _orthonormal(rows_of(noise(n, COLUMNS, np.float32, 0, 0, n_jobs=n_jobs), COLUMNS), n_jobs)
     for _ in range(ITERATIONS):
-        X = _orthonormal(_multiplied(system, X))
-    made = _multiplied(system, X)
+        X = _orthonormal(_multiplied(system, X, n_jobs), n_jobs)
+    made = _multiplied(system, X, n_jobs)
 
-    squares, vectors = dense.eigen(_gram(made))  # of the square of the system between the columns of X
-    V = local.dense_product(X, np.ascontiguousarray(vectors[:RANK].T))
+    squares, vectors = dense.eigen(_gram(made, n_jobs))  # of the square of the system between the columns of X
+    V = local.dense_product(X, np.ascontiguousarray(vectors[:RANK].T), n_jobs=n_jobs)
     return Spectrum(V.reshape(n, -1, links.GROUP).swapaxes(0, 1).reshape(-1), np.sqrt(squares[:RANK]))
 
 
-def _multiplied(system: _System, X: Array) -> Array:
+def _multiplied(system: _System, X: Array, n_jobs: int | None) -> Array:
     """S(TᵀWT + diag(c))S X."""
     from gramian.kernels import links, sweep
 
@@ -382,17 +387,17 @@ def _multiplied(system: _System, X: Array) -> Array:
     q = strips_of(n * len(parts), X.shape[1], X.dtype)
     multiply = partial(links.normal, *_fixed(tall, X.dtype), sweep.fixed(system.weights[order], X.dtype))
     pieces = [(p[k], q[k], n * m, *part) for k in range(len(p)) for m, part in enumerate(parts)]
-    _over(multiply, pieces, tall.n_entries * X.shape[1], None)
+    _over(multiply, pieces, tall.n_entries * X.shape[1], n_jobs)
     total = np.add.reduce(rows_of(q, X.shape[1]).reshape(len(parts), n, -1), axis=0)
     return scale * (total + system.ridge.astype(X.dtype)[:, None] * scaled)
 
 
-def _gram(X: Array) -> Array:
-    low = local.moments(X)[1]
+def _gram(X: Array, n_jobs: int | None) -> Array:
+    low = local.moments(X, n_jobs=n_jobs)[1]
     return low + np.tril(low, -1).T
 
 
-def _orthonormal(X: Array) -> Array:
+def _orthonormal(X: Array, n_jobs: int | None) -> Array:
     """An orthonormal basis of the columns, by the Cholesky factor of their products."""
-    turn = np.linalg.inv(np.linalg.cholesky(_gram(X))).T
-    return local.dense_product(X, np.ascontiguousarray(turn))
+    turn = np.linalg.inv(np.linalg.cholesky(_gram(X, n_jobs))).T
+    return local.dense_product(X, np.ascontiguousarray(turn), n_jobs=n_jobs)

@@ -202,7 +202,9 @@ def draw_link(
     Y = ridge.whitened(rows, mean, root, seed, 0, n_jobs=n_jobs)
     E = ridge.noise(features.count, size, rows.dtype, seed, 1, n_jobs=n_jobs)
     if features.count <= EXACT_LIMIT:
-        white = _factored(features, before.ridge[features.groups], ridge.rows_of(Y, size), ridge.rows_of(E, size))
+        white = _factored(
+            features, before.ridge[features.groups], ridge.rows_of(Y, size), ridge.rows_of(E, size), n_jobs
+        )
     else:
         white = local.dense_product(before.coefficients, root, n_jobs=n_jobs)
         drawn = ridge.draw(
@@ -237,10 +239,12 @@ def explained(features: Features, link: Link, precision: Array, columns: slice) 
     return by_features / (by_features[0] + float(np.diag(np.linalg.inv(precision))[columns].sum()))
 
 
-def _factored(features: Features, precisions: Array, Y: Array, E: Array) -> Array:
+def _factored(features: Features, precisions: Array, Y: Array, E: Array, n_jobs: int | None) -> Array:
     """H⁻¹(FᵀY + Λ^½E), by Cholesky in float64."""
     from scipy.linalg import cho_factor, cho_solve
 
-    target = local.sparse_product(features.turned, Y.astype(np.float64)) + np.sqrt(precisions)[:, None] * E
+    target = (
+        local.sparse_product(features.turned, Y.astype(np.float64), n_jobs=n_jobs) + np.sqrt(precisions)[:, None] * E
+    )
     factor = cho_factor(features.gram + np.diag(precisions), lower=True, check_finite=False)
     return np.asarray(cho_solve(factor, target, check_finite=False)).astype(Y.dtype)
