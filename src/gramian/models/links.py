@@ -49,7 +49,7 @@ Array = npt.NDArray[Any]
 EXACT_LIMIT = 512  # features whose H is factored: 0.05 GFLOP a sweep
 # Of the residual, relative to its right side. What is left out stays as it was in the sweep before: with sets alone
 # that is little. Beside a table, whose few columns the sets nearly make too, the directions between them are slow.
-ROUGH, FINE = 3e-2, 1e-3
+ROUGH, FINE = 5e-2, 1e-3
 SOME = 1000  # rows whose features stand for those of strangers
 STEPS = 200  # of conjugate gradient at most; tens are usual
 
