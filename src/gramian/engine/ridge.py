@@ -1,16 +1,18 @@
 r"""Draws from the posterior of a ridge regression on a sparse matrix, of many columns at once.
 
 With F (n × f), rows Y (n × D) and the precision Λ = diag(λ) of f coefficients, each column of t (f × D) is drawn from
-:math:`N(H^{-1}F^\top y,\ H^{-1})`, :math:`H = F^\top F + \Lambda`: as a draw :math:`t_0 = \Lambda^{-1/2}E_2` from the
-prior, moved to what the rows say, with standard normal E₁ and E₂ (*noise injection*),
+:math:`N(H^{-1}F^\top y,\ H^{-1})`, :math:`H = F^\top F + \Lambda`, by *noise injection* with standard normal E₁ and
+E₂: :math:`Ht = F^\top(Y + E_1) + \Lambda^{1/2}E_2`. Solved for the shorter side (Bhattacharya, Chakraborty & Mallick
+2016, *Fast sampling with Gaussian scale mixture priors*): with the draw before, t', or with :math:`t_0 =
+\Lambda^{-1/2}E_2`, a draw from the prior,
 
 .. math::
-    t = t_0 + z, \qquad
-    (F^\top F + \Lambda)\,z &= F^\top(Y + E_1 - Ft_0) \qquad\text{where } f \le n \\
-    z = \Lambda^{-1}F^\top s, \quad (F\Lambda^{-1}F^\top + I)\,s &= Y + E_1 - Ft_0 \qquad\text{where } n < f
+    H(t - t') &= F^\top(Y + E_1 - Ft') + \Lambda^{1/2}E_2 - \Lambda t' \qquad\text{where } f \le n \\
+    (F\Lambda^{-1}F^\top + I)\,s &= Y + E_1 - Ft_0, \quad t = t_0 + \Lambda^{-1}F^\top s
+        \qquad\text{where } n < f
 
-which are the same t (Bhattacharya, Chakraborty & Mallick 2016, *Fast sampling with Gaussian scale mixture priors*),
-so that the vectors are always of the shorter side. Solved by conjugate gradient; F^T F is never formed. With T the one
+so that what a rough solution leaves out stays as it was, or as the prior has it, and is not shrunk. By conjugate
+gradient; FᵀF is never formed. With T the one
 of F and Fᵀ that is tall, the system made one on its diagonal is :math:`S(T^\top W T + \operatorname{diag}(c))S`, and
 the preconditioner in these units :math:`I + V(\Theta^{-1} - I)V^\top`: V are its leading eigenvectors where Λ = I, Θ
 their eigenvalues, found once for a matrix by some steps of subspace iteration. That halves the steps.
@@ -32,7 +34,7 @@ import numpy.typing as npt
 from gramian.engine import local
 from gramian.kernels.csr import CSR
 
-__all__ = ["Design", "Strips", "cut", "draw", "noise", "product", "rows_of", "strips_of", "turned_product", "whitened"]
+__all__ = ["Design", "Strips", "cut", "draw", "noise", "product", "rows_of", "strips_of", "whitened"]
 
 Array = npt.NDArray[Any]
 Strips = list[Array]  # some columns of all rows each: as many as a register has, (n, W), or one left over, (n,)
@@ -370,7 +372,6 @@ def _spectrum(design: Design, n_jobs: int | None) -> Spectrum:
     for _ in range(ITERATIONS):
         X = _orthonormal(_multiplied(system, X, n_jobs), n_jobs)
     made = _multiplied(system, X, n_jobs)
-
     squares, vectors = dense.eigen(_gram(made, n_jobs))  # of the square of the system between the columns of X
     V = local.dense_product(X, np.ascontiguousarray(vectors[:RANK].T), n_jobs=n_jobs)
     return Spectrum(V.reshape(n, -1, links.GROUP).swapaxes(0, 1).reshape(-1), np.sqrt(squares[:RANK]))

@@ -15,7 +15,7 @@ from numba.core import types
 from numba.extending import intrinsic
 from numba.np.arrayobj import make_array
 
-from gramian.kernels.compiled import borrowing
+from gramian.kernels.compiled import borrowing, inlined
 from gramian.kernels.lanes import INT, Emit, Vec, lanes_of
 
 __all__ = ["GROUP", "gather", "lean", "normal", "scatter", "step"]
@@ -232,6 +232,19 @@ class _Group(Emit):
 # ---- products --------------------------------------------------------------------------------------
 
 
+@inlined
+def _row_sum(indices: Any, values: Any, short: Any, e: int, stop: int) -> Any:
+    """Σ_j T_ij short_j over the entries ``e`` … ``stop`` of a tall row."""
+    even, odd = _zero(short), _zero(short)  # two sums, so that one addition need not wait for the last
+    while e + 1 < stop:
+        even = _fma(_all(short, values, e), _at(short, _at(indices, e)), even)
+        odd = _fma(_all(short, values, e + 1), _at(short, _at(indices, e + 1)), odd)
+        e += 2
+    if e < stop:
+        even = _fma(_all(short, values, e), _at(short, _at(indices, e)), even)
+    return _add(even, odd)
+
+
 # The tall side is flat rows of ``stride`` numbers, of which a strip has ``count`` from ``column`` on.
 
 
@@ -245,15 +258,7 @@ def gather(
     ``scale`` is a; both are None, or neither.
     """
     for i in range(first, last):
-        e, stop = indptr[i], indptr[i + 1]
-        even, odd = _zero(short), _zero(short)  # two sums, so that one addition need not wait for the last
-        while e + 1 < stop:
-            even = _fma(_all(short, values, e), _at(short, _at(indices, e)), even)
-            odd = _fma(_all(short, values, e + 1), _at(short, _at(indices, e + 1)), odd)
-            e += 2
-        if e < stop:
-            even = _fma(_all(short, values, e), _at(short, _at(indices, e)), even)
-        total = _add(even, odd)
+        total = _row_sum(indices, values, short, indptr[i], indptr[i + 1])
         if noise is not None:
             a = _all(short, scale, i)
             total = _mul(a, _fma(a, total, _at(noise, i)))
@@ -287,14 +292,7 @@ def normal(
         _put(q, base + j, _zero(q))
     for i in range(first, last):
         start, stop = indptr[i], indptr[i + 1]
-        even, odd, e = _zero(p), _zero(p), start
-        while e + 1 < stop:
-            even = _fma(_all(p, values, e), _at(p, _at(indices, e)), even)
-            odd = _fma(_all(p, values, e + 1), _at(p, _at(indices, e + 1)), odd)
-            e += 2
-        if e < stop:
-            even = _fma(_all(p, values, e), _at(p, _at(indices, e)), even)
-        here = _mul(_all(p, weights, i), _add(even, odd))
+        here = _mul(_all(p, weights, i), _row_sum(indices, values, p, start, stop))
         for e in range(start, stop):
             j = base + _at(indices, e)
             _put(q, j, _fma(_all(p, values, e), here, _at(q, j)))

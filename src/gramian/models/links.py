@@ -167,9 +167,9 @@ def no_link(features: Features, size: int, dtype: npt.DTypeLike) -> Link:
 
 def row_means(features: Features, link: Link, n_jobs: int | None = None) -> Array:
     """Fβ, (rows, D): by how much the features move the mean of each row."""
-    known = features.last.get("moved")
-    if known is not None and known[0]() is link.coefficients:
-        return known[1].means
+    known = _kept(features, link)
+    if known is not None:
+        return known.means
     return ridge.product(features.matrix, ridge.cut(link.coefficients), link.coefficients.shape[1], n_jobs=n_jobs)
 
 
@@ -182,15 +182,21 @@ class Moved(NamedTuple):
 
 def moved(features: Features, link: Link, n_jobs: int | None = None) -> Moved:
     """What a sweep and the next one ask of its β; kept until it is asked of another."""
-    known = features.last.get("moved")
-    if known is not None and known[0]() is link.coefficients:
-        return known[1]
+    known = _kept(features, link)
+    if known is not None:
+        return known
     edges = np.searchsorted(features.groups, np.arange(len(link.ridge) + 1)).tolist()
     low = np.array([local.moments(link.coefficients[a:b], n_jobs=n_jobs)[1] for a, b in pairwise(edges)])
     means = features.design.times(link.coefficients, n_jobs=n_jobs)
     made = Moved(means, low + np.tril(low, -1).swapaxes(1, 2))
     features.last["moved"] = ref(link.coefficients), made
     return made
+
+
+def _kept(features: Features, link: Link) -> Moved | None:
+    """What :func:`moved` made, where it was of these very coefficients."""
+    coefficients, made = features.last.get("moved", (None, None))
+    return made if coefficients is not None and coefficients() is link.coefficients else None
 
 
 def draw_link(

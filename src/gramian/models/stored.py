@@ -126,16 +126,6 @@ class StoredRatings(Described, Ratings):
         for name, value in made.items():
             object.__setattr__(self, name, value)
 
-    @property
-    def n_users(self) -> int:
-        """How many users there are (N)."""
-        return len(self.user_ids)
-
-    @property
-    def n_items(self) -> int:
-        """How many items there are (M)."""
-        return len(self.item_ids)
-
     def __len__(self) -> int:
         return int(self.about["ratings"])
 
