@@ -126,17 +126,29 @@ function whom() {
 let running = null;
 let waiting = 0;
 
+/** What the list shows is no longer what is asked for; it is busy until it is. */
+function outdated() {
+  running?.abort();
+  running = null;
+  byId("list").setAttribute("aria-busy", "true");
+}
+
 function refreshSoon() {
+  outdated();
   clearTimeout(waiting);
   waiting = setTimeout(() => tried(refresh), 60);
 }
 
 async function refresh() {
-  running?.abort();
-  running = new AbortController();
+  outdated();
+  const mine = (running = new AbortController());
   const asked = { n: N, order: state.order, seed: state.seed, level: LEVEL, intervals: state.card.abilities.intervals };
-  const { items } = await post("recommend", { ...whom(), ...asked, unknown: "fallback" }, { signal: running.signal });
-  showList(items);
+  try {
+    const { items } = await post("recommend", { ...whom(), ...asked, unknown: "fallback" }, { signal: mine.signal });
+    showList(items);
+  } finally {
+    if (running === mine) byId("list").setAttribute("aria-busy", "false");
+  }
 }
 
 function showList(rows) {
