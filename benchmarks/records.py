@@ -77,6 +77,7 @@ def films(ratings: gm.Ratings) -> pl.DataFrame:
 
 def bundled(quick: bool) -> Case:
     """Random fifths of the bundled ratings held out; of some users where ``quick``."""
+    draws = 20 if quick else 320
     ratings = gm.load_dataset("movielens-small")
     if quick:
         ratings = ratings.take(ratings.user_codes < 100)
@@ -85,17 +86,20 @@ def bundled(quick: bool) -> Case:
         for seed in range(1 if quick else 5):
             yield f"seed {seed}", *ratings.split(0.2, seed=seed)
 
-    return Case("bundled", splits, {"item_features": films(ratings)}, tuple(RUNGS), range(1), 20 if quick else 320)
+    tables = {"item_features": films(ratings)}
+    return Case("bundled", splits, tables, tuple(RUNGS), range(1 if quick else 3), draws)
 
 
 def goodbooks(folder: Path) -> Case:
-    """A random tenth held out."""
+    """Random tenths held out."""
 
     def splits() -> Iterator[tuple[str, gm.Ratings, gm.Ratings]]:
-        yield "seed 0", *gm.load_dataset("goodbooks", path=folder).split(0.1, seed=0)
+        ratings = gm.load_dataset("goodbooks", path=folder)
+        for seed in range(3):
+            yield f"seed {seed}", *ratings.split(0.1, seed=seed)
 
     rungs = ("ratings alone", "sets of ratings", "noise of each user")
-    return Case("goodbooks", splits, {}, rungs, range(1), 120)
+    return Case("goodbooks", splits, {}, rungs, range(3), 120)
 
 
 def recipes(case: Case, seed: int, n_jobs: int | None) -> Iterator[tuple[str, gm.BPMF]]:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import settings
 
 import gramian as gm
-from gramian.engine import local
+from gramian.engine import pool
 
 settings.register_profile("gramian", deadline=None, derandomize=True, database=None, max_examples=40)
 settings.load_profile("gramian")
@@ -88,15 +88,15 @@ def wide_ratings() -> gm.Ratings:
 def pools(monkeypatch) -> list[int]:
     """Cut small blocks, use threads for any work, and list how many threads each piece of work was given."""
     started: list[int] = []
-    pool = local._pool
+    make = pool._pool
 
     def recorded(helpers):
         started.append(helpers + 1)
-        return pool(helpers)
+        return make(helpers)
 
-    monkeypatch.setattr(local, "_pool", recorded)
-    monkeypatch.setattr(local, "SMALL_BLOCK", 1)
-    monkeypatch.setattr(local, "SMALL_WORK", 0)
+    monkeypatch.setattr(pool, "_pool", recorded)
+    monkeypatch.setattr(pool, "SMALL_BLOCK", 1)
+    monkeypatch.setattr(pool, "SMALL_WORK", 0)
     return started
 
 

@@ -32,7 +32,7 @@ from contract import (
     shorter,
 )
 from gramian import persist, zoo
-from gramian.engine import local
+from gramian.engine import pool
 
 every_recipe = pytest.mark.parametrize("recipe", EVERY, ids=label)
 first_recipe = pytest.mark.parametrize("recipe", FIRST, ids=label)
@@ -1031,17 +1031,17 @@ def test_fields_that_stand_for_another_when_not_given(ratings, monkeypatch):
     plain = gm.ALS(factors=3, regularization=2.5, epochs=3)
     explicit = dataclasses.replace(plain, bias_regularization=2.5)
     different = dataclasses.replace(plain, bias_regularization=2.0)
-    for one, other in ((plain, explicit), (plain, dataclasses.replace(plain, n_jobs=local.thread_count(None)))):
+    for one, other in ((plain, explicit), (plain, dataclasses.replace(plain, n_jobs=pool.thread_count(None)))):
         mine, theirs = one.fit(ratings), other.fit(ratings)
         assert mine.user_rows.tobytes() == theirs.user_rows.tobytes()
     assert plain.fit(ratings).user_rows.tobytes() != different.fit(ratings).user_rows.tobytes()
     monkeypatch.setenv("GRAMIAN_NUM_THREADS", "5")
-    assert local.thread_count(None) == 5
-    assert local.thread_count(2) == 2
+    assert pool.thread_count(None) == 5
+    assert pool.thread_count(2) == 2
     for wrong in ("0", "-1", "two", ""):
         monkeypatch.setenv("GRAMIAN_NUM_THREADS", wrong)
         with pytest.raises(gm.ParameterError, match="GRAMIAN_NUM_THREADS must be"):
-            local.thread_count(None)
+            pool.thread_count(None)
 
 
 @pytest.mark.parametrize("name", sorted(zoo.RECIPES))

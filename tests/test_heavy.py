@@ -7,7 +7,7 @@ import itertools
 import numpy as np
 import pytest
 
-from gramian.engine import local
+from gramian.engine import local, pool
 from gramian.kernels import reference, sweep
 from gramian.kernels.csr import CSR, PIECE_RATINGS, pieces_of
 from test_sweep import assert_close, solve
@@ -118,12 +118,12 @@ def test_blocks_have_about_the_same_work(monkeypatch):
     rng = np.random.default_rng(0)
     counts = np.concatenate([rng.integers(1, 4, 30_000), rng.integers(1000, 2000, 300), [PIECE_RATINGS + 1]])
     rows = CSR(np.concatenate([[0], np.cumsum(counts)]), np.zeros(0, np.int32), np.zeros(0, np.float32))
-    blocks, heavy = local._blocks(rows, 100, 3000)
+    blocks, heavy = pool.cut(rows, 100, 3000)
     assert heavy.tolist() == [len(counts) - 1]
     assert [first for first, _ in blocks[1:]] == [last for _, last in blocks[:-1]]
     assert (blocks[0][0], blocks[-1][1]) == (0, len(counts) - 1)
     work = np.array([100 * (rows.indptr[b] - rows.indptr[a]) + 3000 * (b - a) for a, b in blocks])
     assert len(blocks) > 5
     assert work[:-1].max() <= work[:-1].min() + 2 * (100 * 2000 + 3000)
-    monkeypatch.setattr(local, "LARGE_BLOCK", 1e6)
-    assert len(local._blocks(rows, 100, 3000)[0]) > 50
+    monkeypatch.setattr(pool, "LARGE_BLOCK", 1e6)
+    assert len(pool.cut(rows, 100, 3000)[0]) > 50

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 import gramian as gm
 from contract import EVERY, MODELS, label
-from gramian.engine import local
+from gramian.engine import local, pool
 from gramian.kernels import reference
 from gramian.kernels.csr import CSR, csr_from_sorted, transpose
 
@@ -353,7 +353,7 @@ def test_threads_and_the_cut_of_blocks_change_no_bit(dtype, separate, pools, mon
     once = solved(1)
     total = errors(1)
     for blocks in (50, 7, 1):
-        monkeypatch.setattr(local, "BLOCKS", blocks)
+        monkeypatch.setattr(pool, "BLOCKS", blocks)
         for n_jobs in (1, 2, 3, 8):
             assert solved(n_jobs).tobytes() == once.tobytes()
             assert errors(n_jobs) == total

@@ -10,7 +10,7 @@ import pytest
 from scipy import stats
 
 import gramian as gm
-from gramian.engine import local, ridge
+from gramian.engine import pool, ridge
 from gramian.kernels.csr import CSR, csr_from_sorted, transpose
 from gramian.models import features as tables
 from gramian.models import gibbs, links
@@ -95,8 +95,8 @@ def test_rows_are_drawn_about_the_means_that_their_features_give():
 
 
 def test_threads_do_not_change_a_bit(monkeypatch):
-    monkeypatch.setattr(local, "SMALL_WORK", 0)
-    monkeypatch.setattr(local, "SMALL_BLOCK", 1e4)
+    monkeypatch.setattr(pool, "SMALL_WORK", 0)
+    monkeypatch.setattr(pool, "SMALL_BLOCK", 1e4)
     rng = np.random.default_rng(3)
     dense = rng.random((20_000, 600)) * (rng.random((20_000, 600)) < 0.01)
     known, rows = features_of(dense), rng.normal(size=(20_000, D)).astype(np.float32)

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gramian.engine import local, ridge
+from gramian.engine import pool, ridge
 from gramian.kernels import reference
 from gramian.kernels.csr import csr_from_sorted, transpose
 from gramian.kernels.links import GROUP
@@ -60,7 +60,7 @@ def test_any_shape(n, f, D, seed):
 @pytest.mark.parametrize("shape", [(900, 600), (600, 900)])
 def test_threads_do_not_change_a_bit(monkeypatch, shape):
     for name in ("SMALL_WORK", "SMALL_BLOCK"):
-        monkeypatch.setattr(local, name, 1)
+        monkeypatch.setattr(pool, name, 1)
     monkeypatch.setattr(ridge, "PART_ENTRIES", 5_000)
     monkeypatch.setattr(ridge, "PIECE_ROWS", 128)
     made = [drawn(design_of(shape)[0], 33, "float32", tolerance=1e-2, n_jobs=n_jobs)[0] for n_jobs in (1, 2, 3)]

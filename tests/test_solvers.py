@@ -10,7 +10,7 @@ from hypothesis import given
 
 import gramian as gm
 from contract import assert_same_bits
-from gramian.engine import local
+from gramian.engine import local, pool
 from gramian.kernels import cg, reference, subspace
 from test_kernels import EPSILON, as_keywords, penalty_of, problems, random_rows
 
@@ -108,7 +108,7 @@ def test_threads_and_the_cut_of_blocks_change_no_bit(solver, pools, monkeypatch)
 
     once = solved(1)
     for blocks in (50, 7):
-        monkeypatch.setattr(local, "BLOCKS", blocks)
+        monkeypatch.setattr(pool, "BLOCKS", blocks)
         for n_jobs in (1, 2, 3, 8):
             assert solved(n_jobs).tobytes() == once.tobytes()
         assert set(pools) == {2, 3, 8}

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import gramian.kernels
-from gramian.engine import local
+from gramian.engine import local, pool
 from gramian.kernels import reference
 from test_kernels import penalty_of, random_rows
 
@@ -33,25 +33,25 @@ from test_kernels import penalty_of, random_rows
 def test_a_container_with_less_processor_time_gets_fewer_threads(files, cores, tmp_path, monkeypatch):
     monkeypatch.delenv("GRAMIAN_NUM_THREADS", raising=False)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(64), raising=False)
-    monkeypatch.setattr(local, "CONTROL_GROUP", tmp_path)
+    monkeypatch.setattr(pool, "CONTROL_GROUP", tmp_path)
     for name, text in files.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(text)
-    assert local.thread_count(None) == cores
-    assert local.thread_count(70) == 70
+    assert pool.thread_count(None) == cores
+    assert pool.thread_count(70) == 70
     monkeypatch.setenv("GRAMIAN_NUM_THREADS", "5")
-    assert local.thread_count(None) == 5
+    assert pool.thread_count(None) == 5
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system binds no process to cores")
 def test_the_cores_that_the_process_is_bound_to_count(monkeypatch, tmp_path):
     monkeypatch.delenv("GRAMIAN_NUM_THREADS", raising=False)
-    monkeypatch.setattr(local, "CONTROL_GROUP", tmp_path)
+    monkeypatch.setattr(pool, "CONTROL_GROUP", tmp_path)
     allowed = os.sched_getaffinity(0)
-    assert local.thread_count(None) == len(allowed)
+    assert pool.thread_count(None) == len(allowed)
     try:
         os.sched_setaffinity(0, {min(allowed)})
-        assert local.thread_count(None) == 1
+        assert pool.thread_count(None) == 1
     finally:
         os.sched_setaffinity(0, allowed)
 
@@ -71,7 +71,7 @@ def test_compiled_kernels_call_no_blas():
 def test_the_rescue_by_lapack_runs_when_our_threads_are_idle(pools, monkeypatch):
     rows = random_rows(np.random.default_rng(0), np.full(400, 5), 30)
     seen, busy = [], []
-    rescue, drain = reference.minimum_norm_row, local._drain
+    rescue, drain = reference.minimum_norm_row, pool._drain
 
     def working(left):
         busy.append(threading.get_ident())
@@ -82,7 +82,7 @@ def test_the_rescue_by_lapack_runs_when_our_threads_are_idle(pools, monkeypatch)
         seen.append(len(busy))
         return rescue(*arguments, **system)
 
-    monkeypatch.setattr(local, "_drain", working)
+    monkeypatch.setattr(pool, "_drain", working)
 
     monkeypatch.setattr(reference, "minimum_norm_row", watched)
     other = np.random.default_rng(1).normal(size=(30, 9))

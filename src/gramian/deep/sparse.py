@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from gramian.deep.dense import activate, slope
-from gramian.engine import local
+from gramian.engine import pool
 from gramian.kernels.csr import CSR
 from gramian.kernels.reference import DESCENT_RULES
 from gramian.models.base import Array
@@ -148,4 +148,4 @@ def _by_column(batch: CSR, width: int) -> tuple[Array, Array, Array, Array]:
 
 
 def _split(work: Callable[[int, int], Any], rows: CSR, width: int, n_jobs: int | None) -> None:
-    local._over_blocks(work, rows, 4 * width, local.thread_count(n_jobs))
+    pool.over_blocks(work, rows, 4 * width, pool.thread_count(n_jobs))

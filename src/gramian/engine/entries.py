@@ -1,4 +1,4 @@
-"""The engine for what is asked of every rating by itself, on the threads of :mod:`gramian.engine.local`."""
+"""The engine for what is asked of every rating by itself, on the threads of :mod:`gramian.engine.pool`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from gramian.engine.local import RATING_WORK, Array, Task, _over_blocks, runner, thread_count
+from gramian.engine.pool import RATING_WORK, Array, Task, over_blocks, runner, thread_count
 from gramian.kernels.csr import CSR
 
 __all__ = ["cut_sums", "expect_block", "latent", "predictions"]
@@ -30,7 +30,7 @@ def predictions(
     def block(first: int, last: int) -> None:
         residuals.predictions(indptr, indices, here, other, width, biased, offset, first, last, out)
 
-    _over_blocks(block, rows, RATING_WORK + width, thread_count(n_jobs))
+    over_blocks(block, rows, RATING_WORK + width, thread_count(n_jobs))
     return out
 
 
@@ -58,7 +58,7 @@ def latent(
     def block(first: int, last: int) -> None:
         ordinal.latent(*fixed, *key, first, last, out)
 
-    _over_blocks(block, rows, NORMAL_WORK, thread_count(n_jobs))
+    over_blocks(block, rows, NORMAL_WORK, thread_count(n_jobs))
     return out
 
 

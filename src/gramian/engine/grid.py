@@ -20,7 +20,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 import numpy.typing as npt
 
-from gramian.engine import local
+from gramian.engine import pool
 from gramian.kernels.csr import CSR
 from gramian.kernels.reference import DESCENT_RULES
 
@@ -119,7 +119,7 @@ def descend(
         rate: η.
         beta: β of momentum and of Adam.
         rounds: The order of the rounds s = 0 … B − 1.
-        n_jobs: Threads; see :func:`gramian.engine.local.thread_count`.
+        n_jobs: Threads; see :func:`gramian.engine.pool.thread_count`.
     """
     sums = np.zeros((grid.parts**2, 2))
     width = arrays["user_rows"].shape[1]
@@ -130,9 +130,9 @@ def descend(
             part = slice(grid.starts[number], grid.starts[number + 1])
             sums[number] = kernel(grid.users[part], grid.items[part], grid.values[part], *rest)
 
-    threads = local.thread_count(n_jobs)
+    threads = pool.thread_count(n_jobs)
     plan = _rounds(grid, rounds, threads)
-    with local.runner(threads, grid.parts, 8 * width * len(grid.values)) as run:
+    with pool.runner(threads, grid.parts, 8 * width * len(grid.values)) as run:
         for shares in plan:
             run([partial(work, share) for share in shares if share])
     squared, objective = sums.sum(axis=0).tolist()

@@ -7,73 +7,43 @@ what does (the minimum-norm rescue) comes when they are idle, so BLAS's own thre
 
 from __future__ import annotations
 
-import math
-import os
-import threading
-from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor, wait
-from contextlib import contextmanager
-from functools import cache, partial, wraps
+from functools import partial, wraps
 from itertools import pairwise
-from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
+from gramian.engine import pool
+from gramian.engine.pool import RATING_WORK, ROW_WORK, Task, over_blocks, runner, thread_count
 from gramian.engine.remote import RemoteRows
-from gramian.errors import ParameterError
 from gramian.kernels import reference
 from gramian.kernels.csr import CSR, PIECE_RATINGS, pieces_of
 
 __all__ = [
     "Penalty",
-    "Task",
     "block_update",
-    "blocks_of",
     "cg_update",
     "converted",
     "dense_product",
     "half_sweep",
     "moments",
-    "runner",
     "separate_update",
     "sparse_product",
     "squared_errors",
     "squared_errors_by_row",
-    "thread_count",
     "update",
 ]
 
 Array = npt.NDArray[Any]
-THREADS_VARIABLE = "GRAMIAN_NUM_THREADS"
-CONTROL_GROUP = Path("/sys/fs/cgroup")
-# Work is counted in multiplications; what a rating and a row cost beside their own is measured in them too.
-RATING_WORK, ROW_WORK = 250, 5_000
-# Blocks are about BLOCKS, so that threads end together; none so small that starting it costs more than it gains,
-# none so large that an interrupt waits long (0.1 s).
-BLOCKS, SMALL_BLOCK, LARGE_BLOCK = 64, 2e7, 1e9
 CONVERSION_WORK = 40  # per number
 REGISTERS_FULL = 16  # numbers: a multiple of the lanes of any processor
 MOMENT_ROWS = 4096  # rows whose moments are summed by one thread
-SMALL_WORK = 1e7  # below this, waking threads costs more than it gains
 DENSE_ROWS = 8192  # of a dense product in one task
 PARTS_BYTES = 64 * 2**20  # sums of pieces of heavy rows that are held at a time
 
 
-class _Pools(threading.local):
-    """The pool of each thread that has asked for one, by its process and its number of threads."""
-
-    made: dict[tuple[int, int], ThreadPoolExecutor]
-
-    def __init__(self) -> None:
-        self.made = {}
-
-
-_POOLS = _Pools()
-
-Task = Callable[[], None]
 Step = TypeVar("Step", bound=Callable[..., Any])
 
 
@@ -82,22 +52,6 @@ class Penalty(NamedTuple):
 
     precision: Array
     by_count: bool = False
-
-
-def thread_count(n_jobs: int | None) -> int:
-    """How many threads to use: ``n_jobs``, else the variable GRAMIAN_NUM_THREADS, else what this process may use.
-
-    That is the cores it may run on, or fewer where its container has a limit of processor time.
-    """
-    if n_jobs is not None:
-        return n_jobs
-    given = os.environ.get(THREADS_VARIABLE)
-    if given is not None:
-        if not given.isdecimal() or int(given) < 1:
-            raise ParameterError(f"{THREADS_VARIABLE} must be a whole number from 1; got {given!r}.")
-        return int(given)
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(cores, _container_cores(CONTROL_GROUP) or cores)
 
 
 def _anywhere(step: Step) -> Step:
@@ -110,19 +64,6 @@ def _anywhere(step: Step) -> Step:
         return step(rows, *arguments, **settings)
 
     return run  # type: ignore[return-value]
-
-
-@cache  # asked several times in every sweep
-def _container_cores(folder: Path) -> int | None:
-    """The processor time that the container's control group allows, in cores, rounded up; None without a limit."""
-    for names in (("cpu.max",), ("cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us")):  # version 2, version 1
-        try:
-            quota, period = " ".join((folder / name).read_text() for name in names).split()
-        except (OSError, ValueError):
-            continue
-        if quota.isdecimal() and period.isdecimal() and int(period) > 0:  # else "max", or -1
-            return max(1, math.ceil(int(quota) / int(period)))
-    return None
 
 
 @_anywhere
@@ -191,11 +132,11 @@ def _solve_all(
     size = other.shape[1]
     per_rating, per_system = size**2 + RATING_WORK, size**3 // 3
     few = 2 * rows.counts <= size if size >= SMALLEST else np.False_  # mostly solved by their duals
-    blocks, heavy = _blocks(rows, per_rating, ROW_WORK + np.where(few, 0, per_system))
+    blocks, heavy = pool.cut(rows, per_rating, ROW_WORK + np.where(few, 0, per_system))
     tasks: list[Task] = [partial(solve, *block) for block in blocks]
     room = max(2, PARTS_BYTES // (length * other.itemsize))
     sums = np.empty((min(room, sum(map(pieces_of, rows.counts[heavy].tolist()))), length), other.dtype)
-    together = max(1, int(SMALL_BLOCK) // (per_rating * PIECE_RATINGS))  # pieces in a task
+    together = max(1, int(pool.SMALL_BLOCK) // (per_rating * PIECE_RATINGS))  # pieces in a task
     unfinished: dict[int, Array] = {}
 
     def finish(part: _Part, sums: Array) -> None:
@@ -303,7 +244,7 @@ def cg_update(
     def block(first: int, last: int) -> None:
         cg.cg_rows(out, *rows, offset, other, biased, prior, penalty.by_count, cg.STEPS, first, last)
 
-    _over_blocks(block, rows, 8 * other.shape[1], thread_count(n_jobs))
+    over_blocks(block, rows, 8 * other.shape[1], thread_count(n_jobs))
     return out
 
 
@@ -328,7 +269,7 @@ def block_update(
         def block(first: int, last: int) -> None:
             subspace.add_products(rest, sign, rows.indptr, rows.indices, mine, theirs, with_bias, first, last)
 
-        _over_blocks(block, rows, theirs.shape[1], threads)
+        over_blocks(block, rows, theirs.shape[1], threads)
 
     add(-1.0, here, other, biased)
     out = np.zeros_like(here)
@@ -371,7 +312,7 @@ def squared_errors_by_row(
     def block(first: int, last: int) -> None:
         residuals.squared_errors(*fixed, here, other, width, biased, offset, first, last, out)
 
-    _over_blocks(block, rows, RATING_WORK + width, thread_count(n_jobs))
+    over_blocks(block, rows, RATING_WORK + width, thread_count(n_jobs))
     return out
 
 
@@ -424,7 +365,7 @@ def sparse_product(rows: CSR, other: Array, *, n_jobs: int | None = None) -> Arr
     def block(first: int, last: int) -> None:
         multiply(*fixed, other, first, last, out)
 
-    _over_blocks(block, rows, max(1, int(np.prod(other.shape[1:]))), thread_count(n_jobs))
+    over_blocks(block, rows, max(1, int(np.prod(other.shape[1:]))), thread_count(n_jobs))
     return out
 
 
@@ -448,76 +389,3 @@ def dense_product(rows: Array, matrix: Array, base: Array | None = None, *, n_jo
     with runner(thread_count(n_jobs), len(tasks), rows.size * width) as run:
         run(tasks)
     return out
-
-
-def _blocks(rows: CSR, per_rating: int, per_row: int | Array) -> tuple[list[tuple[int, int]], Array]:
-    """Cut the rows into blocks of about the same work, in multiplications; heavy rows are left out and returned."""
-    costs = np.concatenate([[0], np.cumsum(per_rating * rows.counts + per_row)])
-    work = float(costs[-1])
-    n_blocks = math.ceil(work / min(max(work / BLOCKS, SMALL_BLOCK), LARGE_BLOCK))
-    goals = np.linspace(0, work, n_blocks + 1)[1:-1]
-    heavy = np.flatnonzero(rows.counts > PIECE_RATINGS)
-    cuts = np.unique(np.concatenate([[0, rows.n_rows], np.searchsorted(costs, goals), heavy, heavy + 1]))
-    blocks = zip(cuts[:-1].tolist(), cuts[1:].tolist(), strict=True)
-    out = set(heavy.tolist())
-    return [block for block in blocks if block[0] not in out], heavy
-
-
-def blocks_of(rows: CSR, per_rating: int) -> list[tuple[int, int]]:
-    """All rows in blocks of about the same work, heavy rows alone and first; at so many multiplications per rating."""
-    blocks, heavy = _blocks(rows, per_rating, ROW_WORK)
-    return [*((row, row + 1) for row in heavy.tolist()), *blocks]
-
-
-def _over_blocks(work: Callable[[int, int], None], rows: CSR, per_rating: int, threads: int) -> None:
-    """Run ``work(start, stop)`` over blocks of rows, at so many multiplications per rating; heavy rows first."""
-    tasks: list[Task] = [partial(work, *block) for block in blocks_of(rows, per_rating)]
-    with runner(threads, len(tasks), per_rating * int(rows.indptr[-1])) as run:
-        run(tasks)
-
-
-@contextmanager
-def runner(threads: int, n_tasks: int, work: int) -> Iterator[Callable[[list[Task]], None]]:
-    """Give ``run(tasks)``, which returns when all tasks are done; an interrupt drops those not yet begun."""
-
-    def run_alone(tasks: list[Task]) -> None:
-        for task in tasks:
-            task()
-
-    if threads == 1 or n_tasks == 1 or work < SMALL_WORK:
-        yield run_alone
-        return
-    pool = _pool(threads - 1)
-
-    def run(tasks: list[Task]) -> None:
-        left = deque(tasks)
-        helpers = [pool.submit(_drain, left) for _ in range(min(threads, len(tasks)) - 1)]
-        try:
-            _drain(left)
-            for helper in helpers:
-                helper.result()
-        except BaseException:
-            left.clear()
-            wait(helpers)
-            raise
-
-    yield run
-
-
-def _drain(left: deque[Task]) -> None:
-    """Do what is left, until others have done the rest."""
-    while left:
-        try:
-            task = left.popleft()
-        except IndexError:  # another took the last one
-            return
-        task()
-
-
-def _pool(threads: int) -> ThreadPoolExecutor:
-    """The calling thread's own pool, so that a task can have tasks; made anew after a fork, which copies no threads."""
-    key, made = (os.getpid(), threads), _POOLS.made
-    if key not in made:
-        made.clear()
-        made[key] = ThreadPoolExecutor(threads, "gramian")
-    return made[key]

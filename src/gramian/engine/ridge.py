@@ -31,7 +31,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from gramian.engine import local
+from gramian.engine import local, pool
 from gramian.kernels.csr import CSR
 
 __all__ = ["Design", "Strips", "cut", "draw", "noise", "product", "rows_of", "strips_of", "whitened"]
@@ -84,7 +84,7 @@ class Design:
     @cached_property
     def blocks(self) -> list[tuple[int, int]]:
         """The rows of T in blocks of about the same work."""
-        return local.blocks_of(self.tall, 16)
+        return pool.blocks_of(self.tall, 16)
 
     @cached_property
     def squares(self) -> Array:
@@ -148,8 +148,8 @@ def strips_of(count: int, size: int, dtype: npt.DTypeLike, make: Callable[..., A
 
 
 def _over(work: Callable[..., None], pieces: list[tuple[Any, ...]], cost: int, n_jobs: int | None) -> None:
-    tasks: list[local.Task] = [partial(work, *piece) for piece in pieces]
-    with local.runner(local.thread_count(n_jobs), len(tasks), cost) as run:
+    tasks: list[pool.Task] = [partial(work, *piece) for piece in pieces]
+    with pool.runner(pool.thread_count(n_jobs), len(tasks), cost) as run:
         run(tasks)
 
 
@@ -241,7 +241,7 @@ def product(
     pieces = [
         (strip, a, None if noise is None else noise[k], out.reshape(-1), size, *place, *block)
         for k, (strip, place) in enumerate(zip(strips, _places(strips, size), strict=True))
-        for block in blocks or local.blocks_of(matrix, _width(strips[0]))
+        for block in blocks or pool.blocks_of(matrix, _width(strips[0]))
     ]
     _over(partial(links.gather, *parts), pieces, matrix.n_entries * size, n_jobs)
     return out
@@ -338,7 +338,7 @@ def _solve(system: _System, b: Strips, tolerance: float, steps: int, n_jobs: int
     def small(k: int) -> bool:
         return bool(sums[k].sum() <= tolerance**2 * lengths[k].sum())
 
-    with local.runner(local.thread_count(n_jobs), len(b), steps * tall.n_entries * size) as run:
+    with pool.runner(pool.thread_count(n_jobs), len(b), steps * tall.n_entries * size) as run:
         run([partial(further, k) for k in range(len(b))])
         lengths, left = [part.copy() for part in sums], range(len(b))
         for _ in range(steps):
