@@ -20,12 +20,17 @@ from page import options, write_section
 
 EARLY: dict[str, Any] = {"epochs": 40, "patience": 3}
 LARGE: dict[str, Any] = {"batch_size": 512, "learning_rate": 0.01}
+SLOWING: dict[str, Any] = {"batch_size": 2048, "decay": 0.5}
 GRIDS: dict[str, Sequence[gm.Recipe[Any]]] = {
     "Baseline": BASELINES,
     "ALS": [gm.ALS(regularization=s, bias_regularization=3, **EARLY) for s in (8, 10, 12, 16, 20)],
     "SGD": [gm.SGD(regularization=s, bias_regularization=3, **EARLY) for s in (8, 10, 12, 16, 20)],
     "NeuralMF": [gm.NeuralMF(regularization=s, **EARLY) for s in (4, 6, 8, 10)],
-    "MLP": [gm.MLP(regularization=s, layer_regularization=0.001, **EARLY) for s in (6, 10)],
+    "MLP": [
+        gm.MLP(regularization=s, layer_regularization=0.001, **EARLY, **steps)
+        for s in (6, 10, 20)
+        for steps in ({}, SLOWING)
+    ],
     "ResidualMF": [
         gm.ResidualMF(regularization=s, layer_regularization=t, **EARLY)
         for s, t in ((6, 0.05), (8, 0.003), (10, 0.05), (12, 0.003))

@@ -35,6 +35,7 @@ RUNGS: dict[str, dict[str, Any]] = {
     "tables": {},
     "noise of each user": {"noise": "by_user"},
     "time": {"time": "auto"},
+    "drift": {"drift": True},
     "steps": {"likelihood": "ordinal"},
 }
 

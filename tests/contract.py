@@ -128,6 +128,7 @@ MODELS = {
             gm.BPMF(factors=2, draws=6, burn_in=2, implicit="both"),
             gm.BPMF(factors=2, draws=6, burn_in=2, noise="by_user"),
             gm.BPMF(factors=2, draws=6, burn_in=2, time=0.1),
+            gm.BPMF(factors=2, draws=6, burn_in=2, time=0.1, drift=True),
             gm.BPMF(factors=2, draws=6, burn_in=2, likelihood="ordinal"),
         ],
         closed_form=False,

@@ -45,12 +45,13 @@ from gramian.models.draws import (
     trace_scalars,
     unpacked,
 )
+from gramian.models.drift import no_drift
 from gramian.models.features import FeatureTable, side_features, table_of
 from gramian.models.links import no_link
 from gramian.models.noise import no_difference
 from gramian.models.ordinal import first_cuts
 from gramian.models.posterior import BayesianModel
-from gramian.models.scales import Scales, read_scales, scales_of
+from gramian.models.scales import read_scales, scales_of
 from gramian.models.times import RATE, no_times
 from gramian.parameters import Range, param
 from gramian.persist import Arrays
@@ -109,6 +110,7 @@ class BPMF(Recipe[BayesianModel]):
     time: float | str | None = param(None, "offsets by time: of each user's days, each item's periods of so many days "
                                      "(or auto), and the calendar; none if not given", low=1e-6, optional=True,
                                      word="auto", option="period")  # fmt: skip
+    drift: bool = param(False, "the factors of the users deviate on each of their days; alone, it also means time=auto")
     init: str = param("map", "map: from some sweeps of alternating least squares; cold: from small random numbers",
                        choices=("map", "cold"))  # fmt: skip
     memory: float = param(1.0, "GiB that kept draws may take; beyond it they are thinned", low=0)
@@ -123,6 +125,8 @@ class BPMF(Recipe[BayesianModel]):
         super().__post_init__()
         for side in SIDES:
             object.__setattr__(self, f"{side}_features", table_of(getattr(self, f"{side}_features"), side))
+        if self.drift and self.time is None:
+            object.__setattr__(self, "time", "auto")
         if self.burn_in is not None and self.burn_in >= self.draws:
             raise ParameterError(
                 f"The 'burn_in' parameter of BPMF must be less than draws, which is {self.draws}; got {self.burn_in}."
@@ -150,10 +154,7 @@ class BPMF(Recipe[BayesianModel]):
         alpha = self.noise_precision
         if alpha is None and 0 < scales_of(self, ratings).n_levels < 3:
             alpha = 1 / variance  # two levels say nothing of a width
-        return gibbs.Hyperprior(scale, STRENGTH, 1.0, variance, alpha, RATE * variance)
-
-    def _traced(self, scales: Scales) -> list[str]:
-        return trace_names(self.biases, scales.clock is not None, scales.n_levels)
+        return gibbs.Hyperprior(scale, STRENGTH, 1.0, variance, alpha, RATE * variance, RATE * variance**0.5)
 
     # ---- the chains -----------------------------------------------------------------------------
 
@@ -181,7 +182,8 @@ class BPMF(Recipe[BayesianModel]):
         links = [None if f is None else no_link(f, D, self.dtype) for f in side_features(self, ratings)]
         scales = scales_of(self, ratings)
         calendar = scales.calendar(ratings)
-        time = None if calendar is None else no_times(calendar, variance)
+        drift = no_drift(calendar, K, variance**0.5, self.dtype) if calendar is not None and scales.drifting else None
+        time = None if calendar is None else no_times(calendar, variance, drift)
         priors = [prior._replace(link=link) for link in links]
         cuts = None if scales.levels is None else first_cuts(scales.levels)
         return gibbs.Chain(users, items, priors[0], priors[1], alpha, noise, time, cuts)
@@ -190,7 +192,7 @@ class BPMF(Recipe[BayesianModel]):
         """Every chain before its first sweep."""
         scales = scales_of(self, ratings)
         arrays: Arrays = {
-            "traces": np.empty((0, self.chains, len(self._traced(scales)))),
+            "traces": np.empty((0, self.chains, len(trace_names(self.biases, scales)))),
             "offset": np.array([ratings.global_mean]),
             **scales.arrays(),
         }
@@ -332,12 +334,13 @@ class BPMF(Recipe[BayesianModel]):
         arrays = {name: array for name, array in arrays.items() if "_features." not in name}
         count = sum(name.endswith(".rest") for name in arrays)
         scales = read_scales(self, ratings, arrays)
-        names = self._traced(scales)
+        names = trace_names(self.biases, scales)
         wanted: dict[str, tuple[int, ...]] = {"traces": (len(history), self.chains, len(names)), "offset": (1,)}
         sizes, known = (ratings.n_users, ratings.n_items), side_features(recipe, ratings)
         wanted |= {name: array.shape for name, array in scales.arrays().items()}
         calendar, by_user = scales.calendar(ratings), self.noise == "by_user"
-        shapes = draw_shapes(sizes, self.factors + self.biases, known, by_user, calendar, scales.n_levels)
+        drifting = self.factors if scales.drifting else 0
+        shapes = draw_shapes(sizes, self.factors + self.biases, known, by_user, calendar, scales.n_levels, drifting)
         wanted |= {f"draw{s:05d}.{part}": shape for s in range(count) for part, shape in shapes.items()}
         check_arrays(self.name, arrays, wanted)
         draws = [unpacked(_parts(arrays, f"draw{s:05d}")) for s in range(count)]

@@ -17,6 +17,7 @@ from gramian.models.base import Array
 from gramian.models.links import Features, Link, Strangers
 from gramian.models.noise import UserNoise
 from gramian.models.ordinal import Cuts
+from gramian.models.scales import Scales
 from gramian.models.times import KINDS, Calendar, TimeOffsets
 from gramian.persist import Arrays
 
@@ -105,10 +106,11 @@ def draw_shapes(
     by_user: bool,
     calendar: Calendar | None,
     levels: int,
+    drifting: int,
 ) -> dict[str, tuple[int, ...]]:
-    """The shapes of the arrays of a draw of so many users and items."""
+    """The shapes of the arrays of a draw of so many users and items, and of factors that drift."""
     made: dict[str, tuple[int, ...]] = {"rest": (1 + 2 * D + 2 * D * D,)}
-    made |= {} if calendar is None else TimeOffsets.shapes(calendar)
+    made |= {} if calendar is None else TimeOffsets.shapes(calendar, drifting)
     made |= {"cuts": (levels,)} if levels else {}
     made |= {"user_noise": (sides[0] + 2,)} if by_user else {}
     for name, count, known in zip(("user", "item"), sides, features, strict=True):
@@ -118,16 +120,17 @@ def draw_shapes(
     return made
 
 
-def trace_names(biased: bool, timed: bool = False, levels: int = 0) -> list[str]:
+def trace_names(biased: bool, scales: Scales) -> list[str]:
     """What is followed through every sweep of a chain: numbers that mean the same however W and U are rotated.
 
     ``noise_std`` α^-½; ``factor_std``, the root mean square of wᵀu over all pairs under the priors; with biases,
-    the priors' ``user_bias_std`` and ``item_bias_std``; with time, λ^-½ of its three kinds; of ``levels`` of ratings
-    that are steps, the cuts that are sampled; and ten predictions of pairs chosen at random.
+    the priors' ``user_bias_std`` and ``item_bias_std``; with time, λ^-½ of its three kinds, and ``drift_std``, the
+    root of v̄; of ratings that are steps, the cuts that are sampled; and ten predictions of pairs chosen at random.
     """
     biases = ["user_bias_std", "item_bias_std"] if biased else []
-    times = [f"{kind}_std" for kind in KINDS] if timed else []
-    cuts = [f"cut_{k}" for k in range(2, levels - 1)]
+    times = [] if scales.clock is None else [f"{kind}_std" for kind in KINDS]
+    times += ["drift_std"] if scales.drifting else []
+    cuts = [f"cut_{k}" for k in range(2, scales.n_levels - 1)]
     return ["noise_std", "factor_std", *biases, *times, *cuts, *(f"prediction_{k}" for k in range(TRACED_PAIRS))]
 
 
@@ -142,7 +145,9 @@ def trace_scalars(draw: Draw, biased: bool) -> list[float]:
     ]
     made = [draw.noise_precision**-0.5, float(np.sqrt(np.sum(seconds[0] * seconds[1])))]
     made += [float(np.sqrt(covariance[K, K])) for covariance in covariances] if biased else []
-    made += [] if draw.time is None else (draw.time.precisions**-0.5).tolist()
+    if draw.time is not None:
+        made += (draw.time.precisions**-0.5).tolist()
+        made += [] if draw.time.drift is None else [draw.time.drift.spread**0.5]
     return made + ([] if draw.cuts is None else draw.cuts.values[1:-1].tolist())
 
 
@@ -164,7 +169,9 @@ def check_draws(name: str, draws: Sequence[Draw]) -> None:
     """Raise FormatError unless there is a draw, all noise precisions are positive, and those of the rows definite."""
     sound = len(draws) > 0 and all(draw.noise_precision > 0 for draw in draws)
     sound &= all(draw.user_noise is None or draw.user_noise.packed().min() > 0 for draw in draws)
-    sound &= all(draw.time is None or draw.time.precisions.min() > 0 for draw in draws)
+    times = [draw.time for draw in draws if draw.time is not None]
+    sound &= all(time.precisions.min() > 0 for time in times)
+    sound &= all(time.drift is None or (time.drift.precision > 0 and time.drift.spread >= 0) for time in times)
     sound &= all(draw.cuts is None or bool((np.diff(draw.cuts.values) > 0).all()) for draw in draws)
     try:  # a Cholesky factorization, unlike eigenvalues, does not mind columns of very different size
         for draw in draws:

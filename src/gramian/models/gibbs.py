@@ -11,10 +11,10 @@ them, and a Gamma prior on α. Each is drawn from its distribution given all the
     \alpha \mid \text{rows} &\sim \text{Gamma}\big(a_0 + \tfrac12 |\Omega|,\ b_0 + \tfrac12 \textstyle\sum e_{ij}^2\big)
 
 Where a side has features, the mean of a row's prior is :math:`m + \beta^\top f_i`; how β is drawn stands in
-:mod:`gramian.models.links`; what time adds, in :mod:`gramian.models.times`; how steps become numbers, in
-:mod:`gramian.models.ordinal`. The rows are drawn by the half-sweep, divided by α. Whatever random numbers a sweep needs
-come from its key (seed, chain, number of the sweep), so a chain can be resumed anywhere and is the same for any number
-of threads.
+:mod:`gramian.models.links`; what time adds, in :mod:`gramian.models.times` and :mod:`gramian.models.drift`; how steps
+become numbers, in :mod:`gramian.models.ordinal`. The rows are drawn by the half-sweep, divided by α. Whatever random
+numbers a sweep needs come from its key (seed, chain, number of the sweep), so a chain can be resumed anywhere and is
+the same for any number of threads.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ import numpy.typing as npt
 
 from gramian.engine import entries, local
 from gramian.kernels.csr import CSR
+from gramian.models.drift import by_item_and_day, draw_drift, drifted, rows_of_days
 from gramian.models.links import Features, Link, draw_link, moved, no_link, row_means
 from gramian.models.noise import UserNoise, draw_user_noise, of_items, of_users
 from gramian.models.ordinal import Cuts, Ladder, draw_cuts, expected
@@ -54,6 +55,7 @@ class Hyperprior(NamedTuple):
     rate: float
     noise_precision: float | None = None
     time_rate: float = 0.01
+    drift_rate: float = 0.01
 
 
 class Chain(NamedTuple):
@@ -140,15 +142,16 @@ def sweep(
     rng = np.random.default_rng([*key])
     how: dict[str, Any] = {"biased": biased, "offset": offset, "n_jobs": n_jobs}
     chain, seen = _seen(chain, by_user, key, rng, calendar, ladder, how)
-    told, order = seen, calendar or ladder
-    if order is not None:
-        added = 0.0 if calendar is None or chain.time is None else chain.time.of(calendar)
-        told = by_user._replace(values=(seen.values - added).astype(chain.user_rows.dtype))
-        by_item = by_item._replace(values=told.values[order.turned])
-    items, items_prior, singular_items = _side(ITEMS, chain, by_item, chain.user_rows, hyper, key, rng, features, how)
-    users, users_prior, singular_users = _side(USERS, chain, told, items, hyper, key, rng, features, how)
+    weights = of_users(chain.user_noise, by_user), of_items(chain.user_noise, by_item)
+    told, by_item, other = _told(chain, seen, by_item, calendar, ladder)
+    given = hyper, key, rng, features, weights, how
+    items, items_prior, singular_items = _side(ITEMS, chain, by_item, other, *given)
+    if calendar is not None and chain.time is not None and chain.time.drift is not None:
+        rest = told.values - drifted(chain.time.drift, calendar, items, n_jobs)
+        told = told._replace(values=rest.astype(items.dtype))
+    users, users_prior, singular_users = _side(USERS, chain, told, items, *given)
     made = chain._replace(user_rows=users, item_rows=items, users=users_prior, items=items_prior)
-    made, errors, away = _noise(made, seen, hyper, rng, calendar, ladder, how)
+    made, errors, away = _noise(made, seen, hyper, key, rng, calendar, ladder, how)
     if ladder is not None and made.cuts is not None and away is not None:  # of ratings, not of latent ones
         stds = np.repeat(user_stds(made), by_user.counts)
         errors = by_user.values - expected(seen.values - away, made.cuts.values, ladder.levels, stds)
@@ -172,28 +175,49 @@ def _seen(
     mean = entries.predictions(by_user, chain.user_rows, chain.item_rows, **how)
     if calendar is not None and chain.time is not None:
         mean += chain.time.of(calendar)
+        if chain.time.drift is not None:
+            mean += drifted(chain.time.drift, calendar, chain.item_rows, how["n_jobs"])
     stds, n_jobs = user_stds(chain), how["n_jobs"]
     cuts = draw_cuts(chain.cuts, by_user, ladder.steps, mean, stds, rng, n_jobs)
     latent = entries.latent(by_user, ladder.steps, mean, cuts.values, stds, key.side(USERS), n_jobs)
     return chain._replace(cuts=cuts), by_user._replace(values=latent)
 
 
+def _told(
+    chain: Chain, seen: CSR, by_item: CSR, calendar: Calendar | None, ladder: Ladder | None
+) -> tuple[CSR, CSR, Rows]:
+    """What ratings say beside what time adds: by user, and by item; and the rows that the items are drawn given.
+
+    These are the users', or where their factors drift, those of their days.
+    """
+    order = calendar or ladder
+    if order is None:
+        return seen, by_item, chain.user_rows
+    added = 0.0 if calendar is None or chain.time is None else chain.time.of(calendar)
+    told = seen._replace(values=(seen.values - added).astype(chain.user_rows.dtype))
+    by_item = by_item._replace(values=told.values[order.turned])
+    drift = None if chain.time is None else chain.time.drift
+    if drift is None or calendar is None:
+        return told, by_item, chain.user_rows
+    return told, by_item_and_day(calendar, by_item), rows_of_days(drift, calendar, chain.user_rows)
+
+
 def _side(
     which: int, chain: Chain, ratings: CSR, other: Rows, hyper: Hyperprior, key: Key, rng: np.random.Generator,
-    features: tuple[Features | None, Features | None], how: dict[str, Any],
+    features: tuple[Features | None, Features | None], weights: tuple[Any, Any], how: dict[str, Any],
 ) -> tuple[Rows, RowPrior, int]:  # fmt: skip
     """The prior of one side's rows, then the rows; and how many were singular."""
     rows, prior = ((chain.user_rows, chain.users), (chain.item_rows, chain.items))[which]
-    weights = (of_users, of_items)[which](chain.user_noise, ratings)
     prior = draw_prior(rows, hyper, rng, features[which], prior.link, how["n_jobs"])
     drawn, singular = draw_rows(
-        ratings, other, prior, chain.noise_precision, key.side(which), features=features[which], weights=weights, **how
-    )
+        ratings, other, prior, chain.noise_precision, key.side(which), features=features[which],
+        weights=weights[which], **how,
+    )  # fmt: skip
     return drawn, prior, singular
 
 
 def _noise(
-    chain: Chain, seen: CSR, hyper: Hyperprior, rng: np.random.Generator, calendar: Calendar | None,
+    chain: Chain, seen: CSR, hyper: Hyperprior, key: Key, rng: np.random.Generator, calendar: Calendar | None,
     ladder: Ladder | None, how: dict[str, Any],
 ) -> tuple[Chain, npt.NDArray[Any], npt.NDArray[Any] | None]:  # fmt: skip
     """The times, the noise of each user and α, given the rows; Σ e² of each user or of all; and e where it was made."""
@@ -201,7 +225,7 @@ def _noise(
     if calendar is not None or ladder is not None:
         away = seen.values - entries.predictions(seen, chain.user_rows, chain.item_rows, **how)
         if calendar is not None and time is not None:
-            time, away = draw_times(calendar, time, away, of_users(noise, seen), alpha, hyper.time_rate, rng)
+            time, away = _times(chain, time, away, of_users(noise, seen), hyper, key, rng, calendar, how["n_jobs"])
         errors = np.bincount(seen.row_codes(), np.square(away), minlength=seen.n_rows)
     elif noise is None:
         errors = np.array([local.squared_errors(seen, chain.user_rows, chain.item_rows, **how)])
@@ -214,3 +238,19 @@ def _noise(
     if hyper.noise_precision is None:
         alpha = float(rng.gamma(hyper.shape + int(seen.n_entries) / 2) / (hyper.rate + weighted / 2))
     return chain._replace(noise_precision=alpha, user_noise=noise, time=time), errors, away
+
+
+def _times(
+    chain: Chain, time: TimeOffsets, away: Rows, weights: Rows | None, hyper: Hyperprior, key: Key,
+    rng: np.random.Generator, calendar: Calendar, n_jobs: int | None,
+) -> tuple[TimeOffsets, Rows]:  # fmt: skip
+    """The drift, if there is one, and the offsets; and what they leave of ``away``."""
+    alpha = chain.noise_precision
+    if time.drift is not None:
+        drift = draw_drift(
+            calendar, time.drift, away - time.of(calendar), chain.item_rows, weights, alpha, hyper.drift_rate,
+            (key.seed, key.number, key.chain), rng, n_jobs,
+        )  # fmt: skip
+        time = time._replace(drift=drift)
+        away = away - drifted(drift, calendar, chain.item_rows, n_jobs)
+    return draw_times(calendar, time, away, weights, alpha, hyper.time_rate, rng)

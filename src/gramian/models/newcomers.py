@@ -18,6 +18,7 @@ from gramian.kernels.csr import CSR
 from gramian.models import gibbs
 from gramian.models.base import Array, Times
 from gramian.models.draws import Draw
+from gramian.models.drift import Drift, by_cell, deviations
 from gramian.models.folding import one_row
 from gramian.models.ordinal import steps_of
 from gramian.models.scales import Scales
@@ -60,12 +61,13 @@ class _Turns:
         if calendar is not None and who.times is not None:
             self.day_of = np.unique(np.floor(who.times / calendar.clock.day), return_inverse=True)[1]
         self.by_day = np.zeros(int(self.day_of.max(initial=-1)) + 1)
+        self.drifted = np.zeros(len(who.items))  # what the deviations of the days added
 
     def turn(self, draw: Draw) -> tuple[Array, Array]:
         """The row, (1, D), what it was told, and then the hidden parts."""
         who, added = self.who, self._added(draw)
         other = draw.item_rows[who.items].astype(np.float32)
-        told = (self.latent - added - self.by_day[self.day_of]).astype(np.float32)
+        told = (self.latent - added - self.by_day[self.day_of] - self.drifted).astype(np.float32)
         key = (self.seed, self.number, gibbs.USERS)
         x = gibbs.draw_rows(
             self.row._replace(values=told), other, draw.users, draw.noise_precision, key, **self.how
@@ -74,6 +76,10 @@ class _Turns:
         mean = entries.predictions(self.row, x, other, **self.how) + added
         if draw.time is not None and self.calendar is not None and who.times is not None:
             alpha, precision = draw.noise_precision, float(draw.time.precisions[0])
+            if draw.time.drift is not None:
+                left = self.latent - mean - self.by_day[self.day_of]
+                self.drifted = self._drifted(draw.time.drift, left, other, alpha, key)
+                mean = mean + self.drifted
             days = len(self.by_day)
             self.by_day = drawn_cells(self.day_of, days, self.latent - mean, None, alpha, precision, self.rng)
         if draw.cuts is not None and self.levels is not None:
@@ -82,6 +88,13 @@ class _Turns:
             steps = steps_of(who.values, self.levels)
             self.latent = entries.latent(self.row, steps, mean, draw.cuts.values, std, key, 1)
         return x, told
+
+    def _drifted(self, drift: Drift, left: Array, other: Array, alpha: float, key: tuple[int, int, int]) -> Array:
+        """What the deviations of the days add to the ratings, drawn given what is left of these."""
+        factors = np.ascontiguousarray(other[:, : drift.rows.shape[1]])
+        cells = by_cell(self.day_of, len(self.by_day), np.arange(len(factors)))
+        drawn = deviations(cells, left, factors, None, drift.precision, alpha, key, 1)
+        return np.einsum("pk,pk->p", drawn[self.day_of], factors).astype(np.float64)
 
     def _added(self, draw: Draw) -> Array:
         """What time adds by the item and the calendar; their levels where no times are known."""
@@ -138,7 +151,11 @@ def told_of(
     """
     calendar, ladder = scales.calendar(ratings), scales.ladder(ratings)
     values = part.values.astype(np.float64)
-    added = np.zeros(len(values)) if calendar is None or draw.time is None else draw.time.of(calendar, places)
+    added = np.zeros(len(values))
+    if calendar is not None and draw.time is not None:
+        added = draw.time.of(calendar, places)
+        if draw.time.drift is not None:
+            added += draw.time.drift.at(calendar.kinds[0].codes[places], draw.item_rows[part.indices])
     if ladder is not None and draw.cuts is not None:
         mean = entries.predictions(part, rows.astype(np.float32), draw.item_rows.astype(np.float32), **how) + added
         values = entries.latent(part, ladder.steps[places], mean, draw.cuts.values, stds, key, how["n_jobs"])

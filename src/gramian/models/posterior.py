@@ -193,7 +193,7 @@ class BayesianModel(Posterior):
     @property
     def trace_names(self) -> list[str]:
         """What :attr:`traces` follows: see :func:`gramian.models.draws.trace_names`."""
-        return trace_names(self.biased, self.scales.clock is not None, self.scales.n_levels)
+        return trace_names(self.biased, self.scales)
 
     def diagnostics(self) -> pl.DataFrame:
         """R-hat and effective sample sizes of noise, priors and predictions: has the chain converged?

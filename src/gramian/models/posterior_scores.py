@@ -110,9 +110,12 @@ class Posterior(KnownByFeatures):
 
     def _mean(self, draw: Draw, users: Codes, items: Codes, cells: Sequence[Array] | None) -> Array:
         """The mean of the normal distribution of pairs, float32."""
-        scores = self._products(*self._rows(draw, users, items))
+        rows = self._rows(draw, users, items)
+        scores = self._products(*rows)
         if draw.time is not None:
             scores += draw.time.usual(users, items) if cells is None else draw.time.at(cells)
+            if cells is not None and draw.time.drift is not None:
+                scores += draw.time.drift.at(cells[0], rows[1])
         return scores
 
     def _variance(self, draw: Draw, users: Codes, items: Codes, cells: Sequence[Array] | None) -> Array:

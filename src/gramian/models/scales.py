@@ -18,10 +18,14 @@ __all__ = ["Scales", "read_scales", "scales_of"]
 
 
 class Scales(NamedTuple):
-    """The clock of a model that knows of time, and the levels of one whose ratings are steps; else None."""
+    """The clock of a model that knows of time, and the levels of one whose ratings are steps; else None.
+
+    And whether factors drift.
+    """
 
     clock: Clock | None = None
     levels: npt.NDArray[np.float64] | None = None
+    drifting: bool = False
 
     def calendar(self, ratings: Ratings) -> Calendar | None:
         """The cells of ratings in time."""
@@ -48,10 +52,10 @@ def scales_of(recipe: Any, ratings: Ratings) -> Scales:
     Raises:
         DataError: The ratings have no times, or are no steps.
     """
-    made, key = _MADE.setdefault(ratings, {}), (recipe.time, recipe.likelihood)
+    made, key = _MADE.setdefault(ratings, {}), (recipe.time, recipe.likelihood, recipe.drift)
     if key not in made:
         clock = None if recipe.time is None else clock_of(recipe.time, ratings)
-        made[key] = Scales(clock, levels_of(ratings) if recipe.likelihood == "ordinal" else None)
+        made[key] = Scales(clock, levels_of(ratings) if recipe.likelihood == "ordinal" else None, recipe.drift)
     return made[key]
 
 
@@ -77,4 +81,5 @@ def read_scales(recipe: Any, ratings: Ratings, arrays: Arrays) -> Scales:
             f"The clock or the levels of {recipe.name} do not fit: found {lengths!r} and {levels!r}; use another copy "
             "of the file."
         )
-    return Scales(Clock(*lengths.tolist()) if timed else None, levels.astype(np.float64) if stepped else None)
+    clock = Clock(*lengths.tolist()) if timed else None
+    return Scales(clock, levels.astype(np.float64) if stepped else None, recipe.drift)

@@ -16,7 +16,8 @@ from the ratings of their cells g, with weights ω:
     \lambda \mid o &\sim \text{Gamma}\big(1 + \tfrac12 G,\ \tfrac{s^2}{100} + \tfrac12\textstyle\sum_g o_g^2\big)
 
 A time that is asked for and lies in no cell has the mean of the prior, 0, and its variance 1/λ. Where no time is asked
-for, the mean over the training ratings of the user, of the item and of all stands in (the *levels*).
+for, the mean over the training ratings of the user, of the item and of all stands in (the *levels*). A user's factors
+may deviate by day, too (:mod:`gramian.models.drift`).
 
 Sources: Koren 2009, *Collaborative filtering with temporal dynamics* (which offsets help); the draws are those of any
 normal hierarchy (Gelman et al., *Bayesian Data Analysis*).
@@ -35,6 +36,8 @@ import numpy.typing as npt
 
 from gramian.errors import DataError
 from gramian.ids import Codes
+from gramian.kernels.csr import CSR
+from gramian.models.drift import Drift, by_cell
 from gramian.persist import Arrays
 from gramian.ratings import Ratings
 
@@ -138,6 +141,12 @@ class Calendar:
         """The place of each rating, in the order of the items."""
         return np.argsort(self.kinds[1].rows[self.kinds[1].codes], kind="stable")
 
+    @cached_property
+    def by_day(self) -> tuple[CSR, npt.NDArray[np.int64]]:
+        """The items that each user rated on each day, without values; and the places of these ratings."""
+        days, periods = self.kinds[:2]
+        return by_cell(days.codes, len(days.keys), periods.rows[periods.codes])
+
     def find(self, users: Codes, items: Codes, times: npt.NDArray[np.int64]) -> tuple[Array, ...]:
         """The cells of each kind for pairs of codes at these times, −1 for none."""
         rows: tuple[Array, ...] = (users, items, np.zeros(len(times), np.int64))
@@ -166,11 +175,16 @@ _MADE: WeakKeyDictionary[Ratings, dict[Clock, Calendar]] = WeakKeyDictionary()
 
 
 class TimeOffsets(NamedTuple):
-    """The offsets of each kind, (G,); λ, (3,); and the levels of the users (N,), of the items (M,) and of all (1,)."""
+    """What time adds.
+
+    The offsets of each kind, (G,); λ, (3,); the levels of the users (N,), of the items (M,) and of all (1,); and how
+    the factors of the users deviate on their days, if they do.
+    """
 
     offsets: tuple[Array, Array, Array]
     precisions: Array
     levels: tuple[Array, Array, Array]
+    drift: Drift | None = None
 
     def of(self, calendar: Calendar, places: Any = slice(None)) -> Array:
         """What time adds to each rating of the training, or to those at some places, float64."""
@@ -194,48 +208,59 @@ class TimeOffsets(NamedTuple):
         return out
 
     def variance(self, cells: Sequence[Array] | None, n: int) -> Array:
-        """The variance of what is not known of it, (n,): 1/λ for each kind without a cell."""
+        """The variance of what is not known of it, (n,): 1/λ for each kind without a cell; v̄ of the drift."""
+        unknown = 1 / self.precisions
+        if self.drift is not None:
+            unknown[0] += self.drift.spread
         if cells is None:
-            return np.full(n, float(np.sum(1 / self.precisions)))
-        return np.sum([np.where(c < 0, 1 / p, 0.0) for c, p in zip(cells, self.precisions, strict=True)], axis=0)
+            return np.full(n, float(unknown.sum()))
+        return np.sum([np.where(c < 0, v, 0.0) for c, v in zip(cells, unknown, strict=True)], axis=0)
 
     def mapped(self, change: Callable[[Array], Array]) -> TimeOffsets:
         """With all offsets and levels changed by a function, to another precision say."""
         (a, b, c), (d, e, f) = map(change, self.offsets), map(change, self.levels)
-        return TimeOffsets((a, b, c), self.precisions, (d, e, f))
+        return TimeOffsets((a, b, c), self.precisions, (d, e, f), self.drift and self.drift.mapped(change))
 
     def packed(self) -> Arrays:
         """As named arrays, which :meth:`unpacked` takes."""
         made = {f"time_{name}": part for name, part in zip(KINDS, self.offsets, strict=True)}
         made |= {f"time_{name}_level": part for name, part in zip(KINDS, self.levels, strict=True)}
+        if self.drift is not None:
+            made |= {"drift": self.drift.rows, "drift_scale": np.array([self.drift.precision, self.drift.spread])}
         return made | {"time_precisions": self.precisions}
 
     @classmethod
     def unpacked(cls, arrays: Arrays) -> TimeOffsets:
         """From named arrays."""
         offsets, levels = [arrays[f"time_{k}"] for k in KINDS], [arrays[f"time_{k}_level"] for k in KINDS]
-        return cls((offsets[0], offsets[1], offsets[2]), arrays["time_precisions"], (levels[0], levels[1], levels[2]))
+        drift = Drift(arrays["drift"], *arrays["drift_scale"].tolist()) if "drift" in arrays else None
+        made = (offsets[0], offsets[1], offsets[2]), arrays["time_precisions"], (levels[0], levels[1], levels[2])
+        return cls(*made, drift)
 
     @staticmethod
-    def shapes(calendar: Calendar) -> dict[str, tuple[int, ...]]:
-        """The shapes of the arrays of :meth:`packed`."""
+    def shapes(calendar: Calendar, drifting: int = 0) -> dict[str, tuple[int, ...]]:
+        """The shapes of the arrays of :meth:`packed`, so many factors drifting."""
         made: dict[str, tuple[int, ...]] = {"time_precisions": (3,)}
+        made |= {"drift": (len(calendar.kinds[0].keys), drifting), "drift_scale": (2,)} if drifting else {}
         for name, cells, size in zip(KINDS, calendar.kinds, calendar.sizes, strict=True):
             made |= {f"time_{name}": (len(cells.keys),), f"time_{name}_level": (size,)}
         return made
 
 
-def levelled(calendar: Calendar, offsets: Sequence[Array], precisions: Array) -> TimeOffsets:
+def levelled(
+    calendar: Calendar, offsets: Sequence[Array], precisions: Array, drift: Drift | None = None
+) -> TimeOffsets:
     """Offsets with their levels."""
     levels = [
         cells.levels(part, size) for cells, part, size in zip(calendar.kinds, offsets, calendar.sizes, strict=True)
     ]
-    return TimeOffsets((offsets[0], offsets[1], offsets[2]), precisions, (levels[0], levels[1], levels[2]))
+    return TimeOffsets((offsets[0], offsets[1], offsets[2]), precisions, (levels[0], levels[1], levels[2]), drift)
 
 
-def no_times(calendar: Calendar, variance: float) -> TimeOffsets:
+def no_times(calendar: Calendar, variance: float, drift: Drift | None = None) -> TimeOffsets:
     """What a chain starts at: no offset, and precisions of offsets of a fifth of the ratings' deviation."""
-    return levelled(calendar, [np.zeros(len(cells.keys)) for cells in calendar.kinds], np.full(3, 25 / variance))
+    offsets = [np.zeros(len(cells.keys)) for cells in calendar.kinds]
+    return levelled(calendar, offsets, np.full(3, 25 / variance), drift)
 
 
 def draw_times(
@@ -246,7 +271,7 @@ def draw_times(
 
     Args:
         calendar: The cells of the ratings.
-        before: The offsets before.
+        before: The offsets before; their drift is taken over.
         away: (n,), float64.
         weights: ω of each rating, or None.
         noise_precision: α.
@@ -262,7 +287,7 @@ def draw_times(
         )
         left -= drawn[k][cells.codes]
         precisions[k] = rng.gamma(1 + len(cells.keys) / 2) / (rate + np.sum(drawn[k] ** 2) / 2)
-    return levelled(calendar, drawn, precisions), left
+    return levelled(calendar, drawn, precisions, before.drift), left
 
 
 def drawn_cells(
@@ -279,12 +304,17 @@ def drawn_cells(
 
 
 def regrown(before: TimeOffsets, old: Calendar, new: Calendar) -> TimeOffsets:
-    """The offsets, float64, for the cells of more ratings: 0 in new cells."""
+    """The offsets, float64, and the drift, float32, for the cells of more ratings: 0 in new cells."""
     drawn = []
     for offsets, known, cells in zip(before.offsets, old.kinds, new.kinds, strict=True):
         places = known.find(cells.rows, cells.slots)
         drawn.append(np.where(places < 0, 0.0, offsets[np.maximum(places, 0)].astype(np.float64)))
-    return levelled(new, drawn, before.precisions)
+    drift = before.drift
+    if drift is not None:
+        places = old.kinds[0].find(new.kinds[0].rows, new.kinds[0].slots)
+        rows = drift.rows[np.maximum(places, 0)].astype(np.float32)
+        drift = drift._replace(rows=np.where(places[:, None] < 0, np.float32(0), rows))
+    return levelled(new, drawn, before.precisions, drift)
 
 
 def redrawn_cells(

@@ -92,7 +92,7 @@ def check_distributed(recipe: Recipe[Any]) -> None:
             "here with to_local()."
         )
     plain: dict[str, Any] = {"implicit": "none", "user_features": None, "item_features": None}
-    plain |= {"time": None, "likelihood": "normal"}
+    plain |= {"drift": False, "time": None, "likelihood": "normal"}
     for name, value in plain.items():
         if getattr(recipe, name, value) != value:
             raise ParameterError(f"The {name!r} parameter of {type(recipe).__name__} must be {value!r} on Spark.")

@@ -13,6 +13,7 @@ from gramian.kernels.csr import CSR
 from gramian.models import gibbs
 from gramian.models.base import Array
 from gramian.models.draws import Draw, compact, compacted_prior
+from gramian.models.drift import Drift, by_cell, deviations, rows_of_days
 from gramian.models.links import Features
 from gramian.models.noise import of_items, of_users
 from gramian.models.ordinal import Ladder
@@ -74,25 +75,54 @@ def _turn(
 ) -> Draw:
     """The changed rows of one side, written to ``sides``, and what time adds to their ratings."""
     changed, known = new.changed[which], new.features[which]
-    part, weights = new.ratings[which].take(changed), _weights(draw, new, which)
-    if new.calendars is None and new.ladder is None:
-        told = part
-    else:
-        places = new.places(which)
-        added = np.zeros(len(places))
-        if draw.time is not None and new.calendars is not None:
-            added = draw.time.of(new.calendars[1], places)
-        seen = _seen(draw, sides, new, which, part, places, added, weights, key)
-        told = part._replace(values=(seen - added).astype(np.float32))
+    part, weights, other = new.ratings[which].take(changed), _weights(draw, new, which), sides[1 - which]
+    places = new.places(which)
+    part, other, added = _with_times(draw, part, other, new, which, places)
+    seen = _seen(draw, part, sides[which][changed], other, new, places, added, weights, key)
+    told = part._replace(values=(seen - added).astype(np.float32))
     sides[which][changed] = gibbs.draw_rows(
-        told, sides[1 - which], (draw.users, draw.items)[which], draw.noise_precision, key,
+        told, other, (draw.users, draw.items)[which], draw.noise_precision, key,
         features=None if known is None else known.take(changed), weights=weights, **new.how,
     )[0]  # fmt: skip
     if draw.time is None or new.calendars is None:
         return draw
-    away = seen - entries.predictions(part, sides[which][changed], sides[1 - which], **new.how)
-    time = redrawn_cells(new.calendars, which, draw.time, places, away, weights, draw.noise_precision, rng)
+    away = seen - entries.predictions(part, sides[which][changed], other, **new.how)
+    time, days = draw.time, new.calendars[1].kinds[0].codes[places]
+    if time.drift is not None and which == gibbs.USERS:
+        left = away - time.of(new.calendars[1], places)
+        drift = _redrawn_drift(time.drift, days, part, other, left, weights, draw, key, new.n_jobs)
+        time, away = time._replace(drift=drift), away - drift.at(days, other[part.indices])
+    time = redrawn_cells(new.calendars, which, time, places, away, weights, draw.noise_precision, rng)
     return draw._replace(time=time)
+
+
+def _with_times(
+    draw: Draw, part: CSR, other: Array, new: Renewal, which: int, places: Array
+) -> tuple[CSR, Array, Array]:
+    """The ratings of the changed rows, the other side's rows for them, and what time adds beside these."""
+    if draw.time is None or new.calendars is None:
+        return part, other, np.zeros(len(places))
+    calendar, drift = new.calendars[1], draw.time.drift
+    added = draw.time.of(calendar, places)
+    if drift is None:
+        return part, other, added
+    days = calendar.kinds[0].codes[places]
+    if which == gibbs.ITEMS:
+        return part._replace(indices=days.astype(np.int32)), rows_of_days(drift, calendar, other), added
+    return part, other, added + drift.at(days, other[part.indices])
+
+
+def _redrawn_drift(
+    drift: Drift, days: Array, part: CSR, items: Array, left: Array, weights: Array | None, draw: Draw,
+    key: tuple[int, int, int], n_jobs: int | None,
+) -> Drift:  # fmt: skip
+    """The deviations on the days of the changed users, drawn anew."""
+    there, local = np.unique(days, return_inverse=True)
+    factors = np.ascontiguousarray(items[:, : drift.rows.shape[1]])
+    cells = by_cell(local, len(there), part.indices)
+    rows = drift.rows.copy()
+    rows[there] = deviations(cells, left, factors, weights, drift.precision, draw.noise_precision, key, n_jobs)
+    return drift._replace(rows=rows)
 
 
 def _weights(draw: Draw, new: Renewal, which: int) -> Array | None:
@@ -104,13 +134,13 @@ def _weights(draw: Draw, new: Renewal, which: int) -> Array | None:
 
 
 def _seen(
-    draw: Draw, sides: list[Array], new: Renewal, which: int, part: CSR, places: Array, added: Array,
+    draw: Draw, part: CSR, rows: Array, other: Array, new: Renewal, places: Array, added: Array,
     weights: Array | None, key: tuple[int, int, int],
 ) -> Array:  # fmt: skip
     """The ratings of the changed rows; of steps, latent ones, drawn given the rows so far."""
     if new.ladder is None or draw.cuts is None:
         return part.values.astype(np.float64)
-    mean = entries.predictions(part, sides[which][new.changed[which]], sides[1 - which], **new.how) + added
+    mean = entries.predictions(part, rows, other, **new.how) + added
     # by the rating: among an item's ratings the noise differs
     each = part._replace(indptr=np.arange(len(places) + 1))
     stds = np.broadcast_to(draw.noise_precision**-0.5, len(places)) / np.sqrt(1.0 if weights is None else weights)
@@ -128,7 +158,7 @@ def _as_before(made: Draw, sides: list[Array], draw: Draw, new: Renewal) -> Draw
     time: TimeOffsets | None = None
     if made.time is not None and new.calendars is not None:
         dtype = draw.user_rows.dtype
-        time = levelled(new.calendars[1], made.time.offsets, made.time.precisions)
+        time = levelled(new.calendars[1], made.time.offsets, made.time.precisions, made.time.drift)
         time = time.mapped(lambda part: compact(part, dtype, new.n_jobs))
     return made._replace(user_rows=users, item_rows=items, users=priors[0], items=priors[1], time=time)
 
