@@ -210,6 +210,9 @@ def test_factors_that_stay_on_the_cluster(models, there, ratings, tmp_path):
     some = there.session.createDataFrame([(-5, "i5", 5.0), (-5, "i8", 1.0)], "user bigint, item string, rating double")
     (folded,) = collected(fold_in(model, some))["row"]
     np.testing.assert_allclose(folded, mine.fold_in(person), rtol=1e-4, atol=1e-5)
+    best, expected = (collected(recommend_new(one, some, 4)).sort("rank") for one in (model, mine))
+    assert best["item"].to_list() == expected["item"].to_list()
+    np.testing.assert_allclose(best["score"], expected["score"], rtol=1e-5)
     model.save(tmp_path / "whole.gramian")
     np.testing.assert_allclose(gm.load(tmp_path / "whole.gramian").user_rows, mine.user_rows, rtol=1e-5, atol=1e-6)
     with pytest.raises(gm.ParameterError, match="solver='exact'"):

@@ -159,15 +159,12 @@ def recommend_new(model: Model, frame: DataFrame, n: int = 10, **names: str | in
     What they rated is left out. Arguments as in :func:`fold_in`.
     """
     check_number("n", n, low=1, whole=True, owner="recommend_new")
-    shared = frame.sparkSession.sparkContext.broadcast(without_ratings(_factor_model(model)))
+    known = model if isinstance(model, StoredModel) else _factor_model(model)
+    shared = frame.sparkSession.sparkContext.broadcast(without_ratings(known))
 
     def best(batches: Iterable[Any]) -> Iterator[Any]:
-        known = shared.value
-        for users, rows in _new_users(batches, known):
-            table = Ratings(IdMap(users), known.item_ids, rows)
-            vars(table).update(scale=known.scale, global_mean=known.ratings.global_mean)
-            there = dataclasses.replace(known, ratings=table, user_rows=known._solve(rows, known.item_rows))
-            made = there.recommend(None, n)
+        for users, rows in _new_users(batches, shared.value):
+            made = _of_new(shared.value, users, rows).recommend(None, n)
             yield from made.select("user", "item", "score", "rank").to_arrow().to_batches()
 
     picked = _by_user(frame, names)
@@ -225,6 +222,14 @@ def _seen_rows(batches: Iterable[Any], seen: Any) -> Iterator[tuple[int, CSR]]:
 def _solved(model: Any, rows: CSR) -> Any:
     """The rows of new users."""
     return model.solved(rows) if isinstance(model, StoredModel) else model._solve(rows, model.item_rows)
+
+
+def _of_new(model: Any, users: pl.Series, rows: CSR) -> Any:
+    """The model as it is for new users alone, with their ratings."""
+    table = Ratings(IdMap(users), model.item_ids, rows)
+    vars(table).update(scale=model.scale, global_mean=model.ratings.global_mean)
+    theirs = "newcomers" if isinstance(model, StoredModel) else "user_rows"
+    return dataclasses.replace(model, ratings=table, **{theirs: _solved(model, rows)})
 
 
 def _factor_model(model: Model) -> FactorModel:

@@ -160,10 +160,12 @@ class StoredModel(FoldingModel):
     Attributes:
         folder: Where it is.
         about: What ``model.json`` says.
+        newcomers: The rows of the users in ``ratings``, where these are none of the folder's.
     """
 
     folder: Path
     about: dict[str, Any]
+    newcomers: Array | None = None
 
     @property
     def n_factors(self) -> int:
@@ -233,6 +235,9 @@ class StoredModel(FoldingModel):
     def rows(self, side: str, codes: Codes) -> Array:
         """The rows of some codes, zeros for −1: only their blocks are read."""
         out = np.zeros((len(codes), self.about["width"]), self.about["dtype"])
+        if side == "user" and self.newcomers is not None:
+            out[codes >= 0] = self.newcomers[codes[codes >= 0]]
+            return out
         owner = np.searchsorted(self._edges(side), codes, side="right") - 1
         for number in np.unique(owner[codes >= 0]).tolist():
             first, held = self._block(side, number)
