@@ -14,6 +14,7 @@ import gramian as gm
 from contract import assert_same_bits, every_pair, plain_history
 from gramian.models import gibbs
 from gramian.models.draws import TRACED_PAIRS, compact, trace_names
+from gramian.models.scales import Scales
 
 SMALL = gm.BPMF(factors=2, draws=20, burn_in=3, keep_dtype="float32")
 
@@ -118,10 +119,10 @@ def test_draws_kept_by_default_do_for_ratings_of_any_size(times, frame, ratings)
 
 
 def test_traces_follow_what_they_name(whole):
-    names = trace_names(biased=True)
+    names = trace_names(True, Scales())
     assert whole.traces.shape == (20, 1, len(names))
     assert names[:4] == ["noise_std", "factor_std", "user_bias_std", "item_bias_std"]
-    assert len(trace_names(biased=False)) == len(names) - 2 == 2 + TRACED_PAIRS
+    assert len(trace_names(False, Scales())) == len(names) - 2 == 2 + TRACED_PAIRS
     users, items = SMALL._random_pairs(whole.ratings, TRACED_PAIRS)
     rng = np.random.default_rng(0)
     for draw, trace in zip(whole.draws, whole.traces[3:, 0], strict=True):

@@ -122,6 +122,16 @@ def test_a_rate_that_diverges_is_named(ratings):
                    batch_size=2, epochs=1, regularization=1.0, path="sparse").fit(ratings)  # fmt: skip
 
 
+def test_where_it_diverges_later_the_last_good_epoch_is_kept(ratings):
+    recipe = gm.AutoRec(hidden=4, activation="identity", optimizer="momentum", learning_rate=0.2, momentum=0.99,
+                        batch_size=8, epochs=40, decay=0.0, path="sparse")  # fmt: skip
+    with pytest.warns(gm.TrainingWarning, match=r"its last full one\..* the learning rate 0\.2 is too high"):
+        model = recipe.fit(ratings)
+    assert 1 <= len(model.history) < 40
+    assert all(np.isfinite(array).all() for array in model.arrays().values())
+    assert np.isfinite(model.predict(ratings.users, ratings.items)).all()
+
+
 def test_a_batch_larger_than_the_data_is_refused(ratings):
     with pytest.raises(gm.ParameterError, match=r"'batch_size' parameter of NeuralMF .* \[1, 833\], the number of rat"):
         gm.NeuralMF(batch_size=834).fit(ratings)

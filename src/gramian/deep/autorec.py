@@ -36,6 +36,7 @@ from gramian.deep.reconstruction import AutoRecModel
 from gramian.history import History
 from gramian.kernels.csr import CSR
 from gramian.models.base import Array, Epoch, Recipe
+from gramian.models.training import check_finite
 from gramian.parameters import Range, param
 from gramian.persist import Arrays, checked_arrays
 from gramian.ratings import Ratings
@@ -159,7 +160,7 @@ class AutoRec(Recipe[AutoRecModel]):
         rate = backend.rate(self, number)
         go = self._sparse_epoch if self.is_sparse(ratings) else self._dense_epoch
         mean, made = go(ratings, arrays, number, rate)
-        backend.finite_loss(mean, number, rate)
+        check_finite(mean, made, number, rate)
         return Epoch(made, {"train_rmse": float(np.sqrt(mean))})
 
     def _sparse_epoch(self, ratings: Ratings, arrays: Arrays, number: int, rate: float) -> tuple[float, Arrays]:

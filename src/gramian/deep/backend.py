@@ -10,11 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from gramian.errors import DivergenceError, ParameterError
+from gramian.errors import ParameterError
 from gramian.persist import Arrays
 
-__all__ = ["batch_size", "compiled", "finite_loss", "get_state", "is_installed", "keras", "optimizer", "rate",
-           "set_state"]  # fmt: skip
+__all__ = ["batch_size", "compiled", "get_state", "is_installed", "keras", "optimizer", "rate", "set_state"]
 
 BACKENDS = ("jax", "tensorflow", "torch")  # those of Keras that can train
 # Compiled networks are kept while all of them together have no more weights than this; the last one always is.
@@ -95,12 +94,3 @@ def set_state(network: Any, arrays: Arrays) -> None:
     """Put a network where :func:`get_state` found it."""
     for name, variable in _variables(network).items():
         variable.assign(arrays[name].astype(variable.dtype).reshape(variable.shape))
-
-
-def finite_loss(loss: float, number: int, rate: float) -> float:
-    """The loss of an epoch; DivergenceError where it is not finite."""
-    if not np.isfinite(loss):
-        raise DivergenceError(
-            f"The loss of epoch {number} is not finite: the learning rate {rate:g} is too high; lower learning_rate."
-        )
-    return loss

@@ -33,6 +33,7 @@ from gramian.deep.dense import ACTIVATIONS
 from gramian.deep.network import PairModel
 from gramian.history import History
 from gramian.models.base import Epoch, Recipe
+from gramian.models.training import check_finite
 from gramian.parameters import Range, param
 from gramian.persist import Arrays, checked_arrays
 from gramian.ratings import Ratings
@@ -146,10 +147,9 @@ class PairRecipe(Recipe[PairModel]):
         target = (ratings.values[order] - np.float32(ratings.global_mean))[:, None]
         batch = self._batch(ratings)
         said = network.fit([users, items], target, batch_size=batch, epochs=1, shuffle=False, verbose=0).history
-        loss = backend.finite_loss(float(said["loss"][0]), number, rate)
-        return Epoch(
-            backend.get_state(network), {"objective": loss, "train_rmse": float(np.sqrt(said["mean_squared_error"][0]))}
-        )
+        loss, mean, made = float(said["loss"][0]), float(said["mean_squared_error"][0]), backend.get_state(network)
+        check_finite(mean, made, number, rate)
+        return Epoch(made, {"objective": loss, "train_rmse": float(np.sqrt(mean))})
 
     def finish(self, ratings: Ratings, arrays: Arrays) -> Arrays:
         """The network's weights, without what only training needs."""

@@ -32,10 +32,10 @@ from typing import Any, ClassVar
 import numpy as np
 
 from gramian.engine import grid
-from gramian.errors import DivergenceError
 from gramian.kernels.reference import DESCENT_RULES
 from gramian.models.als import RidgeRecipe
 from gramian.models.base import Array, Epoch
+from gramian.models.training import check_finite
 from gramian.parameters import Range, param
 from gramian.persist import Arrays
 from gramian.ratings import Ratings
@@ -118,12 +118,9 @@ class SGD(RidgeRecipe):
             offset=self.offset(ratings), rule=self.optimizer, rate=self.rate(number), beta=self.momentum,
             rounds=rounds, n_jobs=self.n_jobs,
         )  # fmt: skip
-        if not np.isfinite(squared):
-            raise DivergenceError(
-                f"The loss of epoch {number} is not finite: the learning rate {self.rate(number):g} is too high "
-                f"for {self.optimizer}; lower learning_rate, or scale the ratings."
-            )
-        record = {"objective": objective, "train_rmse": float(np.sqrt(squared / len(ratings)))}
+        mean = squared / len(ratings)
+        check_finite(mean, made, number, self.rate(number), of=f" for {self.optimizer}")
+        record = {"objective": objective, "train_rmse": float(np.sqrt(mean))}
         return Epoch(made, record)
 
     def _counts(self, ratings: Ratings) -> list[tuple[str, Array]]:

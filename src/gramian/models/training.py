@@ -26,7 +26,9 @@ from gramian.ratings import Ratings
 if TYPE_CHECKING:
     from gramian.models.base import Model, ModelT, Recipe
 
-__all__ = ["State", "check_distributed", "iterate", "placed", "train"]
+__all__ = ["State", "check_distributed", "check_finite", "iterate", "placed", "train"]
+
+BEYOND = 1e12  # a mean squared error before which no float32 weight is near its limit
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,20 @@ class State:
     def epochs_since_best(self) -> int:
         """How many epochs have passed without a better validation error."""
         return len(self.history) - self.best_epoch
+
+
+def check_finite(mean: float, arrays: Arrays, number: int, rate: float, of: str = "") -> None:
+    """Raise DivergenceError where the mean squared error met in an epoch is not finite, or the weights after it.
+
+    The weights are looked at where the error is so large that they may be.
+    """
+    weights = (array for array in arrays.values() if array.dtype.kind == "f")
+    if np.isfinite(mean) and (mean < BEYOND or all(np.isfinite(array).all() for array in weights)):
+        return
+    raise DivergenceError(
+        f"The loss of epoch {number} is not finite: the learning rate {rate:g} is too high{of}; lower learning_rate, "
+        "or scale the ratings."
+    )
 
 
 def placed(recipe: Recipe[Any], table: Any) -> Any:
