@@ -11,7 +11,8 @@ import numpy.typing as npt
 import polars as pl
 
 import gramian as gm
-from gramian.models.base import Model, Recipe
+from gramian.models.base import Model
+from gramian.models.recipe import Recipe
 
 
 class Variants(NamedTuple):

@@ -14,7 +14,7 @@ import polars as pl
 
 import gramian as gm
 from gramian.mixture import NormalMixture
-from gramian.models.base import Epoch, Recipe
+from gramian.models.recipe import Epoch, Recipe
 from gramian.models.uncertain import UncertainModel
 from gramian.parameters import param
 

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from gramian.evaluate.ranking import evaluate_ranking as evaluate_ranking
     from gramian.history import History as History
     from gramian.models.base import Model as Model
-    from gramian.models.base import Recipe as Recipe
+    from gramian.models.recipe import Recipe as Recipe
     from gramian.ratings import Ratings as Ratings
     from gramian.tuning import Tuned as Tuned
     from gramian.tuning import tune as tune
@@ -75,7 +75,7 @@ _HOMES = {
     "Tuned": "gramian.tuning",
     "tune": "gramian.tuning",
     "Model": "gramian.models.base",
-    "Recipe": "gramian.models.base",
+    "Recipe": "gramian.models.recipe",
     "load": "gramian.zoo",
     "make_recipe": "gramian.zoo",
     "recipe_from_dict": "gramian.zoo",

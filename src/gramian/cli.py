@@ -31,10 +31,11 @@ from gramian.arguments import (
     with_reading,
     with_recipe_fields,
 )
-from gramian.console import note, print_json, print_table, show_warnings_as_notes, write_table
+from gramian.console import give, note, print_json, show_warnings_as_notes, write_table
 from gramian.errors import GramianError, ParameterError, TrainingWarning
 from gramian.judging import compare, evaluate, report, tune
 from gramian.large import fit_in_folder, prepare, recommend_on_spark, spark_source
+from gramian.looking import ask, diagnose, features, similar
 from gramian.moving import convert, export
 from gramian.options import (
     Count,
@@ -63,11 +64,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-
-
-for command in (evaluate, compare, tune, report, convert, export, prepare, serve, update):
-    app.command()(command)
-app.add_typer(keys, name="keys")
 
 
 def main() -> None:
@@ -101,7 +97,6 @@ def common(
     """Learn from ratings: fit, evaluate, predict, recommend, explain."""
 
 
-@app.command()
 def demo(
     out: Annotated[
         str, typer.Option("--out", "-o", help="The folder for the pictures and the model.")
@@ -114,7 +109,6 @@ def demo(
     run_demo(Path(out), user)
 
 
-@app.command()
 @with_reading
 def describe(
     ratings: RatingsPath,
@@ -151,7 +145,6 @@ def describe(
         sys.exit(2)
 
 
-@app.command()
 @with_reading
 @with_recipe_fields
 def fit(
@@ -224,7 +217,6 @@ def _interruptible(training: Callable[[], Any]) -> tuple[Any, bool]:
     return trained, any(issubclass(w.category, TrainingWarning) for w in caught)
 
 
-@app.command()
 def predict(
     model: ModelPath,
     pairs: Annotated[str, typer.Argument(metavar="PAIRS", help="A table with the columns user and item.")],
@@ -264,7 +256,6 @@ def predict(
         sys.stdout.write(made.write_csv())
 
 
-@app.command()
 @with_reading
 def conformal(
     model: ModelPath,
@@ -282,7 +273,6 @@ def conformal(
     note(f"{out}: the model of {model} with intervals from {len(held_out):,} ratings")
 
 
-@app.command()
 def recommend(
     model: ModelPath,
     user: Annotated[list[str] | None, typer.Option(help="A user id; may be given several times.")] = None,
@@ -329,104 +319,13 @@ def recommend(
     else:
         ids = [typed_id(text, trained.user_ids) for text in user] if user else None
         table = trained.recommend(ids, n, **how)
-    _give(table, out, json)
+    give(table, out, json)
 
 
-@app.command()
-def ask(
-    model: ModelPath,
-    user: Annotated[str | None, typer.Option(help="A user id.")] = None,
-    rated: Annotated[
-        list[str] | None, typer.Option("--rated", metavar="ITEM=RATING", help="Somebody new, who rated this.")
-    ] = None,
-    n: Count = 10,
-    out: Out = None,
-    json: Json = False,
-) -> None:
-    """Show which items' ratings would tell most about a user, or (by default) about somebody new."""
-    if user is not None and rated:
-        raise ParameterError("Say whom to ask: --user ID or --rated ITEM=RATING, not both.")
-    trained = need_draws(load_model(model), "items to ask for")
-    whom = typed_id(user, trained.user_ids) if user is not None else rated_items(trained, rated or [])
-    _give(trained.ask_next(whom, n), out, json)
-
-
-@app.command()
-def diagnose(
-    model: ModelPath,
-    plot: Annotated[str | None, typer.Option(help="Draw the traces to this PNG, SVG or PDF.")] = None,
-    out: Out = None,
-    json: Json = False,
-) -> None:
-    """Show whether the chains of a Bayesian model have converged: R-hat and effective sample sizes."""
-    trained = need_draws(load_model(model), "chains")
-    if plot is not None:
-        trained.plot_traces(plot)
-        note(f"{plot}: the traces")
-    _give(trained.diagnostics(), out, json)
-
-
-@app.command()
-def similar(
-    model: ModelPath,
-    item: Annotated[str | None, typer.Option(help="An item's id, or a part of its title.")] = None,
-    user: Annotated[str | None, typer.Option(help="A user's id.")] = None,
-    n: Count = 10,
-    out: Out = None,
-    json: Json = False,
-) -> None:
-    """Show the nearest items to an item, or users to a user, by the angle between their factors."""
-    if (item is None) == (user is None):
-        raise ParameterError("Say what to compare with: one of --item ID or --user ID.")
-    trained = load_model(model)
-    if user is not None:
-        table = trained.similar_users(typed_id(user, trained.user_ids), n)
-    else:
-        table = trained.similar_items(item_id(trained, str(item)), n)
-    _give(table, out, json)
-
-
-@app.command()
-def features(
-    model: ModelPath,
-    top: Annotated[int, typer.Option(help="How many items at each end.")] = 10,
-    feature: Annotated[int | None, typer.Option(help="Only this feature, from 0.")] = None,
-    item_map: Annotated[str | None, typer.Option("--map", help="Draw the item map to this PNG, SVG or PDF.")] = None,
-    shares: Annotated[
-        bool,
-        typer.Option("--shares", help="How much of the factors' variance tables and sets explain, instead (bpmf)."),
-    ] = False,
-    json: Json = False,
-) -> None:
-    """Show what the latent features mean: the items at both ends of each."""
-    import polars as pl
-
-    trained = load_model(model)
-    if shares:
-        _give(need_draws(trained, "shares of features").feature_shares(), None, json)
-        return
-    wanted = range(trained.n_factors) if feature is None else [feature]
-    ends = {k: [trained.top_items(k, top), trained.top_items(k, top, lowest=True)] for k in wanted}
-    if item_map:
-        trained.plot_item_map(item_map)
-        note(f"{item_map}: the item map")
-    if json:
-        print_json([{"feature": k, "high": high.to_dicts(), "low": low.to_dicts()} for k, (high, low) in ends.items()])
-        return
-    for k, both in ends.items():
-        name = "title" if "title" in both[0].columns else "item"
-        columns = [t.select(pl.col(name).alias(end), pl.col("weight").alias(f"weight {end}"))
-                   for t, end in zip(both, ("high", "low"), strict=True)]  # fmt: skip
-        print_table(pl.concat(columns, how="horizontal"), f"feature {k}")
-        print()
-
-
-def _give(table: Any, out: str | None, json: bool) -> None:
-    """Print a table, print it as JSON, or write it to a file."""
-    if json:
-        print_json(table.to_dicts())
-    elif out:
-        write_table(table, out)
-        note(f"{out}: {table.height:,} rows")
-    else:
-        print_table(table)
+COMMANDS = (
+    demo, describe, fit, predict, recommend, evaluate, compare, tune, report,  # what a user meets first comes first
+    similar, features, ask, diagnose, conformal, update, serve, convert, export, prepare,
+)  # fmt: skip
+for command in COMMANDS:
+    app.command()(command)
+app.add_typer(keys, name="keys")

@@ -21,7 +21,8 @@ from gramian.evaluate.protocols import breakdown
 from gramian.evaluate.ranking import Popularity, evaluate_ranking
 from gramian.evaluate.records import append_record, check_log, peak_memory, read_records, run_key, versions
 from gramian.metrics import per_group_means
-from gramian.models.base import Array, Model, Recipe, check_ratings_given
+from gramian.models.base import Array, Model, check_ratings_given
+from gramian.models.recipe import Recipe
 from gramian.models.uncertain import UncertainModel
 from gramian.parameters import check_number
 from gramian.ratings import Ratings

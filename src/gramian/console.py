@@ -14,7 +14,7 @@ import polars as pl
 
 from gramian.errors import GramianWarning, ParameterError
 
-__all__ = ["note", "print_json", "print_table", "show_warnings_as_notes", "terminal_width", "write_table"]
+__all__ = ["give", "note", "print_json", "print_table", "show_warnings_as_notes", "terminal_width", "write_table"]
 
 PIPE = 240
 
@@ -103,3 +103,14 @@ def show_warnings_as_notes() -> None:
 
     warnings.showwarning = show
     warnings.simplefilter("always", GramianWarning)
+
+
+def give(table: Any, out: str | None, json: bool) -> None:
+    """Print a table, print it as JSON, or write it to a file."""
+    if json:
+        print_json(table.to_dicts())
+    elif out:
+        write_table(table, out)
+        note(f"{out}: {table.height:,} rows")
+    else:
+        print_table(table)

@@ -12,9 +12,10 @@ from gramian.console import note, print_table
 from gramian.data.datasets import load_dataset
 from gramian.errors import DataError, ParameterError
 from gramian.evaluate.calibration import coverage
-from gramian.models.base import Model, Recipe
+from gramian.models.base import Model
 from gramian.models.factor import FactorModel
 from gramian.models.posterior import BayesianModel
+from gramian.models.recipe import Recipe
 from gramian.ratings import Ratings
 from gramian.zoo import ALS, BPMF, Baseline
 

@@ -25,7 +25,8 @@ from gramian.errors import DataError, GramianError, ParameterError
 from gramian.evaluate.protocols import cut_off
 from gramian.evaluate.records import append_record, check_log, versions
 from gramian.models import training
-from gramian.models.base import Recipe, check_ratings_given
+from gramian.models.base import check_ratings_given
+from gramian.models.recipe import Recipe
 from gramian.parameters import Range, check_number
 from gramian.ratings import Ratings
 from gramian.zoo import make_recipe

@@ -16,10 +16,11 @@ from gramian.errors import FormatError, ParameterError
 from gramian.evaluate.conformal import Conformal
 from gramian.history import History
 from gramian.models.als import ALS as ALS
-from gramian.models.base import Model, Recipe
+from gramian.models.base import Model
 from gramian.models.baseline import Baseline as Baseline
 from gramian.models.bpmf import BPMF as BPMF
 from gramian.models.pmf import PMF as PMF
+from gramian.models.recipe import Recipe
 from gramian.models.sgd import SGD as SGD
 from gramian.models.softimpute import SoftImpute as SoftImpute
 from gramian.models.stored import is_stored_model, open_stored_model

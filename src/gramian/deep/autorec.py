@@ -35,7 +35,8 @@ from gramian.deep.dense import ACTIVATIONS
 from gramian.deep.reconstruction import AutoRecModel
 from gramian.history import History
 from gramian.kernels.csr import CSR
-from gramian.models.base import Array, Epoch, Recipe
+from gramian.models.base import Array
+from gramian.models.recipe import Epoch, Recipe
 from gramian.models.training import check_finite
 from gramian.parameters import Range, param
 from gramian.persist import Arrays, checked_arrays

@@ -32,7 +32,7 @@ from gramian.deep import backend
 from gramian.deep.dense import ACTIVATIONS
 from gramian.deep.network import PairModel
 from gramian.history import History
-from gramian.models.base import Epoch, Recipe
+from gramian.models.recipe import Epoch, Recipe
 from gramian.models.training import check_finite
 from gramian.parameters import Range, param
 from gramian.persist import Arrays, checked_arrays

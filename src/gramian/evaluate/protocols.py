@@ -17,7 +17,8 @@ from gramian import splits
 from gramian.errors import DataError, ParameterError
 from gramian.evaluate.groups import BY, group_edges, group_names, group_of, training_counts
 from gramian.evaluate.newcomers import Newcomers
-from gramian.models.base import Array, Model, Recipe, check_ratings_given
+from gramian.models.base import Array, Model, check_ratings_given
+from gramian.models.recipe import Recipe
 from gramian.parameters import check_choice, check_number
 from gramian.ratings import Ratings
 from gramian.significance import rmse_error, standard_error

@@ -19,7 +19,8 @@ from gramian import ranking as metrics
 from gramian.errors import DataError
 from gramian.history import History
 from gramian.ids import Codes
-from gramian.models.base import Array, Epoch, Model, Recipe
+from gramian.models.base import Array, Model
+from gramian.models.recipe import Epoch, Recipe
 from gramian.parameters import check_number
 from gramian.persist import Arrays
 from gramian.ratings import Ratings

@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from gramian.errors import DataError, GramianError
-from gramian.models.base import Model, Recipe
+from gramian.models.base import Model
+from gramian.models.recipe import Recipe
 from gramian.ratings import Ratings
 
 __all__ = [

@@ -34,8 +34,9 @@ import numpy as np
 
 from gramian.engine import local
 from gramian.history import History
-from gramian.models.base import Array, Epoch, Recipe
+from gramian.models.base import Array
 from gramian.models.factor import FactorModel, SideSettings, checked_rows
+from gramian.models.recipe import Epoch, Recipe
 from gramian.parameters import Range, param
 from gramian.persist import Arrays
 from gramian.ratings import Ratings

@@ -17,8 +17,8 @@ import numpy as np
 
 from gramian.engine import local
 from gramian.models.als import AlternatingRecipe
-from gramian.models.base import Epoch
 from gramian.models.factor import SideSettings
+from gramian.models.recipe import Epoch
 from gramian.parameters import Range, param
 from gramian.persist import Arrays
 from gramian.ratings import Ratings

@@ -32,7 +32,7 @@ from gramian.errors import DivergenceError, ParameterError
 from gramian.history import History
 from gramian.ids import Codes
 from gramian.models import gibbs
-from gramian.models.base import Array, Epoch, Recipe
+from gramian.models.base import Array
 from gramian.models.draws import (
     TRACED_PAIRS,
     Draw,
@@ -51,6 +51,7 @@ from gramian.models.links import no_link
 from gramian.models.noise import no_difference
 from gramian.models.ordinal import first_cuts
 from gramian.models.posterior import BayesianModel
+from gramian.models.recipe import Epoch, Recipe
 from gramian.models.scales import read_scales, scales_of
 from gramian.models.times import RATE, no_times
 from gramian.parameters import Range, param

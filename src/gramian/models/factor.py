@@ -22,8 +22,9 @@ from gramian.errors import ParameterError
 from gramian.ids import Codes
 from gramian.kernels import reference
 from gramian.kernels.csr import CSR
-from gramian.models.base import Array, Recipe, check_ratings_given
+from gramian.models.base import Array, check_ratings_given
 from gramian.models.folding import FoldingModel, one_row
+from gramian.models.recipe import Recipe
 from gramian.models.tables import item_table, top_n
 from gramian.parameters import check_number
 from gramian.persist import Arrays, checked_arrays

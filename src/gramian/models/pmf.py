@@ -54,8 +54,8 @@ from gramian.engine import local
 from gramian.errors import FormatError
 from gramian.history import History
 from gramian.models.als import AlternatingRecipe
-from gramian.models.base import Epoch
 from gramian.models.factor import FactorModel, SideSettings, checked_rows
+from gramian.models.recipe import Epoch
 from gramian.parameters import Range, param
 from gramian.persist import Arrays
 from gramian.ratings import Ratings

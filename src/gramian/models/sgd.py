@@ -34,7 +34,8 @@ import numpy as np
 from gramian.engine import grid
 from gramian.kernels.reference import DESCENT_RULES
 from gramian.models.als import RidgeRecipe
-from gramian.models.base import Array, Epoch
+from gramian.models.base import Array
+from gramian.models.recipe import Epoch
 from gramian.models.training import check_finite
 from gramian.parameters import Range, param
 from gramian.persist import Arrays

@@ -40,9 +40,10 @@ from gramian.errors import FormatError
 from gramian.history import History
 from gramian.kernels import reference
 from gramian.kernels.csr import CSR
-from gramian.models.base import Array, Epoch, Recipe, check_ratings_given
+from gramian.models.base import Array, check_ratings_given
 from gramian.models.centred import CentredModel, baseline_rows, remainder
 from gramian.models.factor import SideSettings, checked_rows
+from gramian.models.recipe import Epoch, Recipe
 from gramian.parameters import Range, param
 from gramian.persist import Arrays
 from gramian.ratings import Ratings

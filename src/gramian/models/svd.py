@@ -40,9 +40,10 @@ import numpy as np
 from gramian.engine import local
 from gramian.history import History
 from gramian.kernels.csr import CSR
-from gramian.models.base import Array, Epoch, Recipe, check_ratings_given
+from gramian.models.base import Array, check_ratings_given
 from gramian.models.centred import CentredModel, baseline_rows, remainder
 from gramian.models.factor import SideSettings, checked_rows
+from gramian.models.recipe import Epoch, Recipe
 from gramian.parameters import Range, check_number, param
 from gramian.persist import Arrays
 from gramian.ratings import Ratings

@@ -24,7 +24,8 @@ from gramian.persist import Arrays, read_file, write_file
 from gramian.ratings import Ratings
 
 if TYPE_CHECKING:
-    from gramian.models.base import Model, ModelT, Recipe
+    from gramian.models.base import Model
+    from gramian.models.recipe import ModelT, Recipe
 
 __all__ = ["State", "check_distributed", "check_finite", "iterate", "placed", "train"]
 
