@@ -60,7 +60,7 @@ def chosen(recipes: Sequence[gm.Recipe[Any]], train: gm.Ratings) -> gm.Recipe[An
 def setting(recipe: gm.Recipe[Any]) -> str:
     """What was chosen, in a few letters."""
     names = {"regularization": "λ", "layer_regularization": "λ of layers", "dropout": "dropout", "batch_size": "batch",
-             "epochs": "epochs"}  # fmt: skip
+             "decay": "decay", "epochs": "epochs"}  # fmt: skip
     return ", ".join(
         f"{letter}={getattr(recipe, name):g}" for name, letter in names.items() if getattr(recipe, name, 0)
     )

@@ -89,6 +89,20 @@ def test_what_deviations_add_is_that_of_each_rating(parts):
         np.testing.assert_allclose(rows[column, :K], users[owners, :K] + one.rows[column])
 
 
+def test_centred_deviations_leave_every_sum_as_it_was(parts):
+    train, rng = parts[0], np.random.default_rng(4)
+    calendar = calendar_of(train)
+    days, users = calendar.kinds[0], rng.normal(size=(train.n_users, K + 1))
+    before = drift.Drift(rng.normal(size=(len(days.keys), K)), 4.0, 0.5)
+    after, rows = drift.centred(before, calendar, users)
+    np.testing.assert_allclose(drift.rows_of_days(after, calendar, rows), drift.rows_of_days(before, calendar, users))
+    for user in (0, 11, train.n_users - 1):
+        mine = days.codes[train.user_codes == user]
+        np.testing.assert_allclose(after.rows[mine].mean(axis=0), 0, atol=1e-12)
+        np.testing.assert_allclose(rows[user, :K], users[user, :K] + before.rows[mine].mean(axis=0))
+    np.testing.assert_array_equal(rows[:, K], users[:, K])
+
+
 def test_the_precision_is_drawn_from_its_gamma(parts):
     train, rng = parts[0], np.random.default_rng(0)
     calendar = calendar_of(train)
@@ -203,8 +217,27 @@ def test_predictions_have_the_deviations_of_their_days(model):
     std = np.sqrt(np.mean(spread) + np.var(unknown))
     assert model.predict_std(user, item)[0] == pytest.approx(std, rel=1e-4)
     assert model.predict_std(user, item, times=when)[0] < std
-    found = model.explain(user, item)
-    assert found.prediction == pytest.approx(np.mean(unknown), abs=1e-5)
+    assert model.explain(user, item).prediction == pytest.approx(np.mean(unknown), abs=1e-5)
+    rated, values = model.ratings.by_user.row(3)
+    places, calendar = slice(*model.ratings.by_user.indptr[3:5]), calendar_of(model.ratings)
+    for draw, told in zip(model.draws, model._told(rated, values, 3), strict=True):
+        rows = draw.time.drift.rows[calendar.kinds[0].codes[places]]
+        left = values - draw.time.of(calendar, places) - np.sum(rows * draw.item_rows[rated, :K], axis=1)
+        np.testing.assert_allclose(told, left, atol=1e-5)
+
+
+def test_an_unknown_item_is_seen_by_who_the_user_was_on_that_day(model):
+    """Its factors are N(m, Λ⁻¹): of (w + δ)ᵀu + c, given a draw, mean and variance in closed form."""
+    place = model.ratings.by_user.indptr[3]
+    user, item, when = np.array([3], np.int32), np.array([-1], np.int32), model.ratings.times[place : place + 1]
+    cells = calendar_of(model.ratings).find(user, item, when)
+    for draw in model.draws[::20]:
+        row = np.append(draw.user_rows[3, :K] + draw.time.drift.rows[cells[0][0]], 1)
+        mean = row @ draw.items.mean + draw.user_rows[3, K] + model.global_mean + draw.time.at(cells)[0]
+        variance = row @ np.linalg.inv(draw.items.precision) @ row + 1 / draw.noise_precision
+        variance += 1 / draw.time.precisions[1]  # the item's period, which is unknown, too
+        assert model._mean(draw, user, item, cells)[0] == pytest.approx(mean, rel=1e-5)
+        assert model._variance(draw, user, item, cells)[0] == pytest.approx(variance, rel=1e-5)
 
 
 def test_a_folded_row_has_the_mean_of_the_joint_conditional(model):
@@ -227,8 +260,9 @@ def test_a_folded_row_has_the_mean_of_the_joint_conditional(model):
     centre = np.zeros(len(prior))
     centre[: K + 1] = draw.users.mean
     mean = covariance @ (prior @ centre + draw.noise_precision * V.T @ told)
-    shown = np.zeros((K + 1, len(prior)))  # the mean of the days' offsets goes with the bias
+    shown = np.zeros((K + 1, len(prior)))  # a row with the mean of what its days add
     shown[:, : K + 1], shown[K, K + 1 : K + 3] = np.eye(K + 1), 0.5
+    shown[:K, K + 3 : 2 * K + 3] = shown[:K, 2 * K + 3 :] = 0.5 * np.eye(K)
     error = np.sqrt(np.diag(shown @ covariance @ shown.T) * 8 / 2500)  # draws follow one another
     assert (np.abs(made.mean(axis=0) - shown @ mean) < 4 * error).all()
 
@@ -255,7 +289,10 @@ def test_new_ratings_get_deviations_of_their_own(parts, model):
     later = drifting(days=3, seed=0).to_frame().join(train.to_frame(), on=["user", "item"], how="anti")
     new, rest = gm.Ratings.from_frame(later.with_columns(pl.col("time") + 100 * DAY)).split(0.3, seed=1)
     grown = model.update(new)
-    assert len(grown.draws[0].time.drift.rows) > len(model.draws[0].time.drift.rows)
+    for old, draw in zip(model.draws[::20], grown.draws[::20], strict=True):
+        assert len(draw.time.drift.rows) > len(old.time.drift.rows)
+        spread = drift.unknown_variance(draw.time.drift.precision, draw.item_rows[:, :K])
+        assert draw.time.drift.spread == pytest.approx(spread, rel=1e-4)
     assert grown.evaluate(rest)["rmse"] < 0.75 * model.evaluate(rest)["rmse"]
     assert grown.evaluate(train)["rmse"] < 1.5 * model.evaluate(train)["rmse"]
 
@@ -283,9 +320,19 @@ def test_drift_goes_with_everything_else(parts):
     assert grown.evaluate(test)["rmse"] < model.evaluate(test)["rmse"]
 
 
+@pytest.mark.parametrize(("precision", "spread"), [(0.0, 1.0), (1.0, -1.0)])
+def test_a_file_with_a_wrong_precision_is_refused(model, tmp_path, precision, spread):
+    draw = model.draws[0]
+    broken = draw.time.drift._replace(precision=precision, spread=spread)
+    draws = (draw._replace(time=draw.time._replace(drift=broken)), *model.draws[1:])
+    dataclasses.replace(model, draws=draws).save(tmp_path / "m.gramian")
+    with pytest.raises(gm.FormatError, match="draws of bpmf do not fit"):
+        gm.load(tmp_path / "m.gramian")
+
+
 GOLDEN = """
-0.1292727 -0.0447703 0.188531 -0.01992056 -0.1677573 -0.11859 -0.3758346 -0.2683282 0.111886
-0.3262223 -0.1601656 -0.01329064 0.05850711 -0.0003329009 28.71312 0.006274845
+0.0722069 -0.1018361 0.1314653 0.08629394 -0.06154285 -0.01237554 -0.0806298 0.0268766 -0.1607523
+0.05358408 -0.09791666 0.04895833 0.01961334 -0.03922668 28.71312 0.006274845
 """
 
 

@@ -258,8 +258,9 @@ def test_what_does_not_train_there(there, frame, monkeypatch):
         with pytest.raises(gm.ParameterError, match=match):
             recipe.fit(frame)
     monkeypatch.undo()
-    with pytest.raises(gm.ParameterError, match="'time'"):
-        gm.BPMF(time="auto").fit(there)
+    for recipe, match in ((gm.BPMF(time="auto"), "'time'"), (gm.BPMF(drift=True), "'drift'")):
+        with pytest.raises(gm.ParameterError, match=match):
+            recipe.fit(there)
 
 
 def test_the_command_line(frame, folder, tmp_path, capsys, ratings):

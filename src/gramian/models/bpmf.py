@@ -12,8 +12,9 @@ with D = K + 1 (K without biases), s the standard deviation of the ratings and :
 same model, twice as wide. Everything is sampled by Gibbs sweeps (:mod:`gramian.models.gibbs`); no λ is chosen. The
 prediction is the mean over the draws after ``burn_in``; what the draws disagree on is how unsure it is.
 
-Kept draws take S·(N + M)·D numbers. Where they exceed ``memory``, every second one is dropped, and from then on only
-every second one kept, and so on: what is kept is spread evenly over the chain.
+Kept draws take S·(N + M)·D numbers, and with ``drift`` K more for each day of a user. Where they exceed ``memory``,
+every second one is dropped, and from then on only every second one kept, and so on: what is kept is spread evenly over
+the chain.
 
 Sources: Salakhutdinov & Mnih 2008, *Bayesian Probabilistic Matrix Factorization using Markov Chain Monte Carlo*;
 its setting of the priors (ν₀ = D, β₀ = 2, centre 0), with biases as one more column and α sampled.
@@ -45,7 +46,7 @@ from gramian.models.draws import (
     trace_scalars,
     unpacked,
 )
-from gramian.models.drift import no_drift
+from gramian.models.drift import centred, no_drift
 from gramian.models.features import FeatureTable, side_features, table_of
 from gramian.models.links import no_link
 from gramian.models.noise import no_difference
@@ -223,7 +224,7 @@ class BPMF(Recipe[BayesianModel]):
             records.append((squared, singular))
             accepted += 0.0 if chain.cuts is None else chain.cuts.accepted / self.chains
             if number > self.dropped:
-                kept |= self._kept(chain, number, c)
+                kept |= self._kept(ratings, chain, number, c)
         made["traces"] = np.concatenate([arrays["traces"], np.array(traces)[None]])
         self._keep(made, kept, number)
         if self.stop_when is not None and number > self.dropped:
@@ -239,9 +240,17 @@ class BPMF(Recipe[BayesianModel]):
 
     # ---- what is kept ---------------------------------------------------------------------------
 
-    def _kept(self, chain: gibbs.Chain, number: int, c: int) -> Arrays:
-        draw = compacted(_draw(chain), self.keep_dtype, self.n_jobs)
+    def _kept(self, ratings: Ratings, chain: gibbs.Chain, number: int, c: int) -> Arrays:
+        draw = compacted(self._shown(ratings, chain), self.keep_dtype, self.n_jobs)
         return {f"draw{number:06d}.{c}.{part}": array for part, array in packed(draw).items()}
+
+    def _shown(self, ratings: Ratings, chain: gibbs.Chain) -> Draw:
+        """A chain's state as a draw: where factors drift, the rows of users are those of no day in particular."""
+        draw, calendar = _draw(chain), scales_of(self, ratings).calendar(ratings)
+        if draw.time is None or draw.time.drift is None or calendar is None:
+            return draw
+        drift, users = centred(draw.time.drift, calendar, draw.user_rows)
+        return draw._replace(user_rows=users, time=draw.time._replace(drift=drift))
 
     def _keep(self, arrays: Arrays, kept: Arrays, number: int) -> None:
         """Add what is kept of a sweep; drop draws until they fit into memory, every second one each time."""
@@ -267,7 +276,7 @@ class BPMF(Recipe[BayesianModel]):
 
     def _predicted(self, ratings: Ratings, chain: gibbs.Chain, users: Codes, items: Codes) -> Array:
         """What a chain's state predicts, free; prior means for −1."""
-        return self._model_of(ratings, [_draw(chain)]).score_pairs(users, items)
+        return self._model_of(ratings, [self._shown(ratings, chain)]).score_pairs(users, items)
 
     # ---- seen while sampling --------------------------------------------------------------------
 
@@ -301,7 +310,7 @@ class BPMF(Recipe[BayesianModel]):
     ) -> tuple[Arrays, float]:
         """The RMSE of the mean of all draws after burn-in so far, kept or not; during burn-in, of the last one."""
         number, made = len(history) + 1, dict(arrays)
-        model = self._model_of(ratings, [_draw(_chain(arrays, c)) for c in range(self.chains)])
+        model = self._model_of(ratings, [self._shown(ratings, _chain(arrays, c)) for c in range(self.chains)])
         if "validation.users" not in made:
             made["validation.users"], made["validation.items"] = model.codes_of(validation)
             made["validation.sum"] = np.zeros(len(validation))

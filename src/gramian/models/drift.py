@@ -9,8 +9,10 @@ ratings, and :math:`\delta^\top u` is in units of the rating. Given all the rest
 others: those of (user, day), with the items as the other side and what the rest leaves of a rating as its value. So
 the half-sweep draws them; and it draws the items given the rows :math:`w_i + \delta_{id}` of the days.
 
-On a day without training ratings the deviation is not known: its mean is 0, and what it may add has the variance
-:math:`\bar v = \lambda_\delta^{-1}\tfrac1M\sum_j\lVert u_j\rVert^2`, that of an item on average.
+On a day without training ratings the deviation is not known, and what it may add has the variance
+:math:`\bar v = \lambda_\delta^{-1}\tfrac1M\sum_j\lVert u_j\rVert^2`, that of an item on average. There, and where no
+time is asked for, the mean over the user's training ratings stands in: a kept draw has it in :math:`w_i`, and its
+deviations are those from it (:func:`centred`). Their sums are as they were.
 
 Source: Koren 2009, *Collaborative filtering with temporal dynamics* (timeSVD++), whose day-specific factors these are,
 under a prior.
@@ -30,7 +32,10 @@ from gramian.kernels.csr import CSR
 if TYPE_CHECKING:
     from gramian.models.times import Calendar
 
-__all__ = ["Drift", "by_cell", "by_item_and_day", "deviations", "draw_drift", "drifted", "no_drift", "rows_of_days"]
+__all__ = [
+    "Drift", "by_cell", "by_item_and_day", "centred", "deviations", "draw_drift", "drifted", "no_drift",
+    "rows_of_days", "unknown_variance",
+]  # fmt: skip
 
 Array = npt.NDArray[Any]
 SIDE = 1 << 20  # of the counters of the deviations' normals: beyond those of the users and items of any chain
@@ -43,10 +48,17 @@ class Drift(NamedTuple):
     precision: float
     spread: float
 
+    def of(self, cells: Array) -> Array:
+        """The deviations of cells, (n, K), float32: 0 where there is none (−1)."""
+        return np.where(cells[:, None] < 0, np.float32(0), self.rows[np.maximum(cells, 0)].astype(np.float32))
+
     def at(self, cells: Array, items: Array) -> Array:
-        """What deviations add for cells and the row of an item each, (n, D): 0 where there is no cell (−1)."""
-        rows, factors = self.rows[np.maximum(cells, 0)].astype(np.float32), items[:, : self.rows.shape[1]]
-        return np.where(cells < 0, np.float32(0), np.einsum("pk,pk->p", rows, factors.astype(np.float32)))
+        """What they add for cells and the row of an item each, (n, D)."""
+        return np.asarray(np.einsum("pk,pk->p", self.of(cells), self.factors(items).astype(np.float32)))
+
+    def factors(self, rows: Array) -> Array:
+        """Rows without their biases, (n, K)."""
+        return np.ascontiguousarray(rows[:, : self.rows.shape[1]])
 
     def mapped(self, change: Callable[[Array], Array]) -> Drift:
         """With the deviations changed by a function, to another precision say."""
@@ -69,7 +81,7 @@ def drifted(drift: Drift, calendar: Calendar, items: Array, n_jobs: int | None =
     """What the deviations add to every rating, δᵀu, (n,), float64, in the order of the users."""
     rows, order = calendar.by_day
     out = np.empty(len(order))
-    out[order] = entries.predictions(rows, drift.rows, _factors(drift, items), biased=False, offset=0.0, n_jobs=n_jobs)
+    out[order] = entries.predictions(rows, drift.rows, drift.factors(items), biased=False, offset=0.0, n_jobs=n_jobs)
     return out
 
 
@@ -103,10 +115,26 @@ def draw_drift(
         rng: Of λ.
         n_jobs: Threads.
     """
-    factors = _factors(before, items)
+    factors = before.factors(items)
     made = deviations(calendar.by_day, left, factors, weights, before.precision, noise_precision, key, n_jobs)
     precision = rng.gamma(1 + made.size / 2) / (rate + np.square(made, dtype=np.float64).sum() / 2)
-    return Drift(made, precision, float(np.square(factors, dtype=np.float64).sum() / len(factors) / precision))
+    return Drift(made, precision, unknown_variance(precision, factors))
+
+
+def unknown_variance(precision: float, factors: Array) -> float:
+    """v̄, of λ and the factors of the items."""
+    return float(np.square(factors, dtype=np.float64).sum() / max(1, len(factors)) / precision)
+
+
+def centred(drift: Drift, calendar: Calendar, users: Array) -> tuple[Drift, Array]:
+    """The deviations from their mean over each user's ratings, and the rows of the users with this mean."""
+    days, K = calendar.kinds[0], drift.rows.shape[1]
+    there, first, owner = np.unique(days.rows, return_index=True, return_inverse=True)
+    totals = np.add.reduceat(days.counts[:, None] * drift.rows, first, axis=0)
+    means = (totals / np.add.reduceat(days.counts, first)[:, None]).astype(users.dtype)
+    rows = users.copy()
+    rows[there, :K] += means
+    return drift._replace(rows=drift.rows - means[owner].astype(drift.rows.dtype)), rows
 
 
 def deviations(
@@ -121,8 +149,3 @@ def deviations(
         n_jobs=n_jobs, draw=(key[0], key[1], SIDE + key[2]), spread=noise_precision**-0.5,
         weights=None if weights is None else weights[order],
     )[0]  # fmt: skip
-
-
-def _factors(drift: Drift, items: Array) -> Array:
-    """The items' rows without their biases."""
-    return np.ascontiguousarray(items[:, : drift.rows.shape[1]])

@@ -47,7 +47,10 @@ class RowPrior(NamedTuple):
 
 
 class Hyperprior(NamedTuple):
-    """The priors of the priors: Λ ~ W(diag(scale)⁻¹, D), m ~ N(0, (strength·Λ)⁻¹), α ~ Gamma(shape, rate) or given."""
+    """The priors of the priors: Λ ~ W(diag(scale)⁻¹, D), m ~ N(0, (strength·Λ)⁻¹), α ~ Gamma(shape, rate) or given.
+
+    The λ of the offsets by time and of the drift have the priors Gamma(1, time_rate) and Gamma(1, drift_rate).
+    """
 
     scale: npt.NDArray[np.float64]
     strength: float

@@ -46,7 +46,8 @@ class Newcomer(NamedTuple):
 class _Turns:
     """The chain of somebody's row and of what is hidden of their ratings.
 
-    ``latent`` are the ratings as numbers, ``by_day`` what each of their days added.
+    ``latent`` are the ratings as numbers, ``by_day`` what each of their days added, ``drifted`` what the deviations of
+    the factors on these days did, and ``usual`` the mean of these.
     """
 
     def __init__(
@@ -61,7 +62,7 @@ class _Turns:
         if calendar is not None and who.times is not None:
             self.day_of = np.unique(np.floor(who.times / calendar.clock.day), return_inverse=True)[1]
         self.by_day = np.zeros(int(self.day_of.max(initial=-1)) + 1)
-        self.drifted = np.zeros(len(who.items))  # what the deviations of the days added
+        self.drifted, self.usual = np.zeros(len(who.items)), np.zeros(0)
 
     def turn(self, draw: Draw) -> tuple[Array, Array]:
         """The row, (1, D), what it was told, and then the hidden parts."""
@@ -91,10 +92,11 @@ class _Turns:
 
     def _drifted(self, drift: Drift, left: Array, other: Array, alpha: float, key: tuple[int, int, int]) -> Array:
         """What the deviations of the days add to the ratings, drawn given what is left of these."""
-        factors = np.ascontiguousarray(other[:, : drift.rows.shape[1]])
+        factors = drift.factors(other)
         cells = by_cell(self.day_of, len(self.by_day), np.arange(len(factors)))
-        drawn = deviations(cells, left, factors, None, drift.precision, alpha, key, 1)
-        return np.einsum("pk,pk->p", drawn[self.day_of], factors).astype(np.float64)
+        drawn = deviations(cells, left, factors, None, drift.precision, alpha, key, 1)[self.day_of]
+        self.usual = drawn.sum(axis=0) / max(1, len(drawn))
+        return np.einsum("pk,pk->p", drawn, factors).astype(np.float64)
 
     def _added(self, draw: Draw) -> Array:
         """What time adds by the item and the calendar; their levels where no times are known."""
@@ -109,7 +111,7 @@ class _Turns:
 def fold_hidden(
     draws: Sequence[Draw], who: Newcomer, scales: Scales, ratings: Ratings, key: tuple[int, int], how: dict[str, Any]
 ) -> tuple[Array, list[Array]]:
-    """The row in each draw, (S, D), with the mean of the days in its bias; and what the ratings told each draw's row.
+    """The row in each draw, (S, D), with the mean of its days; and what the ratings told each draw's row.
 
     Args:
         draws: Each with the prior of this user.
@@ -127,6 +129,7 @@ def fold_hidden(
             x, told = chain.turn(draw)
         out[s] = x[0]
         each.append(told[back])
+        out[s, : len(chain.usual)] += chain.usual
         if how["biased"] and len(who.items):
             out[s, -1] += chain.by_day[chain.day_of].mean()
     return out, each

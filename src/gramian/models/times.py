@@ -312,8 +312,7 @@ def regrown(before: TimeOffsets, old: Calendar, new: Calendar) -> TimeOffsets:
     drift = before.drift
     if drift is not None:
         places = old.kinds[0].find(new.kinds[0].rows, new.kinds[0].slots)
-        rows = drift.rows[np.maximum(places, 0)].astype(np.float32)
-        drift = drift._replace(rows=np.where(places[:, None] < 0, np.float32(0), rows))
+        drift = drift._replace(rows=drift.of(places))
     return levelled(new, drawn, before.precisions, drift)
 
 

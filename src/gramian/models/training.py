@@ -56,8 +56,8 @@ def check_finite(mean: float, arrays: Arrays, number: int, rate: float, of: str 
     if np.isfinite(mean) and (mean < BEYOND or all(np.isfinite(array).all() for array in weights)):
         return
     raise DivergenceError(
-        f"The loss of epoch {number} is not finite: the learning rate {rate:g} is too high{of}; lower learning_rate, "
-        "or scale the ratings."
+        f"The outcome of epoch {number} is not finite: the learning rate {rate:g} is too high{of}; "
+        "lower learning_rate, or scale the ratings."
     )
 
 

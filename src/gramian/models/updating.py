@@ -13,7 +13,7 @@ from gramian.kernels.csr import CSR
 from gramian.models import gibbs
 from gramian.models.base import Array
 from gramian.models.draws import Draw, compact, compacted_prior
-from gramian.models.drift import Drift, by_cell, deviations, rows_of_days
+from gramian.models.drift import Drift, by_cell, centred, deviations, unknown_variance
 from gramian.models.links import Features
 from gramian.models.noise import of_items, of_users
 from gramian.models.ordinal import Ladder
@@ -87,8 +87,9 @@ def _turn(
     if draw.time is None or new.calendars is None:
         return draw
     away = seen - entries.predictions(part, sides[which][changed], other, **new.how)
-    time, days = draw.time, new.calendars[1].kinds[0].codes[places]
+    time = draw.time
     if time.drift is not None and which == gibbs.USERS:
+        days = new.calendars[1].kinds[0].codes[places]
         left = away - time.of(new.calendars[1], places)
         drift = _redrawn_drift(time.drift, days, part, other, left, weights, draw, key, new.n_jobs)
         time, away = time._replace(drift=drift), away - drift.at(days, other[part.indices])
@@ -108,7 +109,10 @@ def _with_times(
         return part, other, added
     days = calendar.kinds[0].codes[places]
     if which == gibbs.ITEMS:
-        return part._replace(indices=days.astype(np.int32)), rows_of_days(drift, calendar, other), added
+        there, days = np.unique(days, return_inverse=True)
+        rows = other[calendar.kinds[0].rows[there]]
+        rows[:, : drift.rows.shape[1]] += drift.of(there)
+        return part._replace(indices=days.astype(np.int32)), rows, added
     return part, other, added + drift.at(days, other[part.indices])
 
 
@@ -118,10 +122,11 @@ def _redrawn_drift(
 ) -> Drift:  # fmt: skip
     """The deviations on the days of the changed users, drawn anew."""
     there, local = np.unique(days, return_inverse=True)
-    factors = np.ascontiguousarray(items[:, : drift.rows.shape[1]])
     cells = by_cell(local, len(there), part.indices)
     rows = drift.rows.copy()
-    rows[there] = deviations(cells, left, factors, weights, drift.precision, draw.noise_precision, key, n_jobs)
+    rows[there] = deviations(
+        cells, left, drift.factors(items), weights, drift.precision, draw.noise_precision, key, n_jobs
+    )
     return drift._replace(rows=rows)
 
 
@@ -149,6 +154,10 @@ def _seen(
 
 def _as_before(made: Draw, sides: list[Array], draw: Draw, new: Renewal) -> Draw:
     """The draw in the precision that it had."""
+    drift = None if made.time is None else made.time.drift
+    if drift is not None and new.calendars is not None:
+        spread = unknown_variance(drift.precision, drift.factors(sides[gibbs.ITEMS]))
+        drift, sides[gibbs.USERS] = centred(drift._replace(spread=spread), new.calendars[1], sides[gibbs.USERS])
     kept = (draw.user_rows, draw.item_rows)
     users, items = (compact(rows, old.dtype, new.n_jobs) for rows, old in zip(sides, kept, strict=True))
     priors = [
@@ -158,7 +167,7 @@ def _as_before(made: Draw, sides: list[Array], draw: Draw, new: Renewal) -> Draw
     time: TimeOffsets | None = None
     if made.time is not None and new.calendars is not None:
         dtype = draw.user_rows.dtype
-        time = levelled(new.calendars[1], made.time.offsets, made.time.precisions, made.time.drift)
+        time = levelled(new.calendars[1], made.time.offsets, made.time.precisions, drift)
         time = time.mapped(lambda part: compact(part, dtype, new.n_jobs))
     return made._replace(user_rows=users, item_rows=items, users=priors[0], items=priors[1], time=time)
 

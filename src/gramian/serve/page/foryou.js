@@ -126,8 +126,9 @@ function whom() {
 let running = null;
 let waiting = 0;
 
-/** What the list shows is no longer what is asked for; it is busy until it is. */
+/** What the list shows is no longer what is asked for: it is busy until it is, or until asking has failed. */
 function outdated() {
+  clearTimeout(waiting);
   running?.abort();
   running = null;
   byId("list").setAttribute("aria-busy", "true");
@@ -135,7 +136,6 @@ function outdated() {
 
 function refreshSoon() {
   outdated();
-  clearTimeout(waiting);
   waiting = setTimeout(() => tried(refresh), 60);
 }
 
