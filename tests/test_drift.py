@@ -10,8 +10,9 @@ import pytest
 from scipy import stats
 
 import gramian as gm
-from gramian.engine import local
+from gramian.engine import entries, local
 from gramian.models import drift, gibbs, times
+from gramian.models.scales import scales_of
 from ranks import uniformity
 
 DAY = 86_400
@@ -318,6 +319,31 @@ def test_drift_goes_with_everything_else(parts):
     assert model.recommend_for(given, 3, times=when).height == model.ask_next(user, 3).height == 3
     grown = model.update(gm.Ratings.from_frame(test.to_frame()))
     assert grown.evaluate(test)["rmse"] < model.evaluate(test)["rmse"]
+
+
+def test_latent_ratings_are_drawn_about_what_the_day_adds(parts, monkeypatch):
+    """Of steps, with noise by user: the mean of each latent number has offsets and deviation, its noise the user's."""
+    frame = parts[0].to_frame().with_columns(pl.col("rating").round().clip(1, 5))
+    train, seen = gm.Ratings.from_frame(frame), []
+    recipe = gm.BPMF(factors=K, draws=6, drift=True, likelihood="ordinal", noise="by_user", dtype="float64", n_jobs=1)
+    scales, chain = scales_of(recipe, train), recipe.start_chain(train, 0)
+    calendar, ladder, hyper = scales.calendar(train), scales.ladder(train), recipe._hyper(train)
+    real = entries.latent
+
+    def latent(rows, steps, mean, cuts, stds, *rest):
+        seen[:] = mean.copy(), stds
+        return real(rows, steps, mean, cuts, stds, *rest)
+
+    monkeypatch.setattr(entries, "latent", latent)
+    for number in range(1, 5):
+        before = chain
+        how = {"biased": True, "offset": 3.0, "calendar": calendar, "ladder": ladder}
+        chain = gibbs.sweep(before, train.by_user, train.by_item, hyper, gibbs.Key(0, 0, number), **how)[0]
+    users, items = before.user_rows[train.user_codes], before.item_rows[train.item_codes]
+    rows = users[:, :K] + before.time.drift.rows[calendar.kinds[0].codes]
+    expected = 3.0 + np.sum(rows * items[:, :K], axis=1) + users[:, K] + items[:, K] + before.time.of(calendar)
+    np.testing.assert_allclose(seen[0], expected, atol=1e-9)
+    np.testing.assert_allclose(seen[1], (before.noise_precision * before.user_noise.factors) ** -0.5)
 
 
 @pytest.mark.parametrize(("precision", "spread"), [(0.0, 1.0), (1.0, -1.0)])
