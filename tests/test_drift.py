@@ -13,7 +13,7 @@ import gramian as gm
 from gramian.engine import entries, local
 from gramian.models import drift, gibbs, times
 from gramian.models.scales import scales_of
-from ranks import uniformity
+from ranks import drawn_sides, uniformity
 
 DAY = 86_400
 K = 2
@@ -124,12 +124,7 @@ HYPER = gibbs.Hyperprior(np.array([1.0, 0.5]), 2.0, 3.0, 9.0, None, 1.5, 1.0)
 
 def ranks_of(seed):
     rng = np.random.default_rng([seed, 11])
-    priors, sides = [], []
-    for n in (N, M):
-        precision = stats.wishart(2, np.diag(1 / HYPER.scale)).rvs(random_state=rng)
-        mean = rng.multivariate_normal(np.zeros(2), np.linalg.inv(2 * precision))
-        priors.append(gibbs.RowPrior(mean, precision))
-        sides.append(mean + np.linalg.solve(np.linalg.cholesky(precision).T, rng.normal(size=(2, n))).T)
+    sides, priors = drawn_sides(rng, (N, M), HYPER)
     u, i = np.nonzero(rng.random((N, M)) < 0.8)
     frame = {"user": u, "item": i, "rating": np.zeros(len(u)), "time": DAY * rng.integers(DAYS, size=len(u))}
     table = gm.Ratings.from_frame(pl.DataFrame(frame))

@@ -17,7 +17,7 @@ from gramian.kernels import reference
 from gramian.kernels.csr import csr_from_sorted
 from gramian.models import gibbs, ordinal
 from gramian.step_mixture import StepMixture
-from ranks import uniformity
+from ranks import drawn_sides, uniformity
 
 CUTS = np.array([1.5, 2.2, 3.6, 4.5])
 
@@ -129,12 +129,7 @@ LEVELS = np.arange(1.0, 6.0)
 
 def ranks_of(seed):
     rng = np.random.default_rng([seed, 9])
-    priors, sides = [], []
-    for n in (N, M):
-        precision = stats.wishart(2, np.diag(1 / HYPER.scale)).rvs(random_state=rng)
-        mean = rng.multivariate_normal(np.zeros(2), np.linalg.inv(2 * precision))
-        priors.append(gibbs.RowPrior(mean, precision))
-        sides.append(mean + np.linalg.solve(np.linalg.cholesky(precision).T, rng.normal(size=(2, n))).T)
+    sides, priors = drawn_sides(rng, (N, M), HYPER)
     alpha, cuts = rng.gamma(HYPER.shape) / HYPER.rate, np.array([1.5, *np.sort(rng.uniform(1.5, 4.5, 2)), 4.5])
     u, i = np.nonzero(rng.random((N, M)) < 0.8)
     chain = gibbs.Chain(*sides, *priors, alpha, None, None, ordinal.Cuts(cuts))

@@ -13,7 +13,7 @@ from scipy import stats
 import gramian as gm
 from gramian.kernels import reference
 from gramian.models import gibbs, times
-from ranks import uniformity
+from ranks import drawn_sides, uniformity
 
 DAY = 86_400
 
@@ -121,12 +121,7 @@ HYPER = gibbs.Hyperprior(np.array([1.0, 0.5]), 2.0, 3.0, 9.0, None, 1.5)
 
 def ranks_of(seed):
     rng = np.random.default_rng([seed, 7])
-    priors, sides = [], []
-    for n in (N, M):
-        precision = stats.wishart(2, np.diag(1 / HYPER.scale)).rvs(random_state=rng)
-        mean = rng.multivariate_normal(np.zeros(2), np.linalg.inv(2 * precision))
-        priors.append(gibbs.RowPrior(mean, precision))
-        sides.append(mean + np.linalg.solve(np.linalg.cholesky(precision).T, rng.normal(size=(2, n))).T)
+    sides, priors = drawn_sides(rng, (N, M), HYPER)
     u, i = np.nonzero(rng.random((N, M)) < 0.8)
     frame = pl.DataFrame(
         {"user": u, "item": i, "rating": np.zeros(len(u)), "time": DAY * rng.integers(DAYS, size=len(u))}
