@@ -220,11 +220,12 @@ class BPMF(Recipe[BayesianModel]):
                 if not (np.isfinite(squared) and 0 < chain.noise_precision < np.inf):
                     raise FloatingPointError
             made |= _named(f"chain{c}", chain)
-            traces.append(self._trace(ratings, chain))
+            draw = self._shown(ratings, chain)
+            traces.append(self._trace(ratings, draw))
             records.append((squared, singular))
             accepted += 0.0 if chain.cuts is None else chain.cuts.accepted / self.chains
             if number > self.dropped:
-                kept |= self._kept(ratings, chain, number, c)
+                kept |= self._kept(draw, number, c)
         made["traces"] = np.concatenate([arrays["traces"], np.array(traces)[None]])
         self._keep(made, kept, number)
         if self.stop_when is not None and number > self.dropped:
@@ -240,9 +241,9 @@ class BPMF(Recipe[BayesianModel]):
 
     # ---- what is kept ---------------------------------------------------------------------------
 
-    def _kept(self, ratings: Ratings, chain: gibbs.Chain, number: int, c: int) -> Arrays:
-        draw = compacted(self._shown(ratings, chain), self.keep_dtype, self.n_jobs)
-        return {f"draw{number:06d}.{c}.{part}": array for part, array in packed(draw).items()}
+    def _kept(self, draw: Draw, number: int, c: int) -> Arrays:
+        parts = packed(compacted(draw, self.keep_dtype, self.n_jobs))
+        return {f"draw{number:06d}.{c}.{part}": array for part, array in parts.items()}
 
     def _shown(self, ratings: Ratings, chain: gibbs.Chain) -> Draw:
         """A chain's state as a draw: where factors drift, the rows of users are those of no day in particular."""
@@ -264,19 +265,19 @@ class BPMF(Recipe[BayesianModel]):
             if (int(name[4:10]) - self.dropped) % step:
                 del arrays[name]
 
-    def _trace(self, ratings: Ratings, chain: gibbs.Chain) -> list[float]:
+    def _trace(self, ratings: Ratings, draw: Draw) -> list[float]:
         """What :func:`gramian.models.draws.trace_names` names."""
-        predicted = self._predicted(ratings, chain, *self._random_pairs(ratings, TRACED_PAIRS))
-        return trace_scalars(_draw(chain), self.biases) + predicted.tolist()
+        predicted = self._predicted(ratings, draw, *self._random_pairs(ratings, TRACED_PAIRS))
+        return trace_scalars(draw, self.biases) + predicted.tolist()
 
     def _random_pairs(self, ratings: Ratings, count: int) -> tuple[Codes, Codes]:
         rng = np.random.default_rng(self.seed)
         users = rng.integers(ratings.n_users, size=count, dtype=np.int32)
         return users, rng.integers(ratings.n_items, size=count, dtype=np.int32)
 
-    def _predicted(self, ratings: Ratings, chain: gibbs.Chain, users: Codes, items: Codes) -> Array:
-        """What a chain's state predicts, free; prior means for −1."""
-        return self._model_of(ratings, [self._shown(ratings, chain)]).score_pairs(users, items)
+    def _predicted(self, ratings: Ratings, draw: Draw, users: Codes, items: Codes) -> Array:
+        """What a draw predicts, free; prior means for −1."""
+        return self._model_of(ratings, [draw]).score_pairs(users, items)
 
     # ---- seen while sampling --------------------------------------------------------------------
 
@@ -286,9 +287,8 @@ class BPMF(Recipe[BayesianModel]):
         Noted at n = 8, 12, 16, 24, 32, …: the root mean square difference between the means of n and of n/2 draws.
         """
         pairs = self._random_pairs(ratings, WATCHED_PAIRS)
-        parts = [
-            np.clip(self._predicted(ratings, _chain(arrays, c), *pairs), *ratings.scale) for c in range(self.chains)
-        ]
+        draws = [self._shown(ratings, _chain(arrays, c)) for c in range(self.chains)]
+        parts = [np.clip(self._predicted(ratings, draw, *pairs), *ratings.scale) for draw in draws]
         total = arrays["watch.sum"] + np.mean(parts, axis=0)
         made: Arrays = {"watch.sum": total}
         power = 1 << (count.bit_length() - 1)

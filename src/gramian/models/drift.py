@@ -85,16 +85,16 @@ def drifted(drift: Drift, calendar: Calendar, items: Array, n_jobs: int | None =
     return out
 
 
-def rows_of_days(drift: Drift, calendar: Calendar, users: Array) -> Array:
-    """The row of each user on each day, (G, D): w + δ, and the bias."""
-    rows = users[calendar.kinds[0].rows]
-    rows[:, : drift.rows.shape[1]] += drift.rows
+def rows_of_days(drift: Drift, calendar: Calendar, users: Array, cells: Any = slice(None)) -> Array:
+    """The row of each user on each day, or in some of the cells, (G, D): w + δ, and the bias."""
+    rows = users[calendar.kinds[0].rows[cells]]
+    rows[:, : drift.rows.shape[1]] += drift.rows[cells]
     return rows
 
 
 def by_item_and_day(calendar: Calendar, by_item: CSR) -> CSR:
     """The ratings of the items, as being those of a user's day."""
-    return by_item._replace(indices=calendar.kinds[0].codes[calendar.turned].astype(np.int32))
+    return by_item._replace(indices=calendar.turned_days)
 
 
 def draw_drift(

@@ -154,7 +154,7 @@ def sweep(
         told = told._replace(values=rest.astype(items.dtype))
     users, users_prior, singular_users = _side(USERS, chain, told, items, *given)
     made = chain._replace(user_rows=users, item_rows=items, users=users_prior, items=items_prior)
-    made, errors, away = _noise(made, seen, hyper, key, rng, calendar, ladder, how)
+    made, errors, away = _noise(made, seen, hyper, key, rng, calendar, ladder, weights[USERS], how)
     if ladder is not None and made.cuts is not None and away is not None:  # of ratings, not of latent ones
         stds = np.repeat(user_stds(made), by_user.counts)
         errors = by_user.values - expected(seen.values - away, made.cuts.values, ladder.levels, stds)
@@ -221,14 +221,14 @@ def _side(
 
 def _noise(
     chain: Chain, seen: CSR, hyper: Hyperprior, key: Key, rng: np.random.Generator, calendar: Calendar | None,
-    ladder: Ladder | None, how: dict[str, Any],
+    ladder: Ladder | None, weights: Any, how: dict[str, Any],
 ) -> tuple[Chain, npt.NDArray[Any], npt.NDArray[Any] | None]:  # fmt: skip
     """The times, the noise of each user and α, given the rows; Σ e² of each user or of all; and e where it was made."""
     alpha, noise, time, away = chain.noise_precision, chain.user_noise, chain.time, None
     if calendar is not None or ladder is not None:
         away = seen.values - entries.predictions(seen, chain.user_rows, chain.item_rows, **how)
         if calendar is not None and time is not None:
-            time, away = _times(chain, time, away, of_users(noise, seen), hyper, key, rng, calendar, how["n_jobs"])
+            time, away = _times(chain, time, away, weights, hyper, key, rng, calendar, how["n_jobs"])
         errors = np.bincount(seen.row_codes(), np.square(away), minlength=seen.n_rows)
     elif noise is None:
         errors = np.array([local.squared_errors(seen, chain.user_rows, chain.item_rows, **how)])

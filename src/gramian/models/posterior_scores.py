@@ -120,9 +120,7 @@ class Posterior(KnownByFeatures):
 
     def _variance(self, draw: Draw, users: Codes, items: Codes, cells: Sequence[Array] | None) -> Array:
         """The variance of pairs given a draw: the noise, and what is not known of strangers and of times."""
-        variance = np.broadcast_to(_noise(draw, users), len(users)) + self._unknown_variance(
-            draw, users, items, None if cells is None else cells[0]
-        )
+        variance = np.broadcast_to(_noise(draw, users), len(users)) + self._unknown_variance(draw, users, items, cells)
         return variance if draw.time is None else variance + draw.time.variance(cells, len(users))
 
     def _cells(self, users: Codes, items: Codes, times: Times | None) -> Sequence[Array] | None:
@@ -228,7 +226,7 @@ class Posterior(KnownByFeatures):
         made = []
         for draw, z in zip(self.draws, ndtri((places + 0.5) / S), strict=True):
             mean = self._mean(draw, users, items, cells)
-            away = z * np.sqrt(self._unknown_variance(draw, users, items, None if cells is None else cells[0]))
+            away = z * np.sqrt(self._unknown_variance(draw, users, items, cells))
             if draw.cuts is None or self.scales.levels is None:
                 made += [mean - away, mean + away]
                 continue

@@ -8,7 +8,7 @@ them; one in a table, or somebody new with ratings, any of the rest.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -51,8 +51,8 @@ class KnownByFeatures(FoldingModel, UncertainModel):
             rows_of(draw.item_rows, items, draw.items, of_items),
         )
 
-    def _unknown_variance(self, draw: Draw, users: Codes, items: Codes, days: Array | None = None) -> Array:
-        """Of the mean of pairs given a draw, on days of the users: what is not known of the rows of strangers."""
+    def _unknown_variance(self, draw: Draw, users: Codes, items: Codes, cells: Sequence[Array] | None) -> Array:
+        """Of the mean of pairs given a draw, at cells in time: what is not known of the rows of strangers."""
         variance = np.zeros(len(users))
         kinds = 3 * users.clip(-2, 0) + items.clip(-2, 0)
         for kind in np.unique(kinds[kinds < 0]):
@@ -60,8 +60,8 @@ class KnownByFeatures(FoldingModel, UncertainModel):
             pairs = users[strange], items[strange]
             spreads = self._spread(draw, 0, int(pairs[0][0])), self._spread(draw, 1, int(pairs[1][0]))
             rows = self._rows(draw, *pairs)
-            if days is not None and draw.time is not None and draw.time.drift is not None:
-                rows[0][:, : draw.time.drift.rows.shape[1]] += draw.time.drift.of(days[strange])
+            if cells is not None and draw.time is not None and draw.time.drift is not None:
+                rows[0][:, : draw.time.drift.rows.shape[1]] += draw.time.drift.of(cells[0][strange])
             variance[strange] = prior_variance(draw, *pairs, self.biased, rows, spreads)
         return variance
 

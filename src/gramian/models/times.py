@@ -142,6 +142,11 @@ class Calendar:
         return np.argsort(self.kinds[1].rows[self.kinds[1].codes], kind="stable")
 
     @cached_property
+    def turned_days(self) -> npt.NDArray[np.int32]:
+        """The cell of a user and a day that each rating lies in, in the order of the items."""
+        return self.kinds[0].codes[self.turned].astype(np.int32)
+
+    @cached_property
     def by_day(self) -> tuple[CSR, npt.NDArray[np.int64]]:
         """The items that each user rated on each day, without values; and the places of these ratings."""
         days, periods = self.kinds[:2]
@@ -219,7 +224,9 @@ class TimeOffsets(NamedTuple):
     def mapped(self, change: Callable[[Array], Array]) -> TimeOffsets:
         """With all offsets and levels changed by a function, to another precision say."""
         (a, b, c), (d, e, f) = map(change, self.offsets), map(change, self.levels)
-        return TimeOffsets((a, b, c), self.precisions, (d, e, f), self.drift and self.drift.mapped(change))
+        return TimeOffsets(
+            (a, b, c), self.precisions, (d, e, f), None if self.drift is None else self.drift.mapped(change)
+        )
 
     def packed(self) -> Arrays:
         """As named arrays, which :meth:`unpacked` takes."""
@@ -305,14 +312,12 @@ def drawn_cells(
 
 def regrown(before: TimeOffsets, old: Calendar, new: Calendar) -> TimeOffsets:
     """The offsets, float64, and the drift, float32, for the cells of more ratings: 0 in new cells."""
-    drawn = []
-    for offsets, known, cells in zip(before.offsets, old.kinds, new.kinds, strict=True):
-        places = known.find(cells.rows, cells.slots)
-        drawn.append(np.where(places < 0, 0.0, offsets[np.maximum(places, 0)].astype(np.float64)))
-    drift = before.drift
-    if drift is not None:
-        places = old.kinds[0].find(new.kinds[0].rows, new.kinds[0].slots)
-        drift = drift._replace(rows=drift.of(places))
+    every = [known.find(cells.rows, cells.slots) for known, cells in zip(old.kinds, new.kinds, strict=True)]
+    drawn = [
+        np.where(places < 0, 0.0, offsets[np.maximum(places, 0)].astype(np.float64))
+        for places, offsets in zip(every, before.offsets, strict=True)
+    ]
+    drift = None if before.drift is None else before.drift._replace(rows=before.drift.of(every[0]))
     return levelled(new, drawn, before.precisions, drift)
 
 

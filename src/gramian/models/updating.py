@@ -13,7 +13,7 @@ from gramian.kernels.csr import CSR
 from gramian.models import gibbs
 from gramian.models.base import Array
 from gramian.models.draws import Draw, compact, compacted_prior
-from gramian.models.drift import Drift, by_cell, centred, deviations, unknown_variance
+from gramian.models.drift import Drift, by_cell, centred, deviations, rows_of_days, unknown_variance
 from gramian.models.links import Features
 from gramian.models.noise import of_items, of_users
 from gramian.models.ordinal import Ladder
@@ -110,9 +110,7 @@ def _with_times(
     days = calendar.kinds[0].codes[places]
     if which == gibbs.ITEMS:
         there, days = np.unique(days, return_inverse=True)
-        rows = other[calendar.kinds[0].rows[there]]
-        rows[:, : drift.rows.shape[1]] += drift.of(there)
-        return part._replace(indices=days.astype(np.int32)), rows, added
+        return part._replace(indices=days.astype(np.int32)), rows_of_days(drift, calendar, other, there), added
     return part, other, added + drift.at(days, other[part.indices])
 
 
