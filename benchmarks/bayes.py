@@ -16,7 +16,7 @@ import numpy as np
 
 import gramian as gm
 from environments import Peer, run, write_columns
-from gramian.splits import random_rows
+from gramian.data.splits import random_rows
 from page import options, write_section
 
 FACTORS = 32

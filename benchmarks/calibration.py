@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 import gramian as gm
-from gramian.models.uncertain import UncertainModel
+from gramian.models.predictive import UncertainModel
 
 LEVEL = 0.9
 Split = tuple[gm.Ratings, gm.Ratings]

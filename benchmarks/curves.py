@@ -12,7 +12,7 @@ import numpy.typing as npt
 from matplotlib import pyplot as plt
 
 import gramian as gm
-from gramian.plots import MUTED, TRAIN, VALIDATION
+from gramian.visuals.figures import MUTED, TRAIN, VALIDATION
 from page import HERE
 
 DOCS = HERE.parent / "docs"

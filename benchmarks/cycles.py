@@ -20,12 +20,12 @@ from numba import njit
 
 import gramian as gm
 from gramian.engine import local
+from gramian.kernels.arrays import readonly
 from gramian.kernels.csr import CSR
-from gramian.kernels.gather import gather, prepare_roots
-from gramian.kernels.gram import add_gramian
-from gramian.kernels.rows import aligned, block_ratings
-from gramian.kernels.sweep import fixed
-from gramian.kernels.tiles import padding
+from gramian.kernels.sweep.gather import gather, prepare_roots
+from gramian.kernels.sweep.gram import add_gramian
+from gramian.kernels.sweep.row_layout import aligned, block_ratings
+from gramian.kernels.vector.tiles import padding
 from machine import THREADS, sgemm_speed
 from page import options, synthetic, write_section
 
@@ -99,7 +99,7 @@ def parts(rows: CSR, other: Any) -> dict[str, Callable[[], object]]:
     # With a Gramian that all rows share, be it zero, no row is solved by a smaller dual system.
     directly = {"shared": np.zeros((K, K), other.dtype)}
     one = np.arange(rows.n_rows + 1, dtype=np.int64)
-    view, arrays = fixed(other), [fixed(array) for array in rows]
+    view, arrays = readonly(other), [readonly(array) for array in rows]
     return {
         "whole": sweep(rows),
         "directly": sweep(rows, **directly),

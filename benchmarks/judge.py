@@ -18,9 +18,9 @@ import numpy as np
 
 import gramian as gm
 from environments import Peer, run, write_columns
-from gramian.significance import paired_test, rmse_error
-from gramian.splits import random_rows
-from gramian.zoo import family
+from gramian.data.splits import random_rows
+from gramian.metrics.significance import paired_test, rmse_error
+from gramian.registry import family
 from page import options, write_section
 
 SAMPLER = gm.BPMF()

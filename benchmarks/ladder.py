@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from gramian.plots import MUTED, TRAIN
+from gramian.visuals.figures import MUTED, TRAIN
 
 LEVEL = 0.9
 NOISE = "noise of each user"

@@ -29,7 +29,7 @@ import numpy as np
 import polars as pl
 
 import gramian as gm
-from gramian.history import History
+from gramian.core.history import History
 from gramian.serve.store import Store
 
 USERS, ITEMS, FACTORS, RATED = 138_493, 26_744, 64, 20

@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 
 import gramian as gm
-from gramian.distributed import SparkRatings
+from gramian.data.spark_ratings import SparkRatings
 from gramian.engine import local
 from gramian.engine.spark import building
 from gramian.engine.spark.session import spark_session

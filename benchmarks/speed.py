@@ -16,7 +16,7 @@ import numpy as np
 import gramian as gm
 from epoch import medians
 from gramian.engine import local
-from gramian.kernels import sweep
+from gramian.kernels.arrays import aligned_rows
 from gramian.kernels.csr import CSR
 from machine import THREADS, sgemm_speed
 from page import options, synthetic, write_section
@@ -74,7 +74,7 @@ def heavy_item_line(factors: int = 64, n_ratings: int = 8_000_000) -> str:
     rng = np.random.default_rng(0)
     values = rng.integers(1, 6, counts.sum()).astype(np.float32)
     rows = CSR(np.concatenate([[0], np.cumsum(counts)]), rng.integers(0, 100_000, counts.sum(), np.int32), values)
-    users = sweep.aligned_rows(100_000, factors, np.float32)
+    users = aligned_rows(100_000, factors, np.float32)
     users[:] = rng.normal(0, 0.3, users.shape)
     penalty = local.Penalty(10 * np.eye(factors))
 

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 import gramian as gm
-from gramian.significance import paired_test
+from gramian.metrics.significance import paired_test
 from page import options, write_section
 
 TRIALS = {"als": 40, "bpmf": 12}

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pytest
+from commands import Run
 from hypothesis import settings
 
 import gramian as gm
+from gramian.cli.main import main
 from gramian.engine import pool
 
 settings.register_profile("gramian", deadline=None, derandomize=True, database=None, max_examples=40)
@@ -130,3 +134,22 @@ def where(request, tmp_path) -> str:
         tables.metadata.drop_all(connection)
     engine.dispose()
     return url
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Run:
+    """Run the command line in this process, in an empty folder: exit code, stdout, stderr."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "140")
+
+    def go(*words: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["gramian", *words])
+        code = 0
+        try:
+            main()
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+        seen = capsys.readouterr()
+        return code, seen.out, seen.err
+
+    return go

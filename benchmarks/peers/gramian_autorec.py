@@ -33,7 +33,7 @@ if asked.path == "sparse":
     recipe.epoch(ratings, arrays, 1)
     seconds = [time.perf_counter() - began]
 else:
-    from gramian.deep.autorec import dense_batches, dense_network
+    from gramian.models.neural.autorec import dense_batches, dense_network
 
     steps, network = asked.steps, dense_network(recipe, ratings)
     rows = recipe.rows(ratings)

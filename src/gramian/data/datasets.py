@@ -18,10 +18,10 @@ from urllib.parse import urlsplit
 
 import polars as pl
 
+from gramian.core.parameters import check_choice
+from gramian.data.ratings import Ratings
 from gramian.data.readers import read_ratings
 from gramian.errors import DataError
-from gramian.parameters import check_choice
-from gramian.ratings import Ratings
 
 __all__ = ["load_dataset"]
 

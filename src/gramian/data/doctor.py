@@ -11,9 +11,9 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from gramian.data.columns import Names
+from gramian.data.ratings import Ratings
 from gramian.data.raw import RawRows, finite, open_raw
-from gramian.frames import Names
-from gramian.ratings import Ratings
 
 __all__ = ["Finding", "check_ratings"]
 

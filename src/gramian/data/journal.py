@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gramian.persist import written_whole
+from gramian.core.file_format import written_whole
 
 __all__ = ["Journal"]
 

@@ -1,6 +1,6 @@
 """Ratings in a folder of plain arrays, in both orientations, that are mapped and never read whole.
 
-``gramian prepare`` makes such a folder (:mod:`gramian.data.preparing`). It holds ``prepared.json``, the ids as Arrow
+``gramian prepare`` makes such a folder (:mod:`gramian.data.prepare`). It holds ``prepared.json``, the ids as Arrow
 files, and for each orientation ``….indptr`` (int64), ``….indices`` (int32) and ``….values`` (float32). Training walks
 over the rows of one side in blocks, so the system reads ahead what is needed and gives back what is done with: only
 the factors must fit into memory. It is the half-sweep of a table in memory, on the same numbers, with the same bits.
@@ -20,12 +20,12 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from gramian.described import Described
+from gramian.core.file_format import Arrays, pack_text, unpack_text
+from gramian.data.described import Described
+from gramian.data.ids import IdMap
+from gramian.data.ratings import Ratings
 from gramian.errors import DataError, FormatError
-from gramian.ids import IdMap
 from gramian.kernels.csr import CSR
-from gramian.persist import Arrays, pack_text, unpack_text
-from gramian.ratings import Ratings
 
 __all__ = ["ABOUT", "FORMAT", "PreparedRatings", "is_prepared", "open_prepared", "open_stored"]
 

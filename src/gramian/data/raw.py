@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from gramian.data.columns import Names, column_names, find_columns, pick_columns, to_polars
+from gramian.data.ratings import Ratings
 from gramian.data.readers import read_table
 from gramian.errors import DataError
-from gramian.frames import Names, column_names, find_columns, pick_columns, to_polars
-from gramian.ratings import Ratings
 
 __all__ = ["RawRows", "finite", "open_raw"]
 

@@ -12,11 +12,11 @@ from typing import Any
 
 import polars as pl
 
-from gramian.data.lakes import ARROW, PARQUET, scan_folder
+from gramian.data.columns import USUAL, Names, find_columns, pick_columns
 from gramian.data.prepared import is_prepared, open_prepared
+from gramian.data.ratings import Ratings
+from gramian.data.table_formats import ARROW, PARQUET, scan_folder
 from gramian.errors import DataError, DataWarning
-from gramian.frames import USUAL, Names, find_columns, pick_columns
-from gramian.ratings import Ratings
 
 __all__ = [
     "TITLES",

@@ -10,10 +10,10 @@ from typing import Any, NamedTuple
 
 import polars as pl
 
-from gramian.data.lakes import ARROW, PARQUET, need, scan_folder
+from gramian.data.columns import Names, find_columns
 from gramian.data.readers import SEPARATORS, read_table
+from gramian.data.table_formats import ARROW, PARQUET, need, scan_folder
 from gramian.errors import DataError, ParameterError
-from gramian.frames import Names, find_columns
 
 __all__ = ["Scan", "batches_of_query", "scan_ratings", "signature", "stored_query"]
 

@@ -20,11 +20,11 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from gramian.core.parameters import check_number
+from gramian.data.ids import IdMap
+from gramian.data.ratings import Ratings
 from gramian.errors import ParameterError, UnknownIdError
-from gramian.ids import IdMap
 from gramian.kernels.csr import csr_from_sorted
-from gramian.parameters import check_number
-from gramian.ratings import Ratings
 
 __all__ = ["Synthetic", "synthetic_ratings"]
 

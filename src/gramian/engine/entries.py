@@ -8,6 +8,7 @@ from itertools import pairwise
 import numpy as np
 
 from gramian.engine.pool import RATING_WORK, Array, Task, over_blocks, runner, thread_count
+from gramian.kernels.arrays import readonly
 from gramian.kernels.csr import CSR
 
 __all__ = ["cut_sums", "expect_block", "latent", "predictions"]
@@ -20,12 +21,12 @@ def predictions(
     rows: CSR, here: Array, other: Array, *, biased: bool, offset: float, n_jobs: int | None = None
 ) -> Array:
     """What a model says of every rating, float64, in their order; the arguments are those of ``squared_errors``."""
-    from gramian.kernels import residuals, sweep
+    from gramian.kernels import residuals
 
     out = np.empty(len(rows.indices))
-    indptr, indices = sweep.fixed(rows.indptr), sweep.fixed(rows.indices)
+    indptr, indices = readonly(rows.indptr), readonly(rows.indices)
     width = other.shape[1]
-    here, other = sweep.fixed(here).reshape(-1), sweep.fixed(other).reshape(-1)
+    here, other = readonly(here).reshape(-1), readonly(other).reshape(-1)
 
     def block(first: int, last: int) -> None:
         residuals.predictions(indptr, indices, here, other, width, biased, offset, first, last, out)
@@ -49,14 +50,14 @@ def latent(
         key: Seed, sweep and side.
         n_jobs: Threads.
     """
-    from gramian.kernels import ordinal, sweep
+    from gramian.kernels.sampling import latent
 
     out = np.empty(len(steps))
-    edges = sweep.fixed(np.concatenate([[-np.inf], cuts, [np.inf]]))
-    fixed = sweep.fixed(rows.indptr), sweep.fixed(steps), sweep.fixed(mean), edges, sweep.fixed(stds)
+    edges = readonly(np.concatenate([[-np.inf], cuts, [np.inf]]))
+    fixed = readonly(rows.indptr), readonly(steps), readonly(mean), edges, readonly(stds)
 
     def block(first: int, last: int) -> None:
-        ordinal.latent(*fixed, *key, first, last, out)
+        latent.latent(*fixed, *key, first, last, out)
 
     over_blocks(block, rows, NORMAL_WORK, thread_count(n_jobs))
     return out
@@ -69,14 +70,14 @@ def cut_sums(
 
     The arguments are those of :func:`latent`. Sums are of fixed chunks of rows, in their order.
     """
-    from gramian.kernels import ordinal, sweep
+    from gramian.kernels.sampling import latent
 
-    edges = sweep.fixed(np.concatenate([[-np.inf], cuts, [np.inf]]))
+    edges = readonly(np.concatenate([[-np.inf], cuts, [np.inf]]))
     starts = range(0, rows.n_rows, CHUNK)
     value, parts = np.zeros((len(starts), 1)), np.zeros((3, len(starts), len(edges)))
-    fixed = sweep.fixed(rows.indptr), sweep.fixed(steps), sweep.fixed(mean), edges, sweep.fixed(stds)
+    fixed = readonly(rows.indptr), readonly(steps), readonly(mean), edges, readonly(stds)
     tasks: list[Task] = [
-        partial(ordinal.cut_sums, *fixed, first, min(first + CHUNK, rows.n_rows), value[place], *parts[:, place])
+        partial(latent.cut_sums, *fixed, first, min(first + CHUNK, rows.n_rows), value[place], *parts[:, place])
         for place, first in enumerate(starts)
     ]
     with runner(thread_count(n_jobs), len(tasks), NORMAL_WORK * len(steps)) as run:
@@ -87,11 +88,11 @@ def cut_sums(
 
 def expect_block(scores: Array, cuts: Array, levels: Array, stds: Array, n_jobs: int | None = None) -> None:
     """Latent means, (rows, columns), become expected ratings, in place; ``stds`` (rows,)."""
-    from gramian.kernels import ordinal, sweep
+    from gramian.kernels.sampling import latent
 
-    fixed = sweep.fixed(cuts), sweep.fixed(levels), sweep.fixed(stds)
+    fixed = readonly(cuts), readonly(levels), readonly(stds)
     threads = thread_count(n_jobs)
     edges = np.linspace(0, len(scores), threads + 1).astype(int).tolist()
-    tasks: list[Task] = [partial(ordinal.expect_block, scores, *fixed, first, last) for first, last in pairwise(edges)]
+    tasks: list[Task] = [partial(latent.expect_block, scores, *fixed, first, last) for first, last in pairwise(edges)]
     with runner(threads, threads, 10 * scores.size) as run:
         run(tasks)

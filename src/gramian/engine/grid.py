@@ -21,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gramian.engine import pool
+from gramian.kernels.arrays import aligned_rows
 from gramian.kernels.csr import CSR
 from gramian.kernels.reference import DESCENT_RULES
 
@@ -72,9 +73,8 @@ def _make(rows: CSR, n_columns: int, seed: int) -> Grid:
 
 
 def first_rows(factors: Array, share: Array, dtype: str) -> tuple[Array, Array]:
-    """The rows and the state that AdaGrad begins with: see :func:`gramian.kernels.adagrad.descend_by_rows`."""
-    from gramian.kernels import adagrad
-    from gramian.kernels.sweep import aligned_rows
+    """The rows and the state that AdaGrad begins with: see :func:`gramian.kernels.gradient.adagrad.descend_by_rows`."""
+    from gramian.kernels.gradient import adagrad
 
     count, K = factors.shape
     line = 64 // np.dtype(dtype).itemsize
@@ -86,15 +86,13 @@ def first_rows(factors: Array, share: Array, dtype: str) -> tuple[Array, Array]:
 
 def biases(state: Array) -> Array:
     """The biases in AdaGrad's state."""
-    from gramian.kernels import adagrad
+    from gramian.kernels.gradient import adagrad
 
     return state[:, adagrad.BIAS]
 
 
 def aligned_copy(array: Array) -> Array:
     """A copy that begins on a cache line."""
-    from gramian.kernels.sweep import aligned_rows
-
     made = aligned_rows(array.shape[0], array.shape[1], array.dtype)
     made[:] = array
     return made
@@ -144,7 +142,7 @@ def _kernel(
     rate: float, beta: float,
 ) -> tuple[Callable[..., tuple[float, float]], tuple[Any, ...]]:  # fmt: skip
     """The kernel of a rule, and its arguments after the ratings."""
-    from gramian.kernels import adagrad, descent
+    from gramian.kernels.gradient import adagrad, descent
 
     tables = [arrays[f"{side}_{what}"] for what in ("rows", "state") for side in ("user", "item")]
     if rule == "adagrad":

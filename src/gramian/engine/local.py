@@ -19,6 +19,7 @@ from gramian.engine import pool
 from gramian.engine.pool import RATING_WORK, ROW_WORK, Task, over_blocks, runner, thread_count
 from gramian.engine.remote import RemoteRows
 from gramian.kernels import reference
+from gramian.kernels.arrays import aligned_rows, readonly
 from gramian.kernels.csr import CSR, PIECE_RATINGS, pieces_of
 
 __all__ = [
@@ -87,25 +88,25 @@ def half_sweep(
         offset: μ, subtracted from every rating.
         n_jobs: Threads; see :func:`thread_count`.
         **more: ``linear``, ``weights``, ``shared``, ``draw``, ``spread`` and ``first_row`` of
-            :func:`gramian.kernels.sweep.prepared`.
+            :func:`gramian.kernels.sweep.half_sweep.prepared`.
 
     Returns:
         The solved rows, (rows, D), of the dtype of ``other``; and how many of them had a singular system and
         got the minimum-norm solution. A row without ratings and prior is zero.
     """
-    from gramian.kernels import sweep
+    from gramian.kernels.sweep.half_sweep import part_length, piece_sums, prepared
 
-    out = sweep.aligned_rows(rows.n_rows, other.shape[1], other.dtype)
+    out = aligned_rows(rows.n_rows, other.shape[1], other.dtype)
     if out.size == 0:
         return out, 0
     status = np.zeros(rows.n_rows, np.uint8)
     row_settings: dict[str, Any] = {"biased": biased, "offset": offset, "by_count": penalty.by_count}
-    solve = sweep.prepared(out, status, rows, other, penalty.precision, **row_settings, **more)
+    solve = prepared(out, status, rows, other, penalty.precision, **row_settings, **more)
 
     def sum_pieces(parts: Array, row: int, first: int) -> None:
-        sweep.piece_sums(parts, rows, other, row, first, biased=biased, offset=offset, weights=more.get("weights"))
+        piece_sums(parts, rows, other, row, first, biased=biased, offset=offset, weights=more.get("weights"))
 
-    _solve_all(solve, sum_pieces, rows, other, sweep.part_length(other, biased), thread_count(n_jobs))
+    _solve_all(solve, sum_pieces, rows, other, part_length(other, biased), thread_count(n_jobs))
     singular = np.flatnonzero((status != 0) & (rows.counts > 0)).tolist()
     for i in singular:
         indices, values = rows.row(i)
@@ -127,7 +128,7 @@ def _solve_all(
     solve: Callable[..., None], sum_pieces: Callable[..., None], rows: CSR, other: Array, length: int, threads: int
 ) -> None:
     """Solve blocks of light rows; and heavy rows in waves: the sums of their pieces, then their solutions."""
-    from gramian.kernels.dual import SMALLEST
+    from gramian.kernels.sweep.dual import SMALLEST
 
     size = other.shape[1]
     per_rating, per_system = size**2 + RATING_WORK, size**3 // 3
@@ -236,7 +237,7 @@ def cg_update(
     rows: CSR, here: Array, other: Array, penalty: Penalty, *, biased: bool, offset: float, n_jobs: int | None = None
 ) -> Array:
     """A few steps of conjugate gradient on every row, from ``here``, which is not changed; Λ must be diagonal."""
-    from gramian.kernels import cg
+    from gramian.kernels.sweep import cg
 
     out = here.copy()
     prior = np.diag(penalty.precision).astype(other.dtype)
@@ -257,7 +258,7 @@ def block_update(
     A block is a half-sweep over its columns alone, whose ratings are the residuals without it. Λ must be
     diagonal. Memory: one number per rating. Returns what :func:`half_sweep` returns.
     """
-    from gramian.kernels import subspace
+    from gramian.kernels.sweep import subspace
 
     size, threads, singular = other.shape[1], thread_count(n_jobs), 0
     factors = size - 1 if biased else size
@@ -303,11 +304,11 @@ def squared_errors_by_row(
     rows: CSR, here: Array, other: Array, *, biased: bool, offset: float, n_jobs: int | None = None
 ) -> Array:
     """The same of each row, (rows,)."""
-    from gramian.kernels import residuals, sweep
+    from gramian.kernels import residuals
 
     out = np.empty(rows.n_rows)
-    fixed, width = [sweep.fixed(array) for array in rows], other.shape[1]
-    here, other = sweep.fixed(here).reshape(-1), sweep.fixed(other).reshape(-1)
+    fixed, width = [readonly(array) for array in rows], other.shape[1]
+    here, other = readonly(here).reshape(-1), readonly(other).reshape(-1)
 
     def block(first: int, last: int) -> None:
         residuals.squared_errors(*fixed, here, other, width, biased, offset, first, last, out)
@@ -318,7 +319,7 @@ def squared_errors_by_row(
 
 def moments(rows: Array, means: Array | None = None, *, n_jobs: int | None = None) -> tuple[Array, Array]:
     """Σ x, (D,), and the lower triangle of Σ x xᵀ, (D, D), over rows less their means (n, D), in float64."""
-    from gramian.kernels import wishart
+    from gramian.kernels.sampling import wishart
 
     size = rows.shape[1]
     pieces = range(0, len(rows), MOMENT_ROWS)
@@ -336,7 +337,7 @@ def moments(rows: Array, means: Array | None = None, *, n_jobs: int | None = Non
 
 def converted(rows: Array, dtype: npt.DTypeLike, *, n_jobs: int | None = None) -> Array:
     """A copy of the rows in ``dtype``, rounded as NumPy does."""
-    from gramian.kernels import halves, sweep
+    from gramian.kernels.vector import halves
 
     out, threads = np.empty(rows.shape, dtype), thread_count(n_jobs)
     flat, source = out.reshape(-1), rows.reshape(-1)
@@ -344,7 +345,7 @@ def converted(rows: Array, dtype: npt.DTypeLike, *, n_jobs: int | None = None) -
     done = 0
     if halves.AVAILABLE and rows.dtype == np.float32 and out.dtype == np.float16:
         done = rows.size // REGISTERS_FULL * REGISTERS_FULL
-        bits, source = flat.view(np.uint16), sweep.fixed(source)
+        bits, source = flat.view(np.uint16), readonly(source)
         cuts = np.arange(0, threads + 1) * (done // REGISTERS_FULL) // threads * REGISTERS_FULL
         tasks = [partial(halves.narrow, bits, source, *piece) for piece in pairwise(cuts.tolist())]
     cuts = np.linspace(done, rows.size, threads + 1).astype(int)
@@ -356,10 +357,10 @@ def converted(rows: Array, dtype: npt.DTypeLike, *, n_jobs: int | None = None) -
 
 def sparse_product(rows: CSR, other: Array, *, n_jobs: int | None = None) -> Array:
     """The sparse matrix times ``other``, (columns, K) or (columns,), in its dtype; summed in float64."""
-    from gramian.kernels import lanczos, sweep
+    from gramian.kernels.linear import lanczos
 
     out = np.empty((rows.n_rows, *other.shape[1:]), other.dtype)
-    fixed, other = [sweep.fixed(array) for array in rows], sweep.fixed(other)
+    fixed, other = [readonly(array) for array in rows], readonly(other)
     multiply = lanczos.sparse_times if other.ndim == 2 else lanczos.sparse_times_vector
 
     def block(first: int, last: int) -> None:
@@ -371,7 +372,8 @@ def sparse_product(rows: CSR, other: Array, *, n_jobs: int | None = None) -> Arr
 
 def dense_product(rows: Array, matrix: Array, base: Array | None = None, *, n_jobs: int | None = None) -> Array:
     """``base`` and many rows times a small matrix, of the dtype of the rows; with no BLAS to round by threads."""
-    from gramian.kernels import dense, lanes, sweep
+    from gramian.kernels.linear import dense
+    from gramian.kernels.vector import lanes
 
     size, width = matrix.shape
     out = np.empty((len(rows), width), rows.dtype)
@@ -379,7 +381,7 @@ def dense_product(rows: Array, matrix: Array, base: Array | None = None, *, n_jo
     padded = np.zeros((1 + size, -(-width // unit) * unit), out.dtype)
     padded[0, :width] = 0 if base is None else base
     padded[1:, :width] = matrix
-    fixed = sweep.fixed(rows).reshape(-1), sweep.fixed(padded).reshape(-1), size, width
+    fixed = readonly(rows).reshape(-1), readonly(padded).reshape(-1), size, width
     edges = [*range(0, len(rows), DENSE_ROWS), len(rows)]
     tasks: list[Task] = [
         partial(dense.rows_times, *fixed, first, last, out.reshape(-1))

@@ -17,7 +17,7 @@ of F and Fᵀ that is tall, the system made one on its diagonal is :math:`S(T^\t
 the preconditioner in these units :math:`I + V(\Theta^{-1} - I)V^\top`: V are its leading eigenvectors where Λ = I, Θ
 their eigenvalues, found once for a matrix by some steps of subspace iteration. That halves the steps.
 
-The columns go in strips (:mod:`gramian.kernels.links`), each by itself.
+The columns go in strips (:mod:`gramian.kernels.linear.feature_products`), each by itself.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gramian.engine import local, pool
+from gramian.kernels.arrays import aligned_rows, readonly
 from gramian.kernels.csr import CSR
 
 __all__ = ["Design", "Strips", "cut", "draw", "noise", "product", "rows_of", "strips_of", "whitened"]
@@ -46,7 +47,7 @@ RANK, RANK_FROM, COLUMNS, ITERATIONS = 96, 512, 128, 6
 
 
 class Spectrum(NamedTuple):
-    """V as :func:`gramian.kernels.links.step` takes it, and Θ."""
+    """V as :func:`gramian.kernels.linear.feature_products.step` takes it, and Θ."""
 
     basis: Array
     values: Array
@@ -136,8 +137,7 @@ class _System(NamedTuple):
 
 def strips_of(count: int, size: int, dtype: npt.DTypeLike, make: Callable[..., Array] = np.zeros) -> Strips:
     """Zeros for so many rows and columns; the last strip may have more columns than are asked for."""
-    from gramian.kernels.lanes import VECTOR_BYTES
-    from gramian.kernels.sweep import aligned_rows
+    from gramian.kernels.vector.lanes import VECTOR_BYTES
 
     width = VECTOR_BYTES // np.dtype(dtype).itemsize
     whole, rest = divmod(size, width)
@@ -188,7 +188,7 @@ def rows_of(strips: Strips, size: int) -> Array:
 
 def noise(count: int, size: int, dtype: npt.DTypeLike, seed: int, side: int, *, n_jobs: int | None = None) -> Strips:
     """Standard normals that depend on (seed, side, row, column) alone."""
-    from gramian.kernels.draw import fill_normals
+    from gramian.kernels.sampling.normals import fill_normals
 
     out = strips_of(count, size, dtype, np.empty)
 
@@ -204,16 +204,16 @@ def noise(count: int, size: int, dtype: npt.DTypeLike, seed: int, side: int, *, 
 
 def whitened(rows: Array, mean: Array, root: Array, seed: int, side: int, *, n_jobs: int | None = None) -> Strips:
     """(X − 1mᵀ)L + E, with E of :func:`noise`."""
-    from gramian.kernels import links, sweep
+    from gramian.kernels.linear import feature_products
 
     count, size = rows.shape
     out = noise(count, size, rows.dtype, seed, side, n_jobs=n_jobs)
-    flat = sweep.fixed(rows).reshape(-1)
+    flat = readonly(rows).reshape(-1)
     parts = list(zip(cut(root.astype(rows.dtype)), cut(-(mean @ root)[None].astype(rows.dtype)), strict=True))
     pieces = [(strip, *part, *piece) for strip, part in zip(out, parts, strict=True) for piece in _cuts(count)]
 
     def add(strip: Array, matrix: Array, base: Array, first: int, last: int) -> None:
-        links.lean(strip, flat, matrix, base, size, first, last)
+        feature_products.lean(strip, flat, matrix, base, size, first, last)
 
     _over(add, pieces, count * size**2, n_jobs)
     return out
@@ -223,9 +223,8 @@ def whitened(rows: Array, mean: Array, root: Array, seed: int, side: int, *, n_j
 
 
 def _fixed(matrix: CSR, dtype: npt.DTypeLike) -> list[Array]:
-    from gramian.kernels import sweep
 
-    return [sweep.fixed(matrix.indptr), sweep.fixed(matrix.indices), sweep.fixed(matrix.values, dtype)]
+    return [readonly(matrix.indptr), readonly(matrix.indices), readonly(matrix.values, dtype)]
 
 
 def product(
@@ -233,17 +232,17 @@ def product(
     *, n_jobs: int | None = None, blocks: list[tuple[int, int]] | None = None,
 ) -> Array:  # fmt: skip
     """The rows (n, ``size``) of the matrix times the strips; or a (noise + a times that), with a = ``scale``."""
-    from gramian.kernels import links, sweep
+    from gramian.kernels.linear import feature_products
 
     dtype = strips[0].dtype
     out, parts = np.empty((matrix.n_rows, size), dtype), _fixed(matrix, dtype)
-    a = None if scale is None else sweep.fixed(scale, dtype)
+    a = None if scale is None else readonly(scale, dtype)
     pieces = [
         (strip, a, None if noise is None else noise[k], out.reshape(-1), size, *place, *block)
         for k, (strip, place) in enumerate(zip(strips, _places(strips, size), strict=True))
         for block in blocks or pool.blocks_of(matrix, _width(strips[0]))
     ]
-    _over(partial(links.gather, *parts), pieces, matrix.n_entries * size, n_jobs)
+    _over(partial(feature_products.gather, *parts), pieces, matrix.n_entries * size, n_jobs)
     return out
 
 
@@ -251,20 +250,20 @@ def turned_product(
     matrix: CSR, rows: Array | Strips, count: int, scale: Array | None = None, *, n_jobs: int | None = None
 ) -> Strips:
     """The transpose of the matrix, whose columns are ``count``, times ``scale`` times rows or strips."""
-    from gramian.kernels import links, sweep
+    from gramian.kernels.linear import feature_products
 
     whole = rows if isinstance(rows, np.ndarray) else None
     size = sum(map(_width, rows)) if whole is None else whole.shape[1]
     dtype = rows[0].dtype
     out, parts = strips_of(count, size, dtype), _fixed(matrix, dtype)
-    a = None if scale is None else sweep.fixed(scale, dtype)
+    a = None if scale is None else readonly(scale, dtype)
     pieces = [
         (strip, a, rows[k].reshape(-1), _width(strip), 0, _width(strip), 0, matrix.n_rows)
         if whole is None
         else (strip, a, whole.reshape(-1), size, *place, 0, matrix.n_rows)
         for k, (strip, place) in enumerate(zip(out, _places(out, size), strict=True))
     ]
-    _over(partial(links.scatter, *parts), pieces, matrix.n_entries * size, n_jobs)
+    _over(partial(feature_products.scatter, *parts), pieces, matrix.n_entries * size, n_jobs)
     return out
 
 
@@ -317,23 +316,23 @@ def _beside(numbers: Array, strip: Array) -> Array:
 
 def _solve(system: _System, b: Strips, tolerance: float, steps: int, n_jobs: int | None) -> Strips | None:
     """(TᵀWT + diag(c))⁻¹ b by conjugate gradient; ``b`` is overwritten."""
-    from gramian.kernels import links, sweep
+    from gramian.kernels.linear import feature_products
 
     dtype, n, design = b[0].dtype, len(b[0]), system.design
     tall, order = design.ordered
-    scale = sweep.fixed(system.diagonal**-0.5, dtype)
+    scale = readonly(system.diagonal**-0.5, dtype)
     spectrum = design.spectrum(n_jobs)
-    basis, gains = sweep.fixed(spectrum.basis, dtype), sweep.fixed(1 / spectrum.values - 1, dtype)
-    ridge, weights = sweep.fixed(system.ridge, dtype), sweep.fixed(system.weights[order], dtype)
+    basis, gains = readonly(spectrum.basis, dtype), readonly(1 / spectrum.values - 1, dtype)
+    ridge, weights = readonly(system.ridge, dtype), readonly(system.weights[order], dtype)
     size = sum(map(_width, b))
     parts = [_parts(tall, 1 + (strip.ndim == 1)) for strip in b]  # a narrow strip is half the work of a wide one
     new = partial(strips_of, size=size, dtype=dtype)
     x, p, q = new(n), new(n), new(n * max(map(len, parts)))
     room, sums = new(len(gains)), new(1)
-    multiply = partial(links.normal, *_fixed(tall, dtype), weights)
+    multiply = partial(feature_products.normal, *_fixed(tall, dtype), weights)
 
     def further(k: int) -> None:
-        links.step(q[k], len(parts[k]), p[k], x[k], b[k], ridge, scale, basis, gains, room[k], sums[k])
+        feature_products.step(q[k], len(parts[k]), p[k], x[k], b[k], ridge, scale, basis, gains, room[k], sums[k])
 
     def small(k: int) -> bool:
         return bool(sums[k].sum() <= tolerance**2 * lengths[k].sum())
@@ -362,7 +361,7 @@ def _parts(tall: CSR, least: int = 1) -> list[tuple[int, int]]:
 
 def _spectrum(design: Design, n_jobs: int | None) -> Spectrum:
     """By subspace iteration from random columns: X ← the orthonormal basis of what the system makes of X."""
-    from gramian.kernels import dense, links
+    from gramian.kernels.linear import dense, feature_products
 
     n = design.unknowns
     if n < RANK_FROM:
@@ -374,19 +373,19 @@ def _spectrum(design: Design, n_jobs: int | None) -> Spectrum:
     made = _multiplied(system, X, n_jobs)
     squares, vectors = dense.eigen(_gram(made, n_jobs))  # of the square of the system between the columns of X
     V = local.dense_product(X, np.ascontiguousarray(vectors[:RANK].T), n_jobs=n_jobs)
-    return Spectrum(V.reshape(n, -1, links.GROUP).swapaxes(0, 1).reshape(-1), np.sqrt(squares[:RANK]))
+    return Spectrum(V.reshape(n, -1, feature_products.GROUP).swapaxes(0, 1).reshape(-1), np.sqrt(squares[:RANK]))
 
 
 def _multiplied(system: _System, X: Array, n_jobs: int | None) -> Array:
     """S(TᵀWT + diag(c))S X."""
-    from gramian.kernels import links, sweep
+    from gramian.kernels.linear import feature_products
 
     scale = (system.diagonal**-0.5).astype(X.dtype)[:, None]
     scaled = X * scale
     tall, order = system.design.ordered
     p, parts, n = cut(scaled), _parts(tall), len(X)
     q = strips_of(n * len(parts), X.shape[1], X.dtype)
-    multiply = partial(links.normal, *_fixed(tall, X.dtype), sweep.fixed(system.weights[order], X.dtype))
+    multiply = partial(feature_products.normal, *_fixed(tall, X.dtype), readonly(system.weights[order], X.dtype))
     pieces = [(p[k], q[k], n * m, *part) for k in range(len(p)) for m, part in enumerate(parts)]
     _over(multiply, pieces, tall.n_entries * X.shape[1], n_jobs)
     total = np.add.reduce(rows_of(q, X.shape[1]).reshape(len(parts), n, -1), axis=0)

@@ -13,15 +13,15 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from gramian import splits
+from gramian.core.parameters import check_choice, check_number
+from gramian.data import splits
+from gramian.data.groups import BY, group_edges, group_names, group_of, training_counts
+from gramian.data.ratings import Ratings
 from gramian.errors import DataError, ParameterError
-from gramian.evaluate.groups import BY, group_edges, group_names, group_of, training_counts
-from gramian.evaluate.newcomers import Newcomers
-from gramian.models.base import Array, Model, check_ratings_given
+from gramian.evaluate.cold_start import Newcomers
+from gramian.metrics.significance import rmse_error, standard_error
+from gramian.models.model import Array, Model, check_ratings_given
 from gramian.models.recipe import Recipe
-from gramian.parameters import check_choice, check_number
-from gramian.ratings import Ratings
-from gramian.significance import rmse_error, standard_error
 
 __all__ = ["CrossValidation", "HeldOut", "breakdown", "cross_validate", "cut_off", "evaluate_fold_in", "hold_out"]
 

@@ -147,7 +147,7 @@ def half_sweep(
 ) -> Array:  # fmt: skip
     """Solve every row of one side, given the other; the minimum-norm solution where A is singular.
 
-    The arguments are those of :func:`gramian.kernels.sweep.prepared`.
+    The arguments are those of :func:`gramian.kernels.sweep.half_sweep.prepared`.
     """
     out = np.zeros((rows.n_rows, other.shape[1]))
     for i in range(rows.n_rows):
@@ -247,7 +247,7 @@ def normal_wishart(
     """``(m, Λ, W_*⁻¹, ν_*)``: a draw of the mean and the precision of the rows, and the Wishart it is from.
 
     ``bartlett`` is A, lower triangular, with A_kk² ~ χ²(ν_* − k) and normals below; z are D normals. See
-    :mod:`gramian.kernels.wishart` for the equations.
+    :mod:`gramian.kernels.sampling.wishart` for the equations.
     """
     X, n = np.asarray(rows, np.float64), len(rows)
     away = X.mean(axis=0) - center
@@ -406,7 +406,7 @@ def descend(
     user_share: Array, item_share: Array, penalty: float, bias_penalty: float, *,
     biased: bool, offset: float, rule: str, rate: float, beta: float,
 ) -> tuple[float, float]:  # fmt: skip
-    """Stochastic gradient descent, rating by rating, in place: what :mod:`gramian.kernels.descent` does."""
+    """Stochastic gradient descent, rating by rating, in place: what :mod:`gramian.kernels.gradient.descent` does."""
     K, squared, penalties = W.shape[1] - biased, 0.0, 0.0
     each = np.append(np.full(K, penalty), [bias_penalty] * biased)
     for i, j, r in zip(users.tolist(), items.tolist(), values.tolist(), strict=True):

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-from gramian.kernels.compiled import borrowing, inlined
-from gramian.kernels.lanes import lanes, vfma, vload, vload_first, vmul, vsum
+from gramian.kernels.vector.compiled import borrowing, inlined
+from gramian.kernels.vector.lanes import lanes, vfma, vload, vload_first, vmul, vsum
 
 __all__ = ["dot", "predictions", "squared_errors"]
 

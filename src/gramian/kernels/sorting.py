@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gramian.kernels.compiled import compiled
+from gramian.kernels.vector.compiled import compiled
 
 __all__ = ["order_of"]
 

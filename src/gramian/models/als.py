@@ -32,14 +32,14 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from gramian.core.file_format import Arrays
+from gramian.core.history import History
+from gramian.core.parameters import Range, param
+from gramian.data.ratings import Ratings
 from gramian.engine import local
-from gramian.history import History
-from gramian.models.base import Array
-from gramian.models.factor import FactorModel, SideSettings, checked_rows
+from gramian.models.factor_model import FactorModel, SideSettings, checked_rows
+from gramian.models.model import Array
 from gramian.models.recipe import Epoch, Recipe
-from gramian.parameters import Range, param
-from gramian.persist import Arrays
-from gramian.ratings import Ratings
 
 __all__ = ["ALS", "AlternatingRecipe", "RidgeRecipe"]
 

@@ -15,13 +15,13 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from gramian.core.file_format import Arrays
+from gramian.core.parameters import Range, param
+from gramian.data.ratings import Ratings
 from gramian.engine import local
 from gramian.models.als import AlternatingRecipe
-from gramian.models.factor import SideSettings
+from gramian.models.factor_model import SideSettings
 from gramian.models.recipe import Epoch
-from gramian.parameters import Range, param
-from gramian.persist import Arrays
-from gramian.ratings import Ratings
 
 __all__ = ["Baseline"]
 

@@ -50,15 +50,15 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
+from gramian.core.file_format import Arrays
+from gramian.core.history import History
+from gramian.core.parameters import Range, param
+from gramian.data.ratings import Ratings
 from gramian.engine import local
 from gramian.errors import FormatError
-from gramian.history import History
 from gramian.models.als import AlternatingRecipe
-from gramian.models.factor import FactorModel, SideSettings, checked_rows
+from gramian.models.factor_model import FactorModel, SideSettings, checked_rows
 from gramian.models.recipe import Epoch
-from gramian.parameters import Range, param
-from gramian.persist import Arrays
-from gramian.ratings import Ratings
 
 __all__ = ["PMF", "PMFModel", "Scales"]
 

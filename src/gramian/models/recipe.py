@@ -10,14 +10,14 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
-from gramian.history import History
+from gramian.core.file_format import Arrays
+from gramian.core.history import History
+from gramian.core.parameters import Range, check_fields
+from gramian.data.ratings import Ratings
 from gramian.models import training
-from gramian.parameters import Range, check_fields
-from gramian.persist import Arrays
-from gramian.ratings import Ratings
 
 if TYPE_CHECKING:
-    from gramian.models.base import Model
+    from gramian.models.model import Model
 
 __all__ = ["Epoch", "ModelT", "Recipe"]
 

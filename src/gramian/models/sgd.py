@@ -9,8 +9,8 @@ concerns a little way down its own share of J,
         + \frac{s_j}{n_j}\left(\lambda\|u_j\|^2 + \lambda_b c_j^2\right), \qquad J = \sum_\Omega J_{ij}
 
 with n the row's number of ratings, and :math:`s = 1`, or n (``weighting="count"``: every rating then shrinks its rows
-by the same λ, as most SGD programs do). The steps are those of :mod:`gramian.kernels.descent`; the learning rate of
-epoch t = 0, 1, … is :math:`\eta`, :math:`\eta/(1 + \delta t)` or :math:`\eta e^{-\delta t}`.
+by the same λ, as most SGD programs do). The steps are those of :mod:`gramian.kernels.gradient.descent`; the learning
+rate of epoch t = 0, 1, … is :math:`\eta`, :math:`\eta/(1 + \delta t)` or :math:`\eta e^{-\delta t}`.
 
 AdaGrad divides by what it has summed up for the row, not for each of its numbers (Chin et al.): as good, and faster.
 The ratings are worked on in blocks that share no row (:mod:`gramian.engine.grid`), in an order that depends on the
@@ -31,15 +31,15 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from gramian.core.file_format import Arrays
+from gramian.core.parameters import Range, param
+from gramian.data.ratings import Ratings
 from gramian.engine import grid
 from gramian.kernels.reference import DESCENT_RULES
 from gramian.models.als import RidgeRecipe
-from gramian.models.base import Array
+from gramian.models.model import Array
 from gramian.models.recipe import Epoch
 from gramian.models.training import check_finite
-from gramian.parameters import Range, param
-from gramian.persist import Arrays
-from gramian.ratings import Ratings
 
 __all__ = ["SGD"]
 

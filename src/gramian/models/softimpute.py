@@ -35,18 +35,18 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from gramian.core.file_format import Arrays
+from gramian.core.history import History
+from gramian.core.parameters import Range, param
+from gramian.data.ratings import Ratings
 from gramian.engine import local
 from gramian.errors import FormatError
-from gramian.history import History
 from gramian.kernels import reference
 from gramian.kernels.csr import CSR
-from gramian.models.base import Array, check_ratings_given
-from gramian.models.centred import CentredModel, baseline_rows, remainder
-from gramian.models.factor import SideSettings, checked_rows
+from gramian.models.factor_model import SideSettings, checked_rows
+from gramian.models.model import Array, check_ratings_given
 from gramian.models.recipe import Epoch, Recipe
-from gramian.parameters import Range, param
-from gramian.persist import Arrays
-from gramian.ratings import Ratings
+from gramian.models.residual import CentredModel, baseline_rows, remainder
 
 __all__ = ["SoftImpute", "SoftImputeModel"]
 
@@ -84,7 +84,7 @@ class SoftImpute(Recipe["SoftImputeModel"]):
 
     def start(self, ratings: Ratings) -> Arrays:
         """The leading singular vectors with 0 in the holes, and the biases."""
-        from gramian.kernels import lanczos
+        from gramian.kernels.linear import lanczos
 
         biases = {}
         if self.centre == "biases":
@@ -182,7 +182,7 @@ def _balanced(users: Array, items: Array) -> tuple[Array, Array, Array]:
     With P D² Pᵀ the eigen-decomposition of G_A^½ G_B G_A^½ (G = AᵀA, BᵀB) it is A T and B T⁻ᵀ, for
     T = G_A^-½ P D^½. What is 0 to rounding is held above 0, so that T can be inverted and ABᵀ is kept in any case.
     """
-    from gramian.kernels import dense
+    from gramian.kernels.linear import dense
 
     left, right = dense.gram(users), dense.gram(items)
     values, Q = dense.eigen(left)

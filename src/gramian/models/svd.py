@@ -19,7 +19,7 @@ biases     :math:`r_{ij} - \mu - b_i - c_j`      0
 
 With ``"biases"`` the predictions are :math:`\mu + b_i + c_j + w_i^\top v_j`, μ, b and c those of the baseline. X is
 never formed: it is a sparse matrix, plus :math:`1 m^\top` under ``"mean"``, and only ever multiplied with vectors
-(:mod:`gramian.kernels.lanczos`, on :math:`X^\top X`).
+(:mod:`gramian.kernels.linear.lanczos`, on :math:`X^\top X`).
 
 Somebody new is projected: :math:`w = V^\top x`, with x their ratings filled in the same way. A user who rated nothing
 is :math:`x = m` under ``"mean"``, and is predicted :math:`V V^\top m`; so that, less μ, is the items' bias in the
@@ -37,16 +37,16 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from gramian.core.file_format import Arrays
+from gramian.core.history import History
+from gramian.core.parameters import Range, check_number, param
+from gramian.data.ratings import Ratings
 from gramian.engine import local
-from gramian.history import History
 from gramian.kernels.csr import CSR
-from gramian.models.base import Array, check_ratings_given
-from gramian.models.centred import CentredModel, baseline_rows, remainder
-from gramian.models.factor import SideSettings, checked_rows
+from gramian.models.factor_model import SideSettings, checked_rows
+from gramian.models.model import Array, check_ratings_given
 from gramian.models.recipe import Epoch, Recipe
-from gramian.parameters import Range, check_number, param
-from gramian.persist import Arrays
-from gramian.ratings import Ratings
+from gramian.models.residual import CentredModel, baseline_rows, remainder
 
 __all__ = ["SVD", "SVDModel"]
 
@@ -88,7 +88,7 @@ class SVD(Recipe["SVDModel"]):
 
     def start(self, ratings: Ratings) -> Arrays:
         """The biases where they are needed, and no vector yet."""
-        from gramian.kernels import lanczos
+        from gramian.kernels.linear import lanczos
 
         arrays = lanczos.begin(ratings.n_items)._asdict()
         if self.impute == "biases":
@@ -163,7 +163,7 @@ class SVD(Recipe["SVDModel"]):
         return float(np.sum(np.square(ratings.values, dtype=np.float64)) + holes @ np.square(offsets, dtype=np.float64))
 
     def _cycle(self, ratings: Ratings, arrays: Arrays, pairs: Arrays) -> Arrays:
-        from gramian.kernels import lanczos
+        from gramian.kernels.linear import lanczos
 
         offsets = self._offsets(ratings, arrays)
         bias = self.bias_regularization if self.impute == "biases" else None

@@ -16,15 +16,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gramian.distributed import SparkRatings, as_ratings
+from gramian.core.file_format import Arrays, read_file, write_file
+from gramian.core.history import History
+from gramian.data.ratings import Ratings
+from gramian.data.spark_ratings import SparkRatings, as_ratings
 from gramian.engine.spark.session import is_spark_frame
 from gramian.errors import DataError, DivergenceError, ParameterError, TrainingWarning
-from gramian.history import History
-from gramian.persist import Arrays, read_file, write_file
-from gramian.ratings import Ratings
 
 if TYPE_CHECKING:
-    from gramian.models.base import Model
+    from gramian.models.model import Model
     from gramian.models.recipe import ModelT, Recipe
 
 __all__ = ["State", "check_distributed", "check_finite", "iterate", "placed", "train"]
@@ -197,7 +197,7 @@ class _CheckpointClock:
 
 
 def _bar(recipe: Recipe[Any], state: State | None, shown: bool) -> Any:
-    from gramian.progress import epoch_bar
+    from gramian.core.progress import epoch_bar
 
     return epoch_bar(type(recipe).__name__, recipe.n_epochs, 0 if state is None else len(state.history), shown)
 

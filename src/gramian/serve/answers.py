@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 
 from gramian.errors import DataError, ParameterError
-from gramian.models.posterior import BayesianModel
+from gramian.models.bayes.posterior import BayesianModel
 from gramian.serve.live import Id, Live
-from gramian.serve.people import Newcomer
 from gramian.serve.schemas import Explained, Pair, Predicted, Recommended
+from gramian.serve.visitor import Newcomer
 
 __all__ = ["ask_next", "explain", "predict_items", "predict_pairs", "recommend_known", "recommend_new", "with_ends"]
 

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Generic, TypeVar
 
 from gramian.serve.batch import Workers
-from gramian.serve.settings import Settings
+from gramian.serve.limits import Settings
 from gramian.serve.store import Given, Key, Receipt, Store
 
 __all__ = ["Feedback", "Remembered"]

@@ -11,9 +11,9 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
 from gramian.errors import GramianError
+from gramian.serve.limits import LOOPBACK
 from gramian.serve.problems import MEDIA_TYPE, Problem, as_problem, document
 from gramian.serve.service import Service
-from gramian.serve.settings import LOOPBACK
 from gramian.serve.store import Key
 
 __all__ = ["Guard", "Rates"]

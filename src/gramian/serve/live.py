@@ -12,16 +12,16 @@ from typing import Any, NamedTuple
 import numpy as np
 import polars as pl
 
+from gramian.data.ids import Codes, IdMap
 from gramian.errors import DataError, ParameterError, UnknownIdError
-from gramian.evaluate.conformal import Conformal
-from gramian.ids import Codes, IdMap
-from gramian.models.base import BLOCK_CELLS, Array, Model
-from gramian.models.factor import FactorModel
-from gramian.models.folding import FoldingModel
-from gramian.models.posterior import BayesianModel
-from gramian.models.posterior_scores import Posterior
-from gramian.serve.people import Newcomer, known_interval
-from gramian.zoo import load
+from gramian.models.bayes.posterior import BayesianModel
+from gramian.models.bayes.scores import Posterior
+from gramian.models.conformal import Conformal
+from gramian.models.factor_model import FactorModel
+from gramian.models.fold_in import FoldingModel
+from gramian.models.model import BLOCK_CELLS, Array, Model
+from gramian.registry import load
+from gramian.serve.visitor import Newcomer, known_interval
 
 __all__ = ["Live", "Lookup", "TopAsked", "load_live"]
 

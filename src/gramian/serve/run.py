@@ -14,18 +14,18 @@ import pooch
 import uvicorn
 from threadpoolctl import threadpool_limits
 
-from gramian.console import note
 from gramian.data.datasets import load_dataset
+from gramian.data.ratings import Ratings
 from gramian.data.readers import read_items, read_ratings
 from gramian.errors import DataWarning, GramianError, ParameterError, UnknownIdWarning
-from gramian.models.bpmf import BPMF
-from gramian.ratings import Ratings
-from gramian.serve.app import create_app
+from gramian.models.bayes.bpmf import BPMF
+from gramian.serve.asgi import create_app
 from gramian.serve.feedback import Feedback
+from gramian.serve.limits import LOOPBACK, Settings
 from gramian.serve.live import Live, load_live
 from gramian.serve.service import Service
-from gramian.serve.settings import LOOPBACK, Settings
 from gramian.serve.store import Store
+from gramian.visuals.console import note
 
 __all__ = ["demo_model", "demo_parts", "run", "serve"]
 

@@ -9,16 +9,16 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from gramian.data.ratings import Ratings
 from gramian.errors import DataError, GramianError, ParameterError, UnknownIdError
-from gramian.evaluate.calibration import calibration
-from gramian.ratings import Ratings
+from gramian.models.calibration import calibration
 from gramian.serve import answers
 from gramian.serve.batch import Batcher, Workers
 from gramian.serve.feedback import Feedback
+from gramian.serve.limits import Settings
 from gramian.serve.live import Id, Live, TopAsked
 from gramian.serve.problems import Problem
 from gramian.serve.schemas import Asked, Explained, Predicted, Rating, Recommended
-from gramian.serve.settings import Settings
 from gramian.serve.store import Given, Receipt
 from gramian.serve.telemetry import Telemetry
 

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from gramian.engine.spark.blocks import BLOCK_SCHEMA, block_table, blocks_in
 from gramian.kernels.csr import csr_from_sorted
-from gramian.pairs import sort_pairs
+from gramian.kernels.duplicates import sort_pairs
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession

@@ -21,6 +21,7 @@ import numpy.typing as npt
 
 from gramian.engine.local import Penalty
 from gramian.engine.spark.blocks import RESULT_SCHEMA, blocks_in, result_batch
+from gramian.kernels.arrays import aligned_rows
 from gramian.kernels.csr import CSR
 
 if TYPE_CHECKING:
@@ -106,10 +107,8 @@ def messages(routes: DataFrame, factors: DataFrame, width: int, kind: np.dtype[A
 
 def arrived(table: Any, rows: CSR, width: int, kind: np.dtype[Any]) -> tuple[CSR, Array]:
     """A block whose columns are places among the rows that have come for it, and these rows."""
-    from gramian.kernels import sweep
-
     needed, places = np.unique(rows.indices, return_inverse=True)
-    other = sweep.aligned_rows(len(needed), width, kind)
+    other = aligned_rows(len(needed), width, kind)
     sources, held, first = table.column("source").to_numpy(), table.column("data"), 0
     for message in np.argsort(sources, kind="stable").tolist():  # not sorted as a table: that would copy the rows
         if sources[message] != OWN:

@@ -1,0 +1,1 @@
+"""What everything is built on beside arrays: checked parameters, the file format, the history, progress."""

@@ -1,0 +1,213 @@
+"""The rows of one side on Spark: every step reads the blocks from their Parquet folder and runs on each.
+
+The fixed side goes to the executors as a broadcast, which each holds once, or, where that moves fewer bytes, block by
+block the rows that are referred to there (:mod:`gramian.engine.spark.routed`); the bits are the same. Between two steps
+nothing is kept but files, so an executor that is lost costs the blocks it was working on: they are done again
+elsewhere, from the same bytes, to the same bits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from gramian.engine.remote import RemoteRows, Weights
+from gramian.engine.spark import routed
+from gramian.engine.spark.blocks import BLOCK_SCHEMA, RESULT_SCHEMA, assembled, blocks_in, on_blocks
+from gramian.engine.spark.session import executors
+from gramian.kernels.arrays import aligned_rows
+from gramian.kernels.csr import CSR
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame, SparkSession
+
+__all__ = ["SparkRows", "squared_distances", "totals"]
+
+Array = npt.NDArray[Any]
+SHARED = 4  # arrays that stay broadcast: both sides are used twice in an epoch
+WITH_ROWS = ("cg_update", "block_update", "separate_update", "squared_errors_by_row")  # steps that begin at rows here
+
+
+class Call(NamedTuple):
+    """A step to be run: the rows of this side (where it takes them), those of the fixed one, and what else it takes."""
+
+    step: str
+    here: Array | None
+    other: Array
+    rest: tuple[Any, ...]
+    settings: dict[str, Any]
+
+
+class SparkRows(RemoteRows):
+    """The ratings of one side in a Parquet folder of blocks.
+
+    Attributes:
+        n_rows: How many rows there are.
+        n_entries: How many ratings.
+        edges: Where each block begins, and the end.
+        other_edges: The same of the other side.
+    """
+
+    def __init__(
+        self, spark: SparkSession, path: str, n_rows: int, n_entries: int, edges: Array, other_edges: Array
+    ) -> None:
+        """The folder of blocks, and how both sides are cut."""
+        self.spark, self.path, self.n_rows, self.n_entries = spark, path, n_rows, n_entries
+        self.edges, self.other_edges = edges, other_edges
+        self._shared: list[tuple[Any, Any]] = []
+
+    @cached_property
+    def _frame(self) -> DataFrame:  # made once: the files are listed once
+        return self.spark.read.schema(BLOCK_SCHEMA).parquet(self.path)
+
+    def frame(self, blocks: list[int] | None = None) -> DataFrame:
+        """The records of all blocks, or of some."""
+        return self._frame if blocks is None else self._frame.filter(self._frame.block.isin(blocks))
+
+    @cached_property
+    def kept(self) -> DataFrame:
+        """The blocks on the executors' disks, in partitions of their own: there they stay when others come to them."""
+        from pyspark import StorageLevel
+
+        rows = self._frame.select("block", "first", "indptr", "indices", "values")
+        return rows.repartition(len(self.edges) - 1, "block").persist(StorageLevel.DISK_ONLY)
+
+    def run(self, step: str, *arguments: Any, **settings: Any) -> Any:
+        """As of :class:`RemoteRows`."""
+        first = int(step in WITH_ROWS)
+        here, other = arguments[0] if first else None, arguments[first]
+        call = Call(step, here, other, arguments[first + 1 :], settings)
+        table = self._routed(call) if self.routed else self._broadcast(call)
+        if step == "squared_errors_by_row":
+            out = np.empty(self.n_rows)
+            assembled(table, out)
+            return out
+
+        out = aligned_rows(self.n_rows, other.shape[1], other.dtype)
+        singular = assembled(table, out)
+        return out if step == "cg_update" else (out, singular)
+
+    @cached_property
+    def routed(self) -> bool:
+        """Whether only the rows that a block refers to are sent to it.
+
+        A broadcast moves the fixed side once to each executor; on routes it goes to the cluster once, and each of its
+        rows to every block that refers to it. Numbers are counted, since all rows are of one width. No row is without
+        a block, so two executors never need the count.
+        """
+        n_others, copies = int(self.other_edges[-1]), executors(self.spark)
+        if copies <= 2:
+            return False
+        met = self.results(lambda first, rows: (np.array([len(np.unique(rows.indices))]), 0))
+        counts = [np.frombuffer(held.as_buffer(), np.int64)[0] for held in met.column("data")]
+        return int(sum(counts)) + n_others < copies * n_others
+
+    def _broadcast(self, call: Call) -> Any:
+        here, other, weights = (self._share(array) for array in (call.here, call.other, _weights(call)))
+
+        def on_block(first: int, rows: CSR) -> tuple[Array, int]:
+            mine = None if here is None else here.value[first : first + rows.n_rows]
+            omega = None if weights is None else weights.value.of(first, rows)
+            return _run(call._replace(here=mine, other=other.value), first, rows, omega)
+
+        call = call._replace(here=None, other=np.empty(0), settings={**call.settings, "weights": None})
+        return self.results(on_block)
+
+    def _routed(self, call: Call) -> Any:
+        weights, kind = self._share(_weights(call)), call.other.dtype
+        shape = len(self.edges) - 1, call.other.shape[1]
+        sent = routed.sent_rows(self.spark, call.other, self.other_edges)
+        mine = None if call.here is None else routed.sent_rows(self.spark, call.here, self.edges)
+
+        def on_block(first: int, rows: CSR, near: CSR, here: Array | None, other: Array) -> tuple[Array, int]:
+            omega = None if weights is None else weights.value.of(first, rows)
+            return _run(call._replace(here=here, other=other), first, near, omega)
+
+        call = call._replace(here=None, other=np.empty(0), settings={**call.settings, "weights": None})
+        return routed.on_routed_blocks(on_block, self.kept, self._routes, sent, mine, shape, kind).toArrow()
+
+    @cached_property
+    def _routes(self) -> DataFrame:
+        """Which rows of the fixed side each block refers to; a folder beside that of the blocks."""
+        path = f"{self.path}_routes"
+        routed.write_routes(self.kept, self.other_edges, path)
+        return self.spark.read.parquet(path)
+
+    def results(self, on_block: Callable[[int, CSR], tuple[Array, int]]) -> Any:
+        """What a step makes of every block, as an Arrow table."""
+        return self.frame().mapInArrow(on_blocks(on_block), RESULT_SCHEMA).toArrow()
+
+    def _share(self, value: Any) -> Any:
+        """The broadcast of an array or of weights, None of None; the last few are remembered."""
+        if value is None:
+            return None
+        for known, shared in self._shared:
+            if known is value:
+                return shared
+        solid = np.ascontiguousarray(value) if isinstance(value, np.ndarray) else value
+        shared = self.spark.sparkContext.broadcast(solid)
+        self._shared.append((value, shared))
+        if len(self._shared) > SHARED:
+            self._shared.pop(0)[1].unpersist()
+        return shared
+
+    @cached_property
+    def counts(self) -> npt.NDArray[np.int64]:
+        """How many ratings each row has."""
+        out = np.empty(self.n_rows, np.int64)
+        assembled(self.results(lambda first, rows: (rows.counts, 0)), out)
+        return out
+
+    def row(self, i: int) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float32]]:
+        """The indices and values of one row: its block is read."""
+        block = int(np.searchsorted(self.edges, i, side="right")) - 1
+        table = self.frame([block]).toArrow()
+        ((first, rows),) = blocks_in(table.to_batches())
+        indices, values = rows.row(i - first)
+        return indices, values
+
+    def whole(self) -> tuple[CSR, Array | None]:
+        """All blocks put together here, and the times where there are some: for tables that fit into memory."""
+        table = self.frame().toArrow().sort_by("first")
+        parts = [rows for _, rows in blocks_in(table.to_batches())]
+        ends = np.cumsum([rows.n_entries for rows in parts])
+        indptr = np.concatenate([[0], *(r.indptr[1:] + end - r.n_entries for r, end in zip(parts, ends, strict=True))])
+        times = [np.frombuffer(held.as_buffer(), np.int64) for held in table.column("times") if held.is_valid]
+        rows = CSR(indptr, *(np.concatenate([getattr(p, name) for p in parts]) for name in ("indices", "values")))
+        return rows, np.concatenate(times) if times else None
+
+
+def _weights(call: Call) -> Weights | None:
+    return call.settings.get("weights")
+
+
+def _run(call: Call, first: int, rows: CSR, weights: Array | None) -> tuple[Array, int]:
+    """A step of the local engine on one block, on the worker; the rows of both sides are those that it needs."""
+    from gramian.engine import local
+
+    settings = {**call.settings, "n_jobs": 1}
+    settings.pop("weights", None)
+    if call.step == "half_sweep":
+        settings |= {"first_row": first, "weights": weights}
+        linear = settings.get("linear")
+        if linear is not None and linear.ndim == 2:
+            settings["linear"] = linear[first : first + rows.n_rows]
+    sides = [call.other] if call.here is None else [call.here, call.other]
+    made = getattr(local, call.step)(rows, *sides, *call.rest, **settings)
+    return made if isinstance(made, tuple) else (made, 0)
+
+
+def totals(first: int, rows: CSR) -> tuple[Array, int]:
+    """Of a block: the number, sum, smallest and largest of its ratings; the sum is in float64."""
+    v = rows.values
+    ends = (float(v.min()), float(v.max())) if len(v) else (np.inf, -np.inf)
+    return np.array([len(v), float(np.sum(v, dtype=np.float64)), *ends]), 0
+
+
+def squared_distances(mean: float) -> Callable[[int, CSR], tuple[Array, int]]:
+    """Of a block: the sum of squared distances of its ratings from the mean."""
+    return lambda first, rows: (np.array([np.sum(np.square(rows.values - np.float64(mean)))]), 0)

@@ -1,0 +1,1 @@
+"""Bridges to other libraries: their formats, scikit-learn, MLflow."""

@@ -1,0 +1,1 @@
+"""Linear algebra on tall matrices: products with features, Lanczos, small dense systems."""

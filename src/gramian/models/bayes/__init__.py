@@ -1,0 +1,1 @@
+"""Bayesian matrix factorization: a sampler whose sweep is a loop over terms, and the posterior that it leaves."""

@@ -1,0 +1,1 @@
+"""One file for one more piece of knowledge."""

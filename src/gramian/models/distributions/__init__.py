@@ -1,0 +1,1 @@
+"""Predictive distributions: mixtures over the draws of a posterior."""

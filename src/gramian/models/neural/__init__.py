@@ -1,0 +1,1 @@
+"""Networks in Keras; their trained models predict without it."""
