@@ -26,13 +26,13 @@ from gramian.data.ratings import Ratings
 from gramian.engine import local
 from gramian.engine.spark.blocks import blocks_in
 from gramian.errors import DataError, FormatError
+from gramian.kernels.arrays import Array
 from gramian.kernels.csr import CSR
 from gramian.models.als import ALS
 from gramian.models.fold_in import FoldingModel, one_row
 
 __all__ = ["ABOUT", "FORMAT", "StoredModel", "StoredRatings", "is_stored_model", "open_stored_model"]
 
-Array = npt.NDArray[Any]
 ABOUT = "model.json"
 FORMAT = 1
 PIECE = 1 << 16  # pairs whose rows are gathered at a time

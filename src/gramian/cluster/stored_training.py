@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from gramian.cluster.stored_model import ABOUT, FORMAT, StoredModel, open_stored_model
 from gramian.data.spark_ratings import SparkRatings
@@ -24,7 +23,6 @@ from gramian.models.als import ALS
 
 __all__ = ["StoredModel", "check_stored", "fit_stored", "open_stored_model"]
 
-Array = npt.NDArray[Any]
 START_BYTES = 1 << 26  # of the start that are on their way to the cluster at a time
 
 

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-import numpy.typing as npt
 
 from gramian.data.ids import Codes
 from gramian.data.ratings import Ratings
+from gramian.kernels.arrays import Array
 
 __all__ = ["BY", "group_edges", "group_names", "group_of", "training_counts"]
 
-Array = npt.NDArray[Any]
 BY = ("activity", "popularity")
 
 

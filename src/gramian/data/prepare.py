@@ -23,7 +23,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import polars as pl
 
 from gramian.core.parameters import check_choice, check_number
@@ -35,12 +34,12 @@ from gramian.data.ratings import DUPLICATES, Ratings
 from gramian.data.readers import _plain_integers
 from gramian.data.sources import Scan, scan_ratings, signature
 from gramian.errors import DataError, DataWarning
+from gramian.kernels.arrays import Array
 from gramian.kernels.csr import CSR
 from gramian.kernels.duplicates import SortedPairs, sort_pairs
 
 __all__ = ["check_goal", "prepare"]
 
-Array = npt.NDArray[Any]
 Say = Callable[[str], object]
 BATCH = 4_000_000  # rows read at a time
 NOTED = 16  # batches between two notes in the journal

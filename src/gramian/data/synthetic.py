@@ -24,11 +24,11 @@ from gramian.core.parameters import check_number
 from gramian.data.ids import IdMap
 from gramian.data.ratings import Ratings
 from gramian.errors import ParameterError, UnknownIdError
+from gramian.kernels.arrays import Array
 from gramian.kernels.csr import csr_from_sorted
 
 __all__ = ["Synthetic", "synthetic_ratings"]
 
-Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float64]
 Scale = tuple[float, float, float]
 

@@ -7,8 +7,8 @@ from itertools import pairwise
 
 import numpy as np
 
-from gramian.engine.pool import RATING_WORK, Array, Task, over_blocks, runner, thread_count
-from gramian.kernels.arrays import readonly
+from gramian.engine.pool import RATING_WORK, Task, over_blocks, runner, thread_count
+from gramian.kernels.arrays import Array, readonly
 from gramian.kernels.csr import CSR
 
 __all__ = ["cut_sums", "expect_block", "latent", "predictions"]

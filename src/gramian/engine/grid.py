@@ -21,13 +21,12 @@ import numpy as np
 import numpy.typing as npt
 
 from gramian.engine import pool
-from gramian.kernels.arrays import aligned_rows
+from gramian.kernels.arrays import Array, aligned_rows
 from gramian.kernels.csr import CSR
 from gramian.kernels.reference import DESCENT_RULES
 
 __all__ = ["Grid", "aligned_copy", "biases", "descend", "first_rows", "grid_of"]
 
-Array = npt.NDArray[Any]
 # A block should fill a thread for longer than starting it takes; more parts let more threads work together and keep
 # the rows of a block in the cache.
 BLOCK_RATINGS, MOST_PARTS = 8_000, 64

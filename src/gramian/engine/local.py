@@ -19,7 +19,7 @@ from gramian.engine import pool
 from gramian.engine.pool import RATING_WORK, ROW_WORK, Task, over_blocks, runner, thread_count
 from gramian.engine.remote import RemoteRows
 from gramian.kernels import reference
-from gramian.kernels.arrays import aligned_rows, readonly
+from gramian.kernels.arrays import Array, aligned_rows, readonly
 from gramian.kernels.csr import CSR, PIECE_RATINGS, pieces_of
 
 __all__ = [
@@ -37,7 +37,6 @@ __all__ = [
     "update",
 ]
 
-Array = npt.NDArray[Any]
 CONVERSION_WORK = 40  # per number
 REGISTERS_FULL = 16  # numbers: a multiple of the lanes of any processor
 MOMENT_ROWS = 4096  # rows whose moments are summed by one thread

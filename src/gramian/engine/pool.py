@@ -11,17 +11,15 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from functools import cache, partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from gramian.errors import ParameterError
+from gramian.kernels.arrays import Array
 from gramian.kernels.csr import CSR, PIECE_RATINGS
 
 __all__ = ["Task", "blocks_of", "cut", "over_blocks", "runner", "thread_count"]
 
-Array = npt.NDArray[Any]
 Task = Callable[[], None]
 THREADS_VARIABLE = "GRAMIAN_NUM_THREADS"
 CONTROL_GROUP = Path("/sys/fs/cgroup")

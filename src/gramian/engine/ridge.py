@@ -32,12 +32,11 @@ import numpy as np
 import numpy.typing as npt
 
 from gramian.engine import local, pool
-from gramian.kernels.arrays import aligned_rows, readonly
+from gramian.kernels.arrays import Array, aligned_rows, readonly
 from gramian.kernels.csr import CSR
 
 __all__ = ["Design", "Strips", "cut", "draw", "noise", "product", "rows_of", "strips_of", "whitened"]
 
-Array = npt.NDArray[Any]
 Strips = list[Array]  # some columns of all rows each: as many as a register has, (n, W), or one left over, (n,)
 PIECE_ROWS = 2**14  # rows whose noise is drawn in one task, and by one counter
 PART_ENTRIES = 2**22  # of a matrix that are multiplied in one task

@@ -13,10 +13,11 @@ from gramian.data.ids import Codes
 from gramian.data.ratings import Ratings
 from gramian.errors import ParameterError
 from gramian.evaluate.topn import PopularityModel
+from gramian.kernels.arrays import Array
 from gramian.kernels.csr import csr_from_sorted
 from gramian.models.bayes.scores import Posterior
 from gramian.models.fold_in import FoldingModel
-from gramian.models.model import Array, Model
+from gramian.models.model import Model
 
 __all__ = ["Newcomers"]
 

@@ -22,9 +22,10 @@ from gramian.evaluate.cold_start import Newcomers
 from gramian.evaluate.log import append_record, check_log, peak_memory, read_records, run_key, versions
 from gramian.evaluate.protocols import breakdown
 from gramian.evaluate.topn import Popularity, evaluate_ranking
+from gramian.kernels.arrays import Array
 from gramian.metrics.prediction import per_group_means
 from gramian.metrics.significance import paired_test, rmse_error
-from gramian.models.model import Array, Model, check_ratings_given
+from gramian.models.model import Model, check_ratings_given
 from gramian.models.predictive import UncertainModel
 from gramian.models.recipe import Recipe
 from gramian.registry import family, make_recipe

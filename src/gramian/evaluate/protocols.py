@@ -19,8 +19,9 @@ from gramian.data.groups import BY, group_edges, group_names, group_of, training
 from gramian.data.ratings import Ratings
 from gramian.errors import DataError, ParameterError
 from gramian.evaluate.cold_start import Newcomers
+from gramian.kernels.arrays import Array
 from gramian.metrics.significance import rmse_error, standard_error
-from gramian.models.model import Array, Model, check_ratings_given
+from gramian.models.model import Model, check_ratings_given
 from gramian.models.recipe import Recipe
 
 __all__ = ["CrossValidation", "HeldOut", "breakdown", "cross_validate", "cut_off", "evaluate_fold_in", "hold_out"]

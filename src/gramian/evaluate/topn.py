@@ -21,9 +21,10 @@ from gramian.core.parameters import check_number
 from gramian.data.ids import Codes
 from gramian.data.ratings import Ratings
 from gramian.errors import DataError
+from gramian.kernels.arrays import Array
 from gramian.metrics import ranking as metrics
 from gramian.metrics.significance import standard_error
-from gramian.models.model import Array, Model
+from gramian.models.model import Model
 from gramian.models.recipe import Epoch, Recipe
 
 __all__ = ["Popularity", "Ranking", "evaluate_ranking"]

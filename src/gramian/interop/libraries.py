@@ -18,9 +18,9 @@ from gramian.core.history import History
 from gramian.core.parameters import check_choice, check_number
 from gramian.data.ratings import Ratings
 from gramian.errors import DataError, GramianError
+from gramian.kernels.arrays import Array
 from gramian.models.als import ALS
 from gramian.models.factor_model import FactorModel
-from gramian.models.model import Array
 
 __all__ = ["approximate_recall", "export_factors", "from_implicit", "from_spark", "from_surprise"]
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["aligned_rows", "readonly"]
+__all__ = ["Array", "aligned_rows", "readonly"]
 
 Array = npt.NDArray[Any]
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
+
+from gramian.kernels.arrays import Array
 
 __all__ = ["SortedPairs", "sort_pairs"]
-
-Array = npt.NDArray[Any]
 
 
 class SortedPairs(NamedTuple):

@@ -35,8 +35,8 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from gramian.kernels.arrays import Array
 from gramian.kernels.csr import CSR
 
 __all__ = [
@@ -65,8 +65,6 @@ __all__ = [
     "squared_errors",
     "svd_by_eigen",
 ]
-
-Array = npt.NDArray[Any]
 
 
 def listing_by_loops(

@@ -11,16 +11,15 @@ Sources: Dawid 1984 (PIT); Gneiting, Balabdaoui & Raftery 2007 (calibration and 
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from gramian.core.parameters import check_level
+from gramian.kernels.arrays import Array
 
 __all__ = ["coverage", "interval_score", "mean_width", "pit_histogram", "spearman"]
 
-Array = npt.NDArray[Any]
 PIT_BINS = 10
 
 

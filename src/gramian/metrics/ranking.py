@@ -10,13 +10,12 @@ A list may be shorter than k, where fewer items are left to recommend: its place
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import numpy.typing as npt
 
 from gramian.core.parameters import check_number
 from gramian.errors import DataError
+from gramian.kernels.arrays import Array
 
 __all__ = [
     "auc",
@@ -31,8 +30,6 @@ __all__ = [
     "recall",
     "reciprocal_rank",
 ]
-
-Array = npt.NDArray[Any]
 
 
 def precision(hits: npt.ArrayLike, k: int) -> Array:

@@ -13,17 +13,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from gramian.core.parameters import check_level, check_number
 from gramian.errors import DataError
+from gramian.kernels.arrays import Array
 
 __all__ = ["Difference", "bootstrap_interval", "paired_test", "rmse_error", "standard_error"]
-
-Array = npt.NDArray[Any]
 
 
 def standard_error(values: npt.ArrayLike, groups: npt.ArrayLike | None = None) -> float:

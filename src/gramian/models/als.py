@@ -37,8 +37,8 @@ from gramian.core.history import History
 from gramian.core.parameters import Range, param
 from gramian.data.ratings import Ratings
 from gramian.engine import local
+from gramian.kernels.arrays import Array
 from gramian.models.factor_model import FactorModel, SideSettings, checked_rows
-from gramian.models.model import Array
 from gramian.models.recipe import Epoch, Recipe
 
 __all__ = ["ALS", "AlternatingRecipe", "RidgeRecipe"]

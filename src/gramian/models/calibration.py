@@ -19,9 +19,10 @@ from gramian.data.groups import BY, group_edges, group_names, group_of, training
 from gramian.data.ids import Codes
 from gramian.data.ratings import Ratings
 from gramian.errors import DataError, ParameterError
+from gramian.kernels.arrays import Array
 from gramian.metrics.intervals import coverage, interval_score, mean_width, pit_histogram, spearman
 from gramian.models.interval_model import Forecast, IntervalModel
-from gramian.models.model import Array, Model
+from gramian.models.model import Model
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -37,9 +37,10 @@ from gramian.data.groups import BY, group_edges, group_names, group_of, training
 from gramian.data.ids import Codes
 from gramian.data.ratings import Ratings
 from gramian.errors import DataError, DataWarning, FormatError, ParameterError
+from gramian.kernels.arrays import Array
 from gramian.models.calibration import Calibration, calibration
 from gramian.models.interval_model import Forecast, IntervalModel
-from gramian.models.model import Array, Model, Times, check_ratings_given, pair_times
+from gramian.models.model import Model, Times, check_ratings_given, pair_times
 from gramian.models.predictive import UncertainModel
 
 __all__ = ["Conformal", "conformal", "conformal_quantile"]

@@ -24,9 +24,10 @@ from gramian.data.ratings import Ratings
 from gramian.engine import local
 from gramian.errors import ParameterError
 from gramian.kernels import reference
+from gramian.kernels.arrays import Array
 from gramian.kernels.csr import CSR
 from gramian.models.fold_in import FoldingModel, one_row
-from gramian.models.model import Array, check_ratings_given
+from gramian.models.model import check_ratings_given
 from gramian.models.recipe import Recipe
 from gramian.models.selection import item_table, top_n
 

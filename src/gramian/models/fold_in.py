@@ -14,8 +14,9 @@ import polars as pl
 from gramian.core.parameters import check_number
 from gramian.data.ids import Codes
 from gramian.errors import DataError, DataWarning
+from gramian.kernels.arrays import Array
 from gramian.kernels.csr import CSR, csr_from_sorted
-from gramian.models.model import Array, Model
+from gramian.models.model import Model
 from gramian.models.selection import top_n
 
 __all__ = ["FoldingModel", "one_row"]

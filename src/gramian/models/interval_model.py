@@ -9,7 +9,8 @@ from typing import NamedTuple
 import numpy as np
 
 from gramian.data.ids import Codes
-from gramian.models.model import Array, Model, Times
+from gramian.kernels.arrays import Array
+from gramian.models.model import Model, Times
 
 __all__ = ["Forecast", "IntervalModel"]
 

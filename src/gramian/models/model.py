@@ -20,6 +20,7 @@ from gramian.data.columns import time_column
 from gramian.data.ids import Codes, IdMap, id_series
 from gramian.data.ratings import Ratings
 from gramian.errors import DataError, UnknownIdError, UnknownIdWarning
+from gramian.kernels.arrays import Array
 from gramian.metrics.prediction import rating_errors
 from gramian.models.recipe import Recipe
 from gramian.models.selection import best_pairs, item_table
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
 
 __all__ = ["UNKNOWN", "Model", "Times", "check_ratings_given", "pair_times"]
 
-Array = npt.NDArray[Any]
 Times = npt.NDArray[np.int64]
 UNKNOWN = ("fallback", "nan", "raise")
 # Scores of one block of users in `recommend`: 16 million cells, 64 MiB in float32.

@@ -25,11 +25,12 @@ from gramian.data.ids import Codes
 from gramian.data.ratings import Ratings
 from gramian.data.summary import grid_step
 from gramian.errors import ParameterError
+from gramian.kernels.arrays import Array
 from gramian.metrics.prediction import log_loss, ranked_probability_score
 from gramian.models.distributions.normal_mixture import NormalMixture
 from gramian.models.distributions.ordinal_mixture import StepMixture
 from gramian.models.interval_model import Forecast, IntervalModel
-from gramian.models.model import Array, Times, pair_times
+from gramian.models.model import Times, pair_times
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

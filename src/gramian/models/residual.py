@@ -18,10 +18,10 @@ import numpy as np
 
 from gramian.data.ratings import Ratings
 from gramian.engine import local
+from gramian.kernels.arrays import Array
 from gramian.kernels.csr import CSR
 from gramian.models.baseline import Baseline
 from gramian.models.factor_model import FactorModel
-from gramian.models.model import Array
 
 __all__ = ["CentredModel", "baseline_rows", "remainder"]
 

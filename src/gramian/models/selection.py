@@ -6,14 +6,13 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import polars as pl
 
 from gramian.data.ids import IdMap
+from gramian.kernels.arrays import Array
 
 __all__ = ["best_pairs", "item_table", "top_n"]
 
-Array = npt.NDArray[Any]
 GROUP = 64  # columns whose largest score stands for them in the search for a threshold
 
 

@@ -35,9 +35,9 @@ from gramian.core.file_format import Arrays
 from gramian.core.parameters import Range, param
 from gramian.data.ratings import Ratings
 from gramian.engine import grid
+from gramian.kernels.arrays import Array
 from gramian.kernels.reference import DESCENT_RULES
 from gramian.models.als import RidgeRecipe
-from gramian.models.model import Array
 from gramian.models.recipe import Epoch
 from gramian.models.training import check_finite
 

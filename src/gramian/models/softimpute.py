@@ -42,9 +42,10 @@ from gramian.data.ratings import Ratings
 from gramian.engine import local
 from gramian.errors import FormatError
 from gramian.kernels import reference
+from gramian.kernels.arrays import Array
 from gramian.kernels.csr import CSR
 from gramian.models.factor_model import SideSettings, checked_rows
-from gramian.models.model import Array, check_ratings_given
+from gramian.models.model import check_ratings_given
 from gramian.models.recipe import Epoch, Recipe
 from gramian.models.residual import CentredModel, baseline_rows, remainder
 

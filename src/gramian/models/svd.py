@@ -42,9 +42,10 @@ from gramian.core.history import History
 from gramian.core.parameters import Range, check_number, param
 from gramian.data.ratings import Ratings
 from gramian.engine import local
+from gramian.kernels.arrays import Array
 from gramian.kernels.csr import CSR
 from gramian.models.factor_model import SideSettings, checked_rows
-from gramian.models.model import Array, check_ratings_given
+from gramian.models.model import check_ratings_given
 from gramian.models.recipe import Epoch, Recipe
 from gramian.models.residual import CentredModel, baseline_rows, remainder
 

@@ -14,12 +14,13 @@ import polars as pl
 
 from gramian.data.ids import Codes, IdMap
 from gramian.errors import DataError, ParameterError, UnknownIdError
+from gramian.kernels.arrays import Array
 from gramian.models.bayes.posterior import BayesianModel
 from gramian.models.bayes.scores import Posterior
 from gramian.models.conformal import Conformal
 from gramian.models.factor_model import FactorModel
 from gramian.models.fold_in import FoldingModel
-from gramian.models.model import BLOCK_CELLS, Array, Model
+from gramian.models.model import BLOCK_CELLS, Model
 from gramian.registry import load
 from gramian.serve.visitor import Newcomer, known_interval
 

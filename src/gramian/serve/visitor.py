@@ -11,6 +11,7 @@ import polars as pl
 from gramian.core.parameters import check_level
 from gramian.data.ids import Codes
 from gramian.errors import ParameterError
+from gramian.kernels.arrays import Array
 from gramian.models.bayes.posterior import BayesianModel
 from gramian.models.bayes.ranking_rules import ordered
 from gramian.models.bayes.scores import Posterior
@@ -18,7 +19,7 @@ from gramian.models.bayes.state import contributions
 from gramian.models.conformal import Conformal
 from gramian.models.factor_model import FactorModel
 from gramian.models.fold_in import FoldingModel
-from gramian.models.model import Array, Model
+from gramian.models.model import Model
 from gramian.models.predictive import Mixture
 from gramian.models.selection import item_table
 

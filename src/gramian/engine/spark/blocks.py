@@ -11,14 +11,13 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from gramian.kernels.arrays import Array
 from gramian.kernels.csr import CSR
 
 __all__ = ["BLOCK_SCHEMA", "RESULT_SCHEMA", "Step", "assembled", "block_table", "blocks_in", "on_blocks",
            "result_batch"]  # fmt: skip
 
-Array = npt.NDArray[Any]
 BLOCK_SCHEMA = "block int, first bigint, indptr binary, indices binary, values binary, times binary, repeated bigint"
 RESULT_SCHEMA = "first bigint, rows bigint, singular bigint, data binary"
 KINDS = {"indptr": np.int64, "indices": np.int32, "values": np.float32}

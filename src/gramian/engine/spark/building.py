@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
 from gramian.engine.spark.blocks import BLOCK_SCHEMA, block_table, blocks_in
+from gramian.kernels.arrays import Array
 from gramian.kernels.csr import csr_from_sorted
 from gramian.kernels.duplicates import sort_pairs
 
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Cut", "cut_blocks", "item_blocks", "user_blocks", "write_ids"]
 
-Array = npt.NDArray[Any]
 MOST_PIECE, FEWEST_PIECES = 4096, 64  # rows that stay together, and into how many pieces a side is cut at least
 PIECES_PER_BLOCK = 8  # at least, in a block of rows with the usual number of ratings
 BLOCKS_PER_TASK = 4  # blocks for each task that can run at once, so that they end together

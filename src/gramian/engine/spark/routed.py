@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from gramian.engine.local import Penalty
 from gramian.engine.spark.blocks import RESULT_SCHEMA, blocks_in, result_batch
-from gramian.kernels.arrays import aligned_rows
+from gramian.kernels.arrays import Array, aligned_rows
 from gramian.kernels.csr import CSR
 
 if TYPE_CHECKING:
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 __all__ = ["FACTOR_SCHEMA", "Solve", "factor_batch", "factors_in", "on_routed_blocks", "routed_half_sweep",
            "sent_rows", "write_routes"]  # fmt: skip
 
-Array = npt.NDArray[Any]
 FACTOR_SCHEMA = (
     "block int, first bigint, rows bigint, data binary, squared double, penalty double, singular bigint, ratings bigint"
 )

@@ -19,7 +19,7 @@ from gramian.engine.remote import RemoteRows, Weights
 from gramian.engine.spark import routed
 from gramian.engine.spark.blocks import BLOCK_SCHEMA, RESULT_SCHEMA, assembled, blocks_in, on_blocks
 from gramian.engine.spark.session import executors
-from gramian.kernels.arrays import aligned_rows
+from gramian.kernels.arrays import Array, aligned_rows
 from gramian.kernels.csr import CSR
 
 if TYPE_CHECKING:
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
 __all__ = ["SparkRows", "squared_distances", "totals"]
 
-Array = npt.NDArray[Any]
 SHARED = 4  # arrays that stay broadcast: both sides are used twice in an epoch
 WITH_ROWS = ("cg_update", "block_update", "separate_update", "squared_errors_by_row")  # steps that begin at rows here
 

@@ -32,9 +32,8 @@ from itertools import accumulate
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from gramian.kernels.arrays import aligned_rows, readonly
+from gramian.kernels.arrays import Array, aligned_rows, readonly
 from gramian.kernels.csr import CSR, PIECE_RATINGS
 from gramian.kernels.sampling.normals import fill_normals
 from gramian.kernels.sweep.dual import begin_dual, dual_lengths, dual_limit, solve_dual
@@ -48,7 +47,6 @@ from gramian.kernels.vector.tiles import tile_rows
 
 __all__ = ["part_length", "piece_sums", "prepared"]
 
-Array = npt.NDArray[Any]
 # Systems up to this size are solved W at a time, larger ones one by one: W of them
 # must share the second-level cache with their interleaved copy.
 LANE_LIMIT = 96

@@ -35,6 +35,7 @@ from gramian.core.parameters import Range, param
 from gramian.data.ids import Codes
 from gramian.data.ratings import Ratings
 from gramian.errors import DivergenceError, ParameterError
+from gramian.kernels.arrays import Array
 from gramian.models.bayes import gibbs
 from gramian.models.bayes.encoding import read_scales, scales_of
 from gramian.models.bayes.features import FeatureTable, side_features, table_of
@@ -56,7 +57,6 @@ from gramian.models.bayes.terms.side_information import no_link
 from gramian.models.bayes.terms.time_factors import centred, no_drift
 from gramian.models.bayes.terms.time_offsets import RATE, no_times
 from gramian.models.bayes.terms.user_noise import no_difference
-from gramian.models.model import Array
 from gramian.models.recipe import Epoch, Recipe
 
 __all__ = ["BPMF"]

@@ -12,7 +12,7 @@ import numpy as np
 import polars as pl
 
 from gramian.errors import DataError, GramianError
-from gramian.models.model import Array
+from gramian.kernels.arrays import Array
 
 if TYPE_CHECKING:
     import xarray as xr

@@ -15,6 +15,7 @@ import numpy as np
 from gramian.data.ids import Codes
 from gramian.data.ratings import Ratings
 from gramian.engine import entries
+from gramian.kernels.arrays import Array
 from gramian.kernels.csr import CSR
 from gramian.models.bayes import gibbs
 from gramian.models.bayes.encoding import Scales
@@ -23,7 +24,7 @@ from gramian.models.bayes.terms.ordinal import steps_of
 from gramian.models.bayes.terms.time_factors import Drift, by_cell, deviations
 from gramian.models.bayes.terms.time_offsets import Calendar, drawn_cells
 from gramian.models.fold_in import one_row
-from gramian.models.model import Array, Times
+from gramian.models.model import Times
 
 __all__ = ["Newcomer", "fold_hidden", "told_of"]
 

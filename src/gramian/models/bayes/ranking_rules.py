@@ -10,8 +10,8 @@ import numpy as np
 
 from gramian.core.parameters import check_choice, check_level, check_number
 from gramian.data.ids import Codes
+from gramian.kernels.arrays import Array
 from gramian.models.bayes.scores import Posterior
-from gramian.models.model import Array
 
 __all__ = ["ordered"]
 

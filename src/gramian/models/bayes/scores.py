@@ -22,6 +22,7 @@ import numpy as np
 from gramian.core.file_format import Arrays
 from gramian.data.ids import Codes
 from gramian.engine import entries
+from gramian.kernels.arrays import Array
 from gramian.kernels.csr import CSR
 from gramian.models.bayes import gibbs
 from gramian.models.bayes.encoding import Scales
@@ -32,7 +33,7 @@ from gramian.models.bayes.unseen import KnownByFeatures
 from gramian.models.distributions.normal_mixture import NormalMixture
 from gramian.models.distributions.ordinal_mixture import StepMixture
 from gramian.models.fold_in import one_row
-from gramian.models.model import Array, Times, pair_times
+from gramian.models.model import Times, pair_times
 from gramian.models.predictive import Mixture
 
 __all__ = ["Posterior"]

@@ -12,6 +12,7 @@ from gramian.core.file_format import Arrays
 from gramian.data.ids import Codes
 from gramian.engine import local
 from gramian.errors import FormatError
+from gramian.kernels.arrays import Array
 from gramian.kernels.csr import CSR
 from gramian.models.bayes import gibbs
 from gramian.models.bayes.encoding import Scales
@@ -19,7 +20,6 @@ from gramian.models.bayes.terms.ordinal import Cuts
 from gramian.models.bayes.terms.side_information import Features, Link, Strangers
 from gramian.models.bayes.terms.time_offsets import KINDS, Calendar, TimeOffsets
 from gramian.models.bayes.terms.user_noise import UserNoise
-from gramian.models.model import Array
 
 __all__ = [
     "TRACED_PAIRS", "Draw", "check_arrays", "check_draws", "compact", "compacted", "compacted_prior", "contributions",

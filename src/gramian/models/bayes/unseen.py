@@ -17,11 +17,11 @@ import numpy as np
 
 from gramian.data.ids import Codes
 from gramian.errors import ParameterError
+from gramian.kernels.arrays import Array
 from gramian.models.bayes.features import implicit_sets, side_features
 from gramian.models.bayes.state import Draw, knowing, prior_variance, rows_of
 from gramian.models.bayes.terms.side_information import Features, Strangers
 from gramian.models.fold_in import FoldingModel, one_row
-from gramian.models.model import Array
 from gramian.models.predictive import UncertainModel
 
 __all__ = ["KnownByFeatures"]

@@ -9,6 +9,7 @@ import numpy as np
 
 from gramian.data.ids import Codes
 from gramian.engine import entries
+from gramian.kernels.arrays import Array
 from gramian.kernels.csr import CSR
 from gramian.models.bayes import gibbs
 from gramian.models.bayes.state import Draw, compact, compacted_prior
@@ -17,7 +18,6 @@ from gramian.models.bayes.terms.side_information import Features
 from gramian.models.bayes.terms.time_factors import Drift, by_cell, centred, deviations, rows_of_days, unknown_variance
 from gramian.models.bayes.terms.time_offsets import Calendar, TimeOffsets, levelled, redrawn_cells, regrown
 from gramian.models.bayes.terms.user_noise import of_items, of_users
-from gramian.models.model import Array
 
 __all__ = ["Renewal", "redrawn"]
 

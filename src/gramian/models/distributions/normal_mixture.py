@@ -12,16 +12,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from gramian.errors import ParameterError
+from gramian.kernels.arrays import Array
 
 __all__ = ["NormalMixture"]
 
-Array = npt.NDArray[Any]
 # Up to so many draws, the CRPS takes the closed form over all pairs of draws; beyond, the trapezoidal rule.
 CLOSED_DRAWS = 32
 # Nodes of the trapezoidal rule in units of the smallest σ, and how far out they go.

@@ -19,10 +19,9 @@ import numpy as np
 import numpy.typing as npt
 
 from gramian.errors import ParameterError
+from gramian.kernels.arrays import Array
 
 __all__ = ["StepMixture"]
-
-Array = npt.NDArray[Any]
 
 
 @dataclass(frozen=True, eq=False)

@@ -34,8 +34,8 @@ from gramian.core.file_format import Arrays, checked_arrays
 from gramian.core.history import History
 from gramian.core.parameters import Range, param
 from gramian.data.ratings import Ratings
+from gramian.kernels.arrays import Array
 from gramian.kernels.csr import CSR
-from gramian.models.model import Array
 from gramian.models.neural import backend, sparse
 from gramian.models.neural.layers import ACTIVATIONS
 from gramian.models.neural.reconstruction import AutoRecModel

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from gramian.core.file_format import Arrays
-from gramian.models.model import Array
+from gramian.kernels.arrays import Array
 
 __all__ = ["ACTIVATIONS", "Layer", "forward", "input_gradient", "layers_of"]
 

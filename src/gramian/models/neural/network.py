@@ -20,7 +20,7 @@ import numpy as np
 
 from gramian.core.parameters import check_number
 from gramian.data.ids import Codes
-from gramian.models.model import Array
+from gramian.kernels.arrays import Array
 from gramian.models.neural.layers import Layer, forward, input_gradient, layers_of
 from gramian.models.neural.network_model import PIECE, NetworkModel
 from gramian.models.selection import item_table, top_n

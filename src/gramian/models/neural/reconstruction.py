@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from gramian.data.ids import Codes
+from gramian.kernels.arrays import Array
 from gramian.kernels.csr import CSR
 from gramian.models.fold_in import one_row
-from gramian.models.model import Array
 from gramian.models.neural.layers import activate
 from gramian.models.neural.network_model import PIECE, NetworkModel
 

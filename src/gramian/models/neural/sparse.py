@@ -14,9 +14,9 @@ import numpy as np
 
 from gramian.core.file_format import Arrays
 from gramian.engine import pool
+from gramian.kernels.arrays import Array
 from gramian.kernels.csr import CSR
 from gramian.kernels.reference import DESCENT_RULES
-from gramian.models.model import Array
 from gramian.models.neural.layers import activate, slope
 
 __all__ = ["Steps", "batches", "column_shrink", "dropped", "epoch", "first_state", "step"]

@@ -41,11 +41,11 @@ import numpy.typing as npt
 from gramian.data.ratings import Ratings
 from gramian.engine import entries
 from gramian.errors import DataError
+from gramian.kernels.arrays import Array
 from gramian.kernels.csr import CSR
 
 __all__ = ["Cuts", "Ladder", "draw_cuts", "expected", "first_cuts", "ladder_of", "levels_of", "steps_of"]
 
-Array = npt.NDArray[Any]
 MOST_LEVELS = 100
 FEW = 100  # ratings of a level, below which the cuts beside it are drawn one by one as well
 TINY = 1e-280

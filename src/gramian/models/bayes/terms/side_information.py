@@ -41,11 +41,11 @@ import numpy.typing as npt
 
 from gramian.engine import local, ridge
 from gramian.errors import DivergenceError
+from gramian.kernels.arrays import Array
 from gramian.kernels.csr import CSR, transpose
 
 __all__ = ["FINE", "ROUGH", "Features", "Link", "Strangers", "draw_link", "explained", "moved", "no_link", "row_means"]
 
-Array = npt.NDArray[Any]
 EXACT_LIMIT = 512  # features whose H is factored: 0.05 GFLOP a sweep
 # Of the residual, relative to its right side. What is left out stays as it was in the sweep before: with sets alone
 # that is little. Beside a table, whose few columns the sets nearly make too, the directions between them are slow.

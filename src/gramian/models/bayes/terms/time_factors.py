@@ -27,6 +27,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gramian.engine import entries, local
+from gramian.kernels.arrays import Array
 from gramian.kernels.csr import CSR
 
 if TYPE_CHECKING:
@@ -37,7 +38,6 @@ __all__ = [
     "rows_of_days", "unknown_variance",
 ]  # fmt: skip
 
-Array = npt.NDArray[Any]
 SIDE = 1 << 20  # of the counters of the deviations' normals: beyond those of the users and items of any chain
 
 

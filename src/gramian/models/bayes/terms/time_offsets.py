@@ -38,6 +38,7 @@ from gramian.core.file_format import Arrays
 from gramian.data.ids import Codes
 from gramian.data.ratings import Ratings
 from gramian.errors import DataError
+from gramian.kernels.arrays import Array
 from gramian.kernels.csr import CSR
 from gramian.models.bayes.terms.time_factors import Drift, by_cell
 
@@ -46,7 +47,6 @@ __all__ = [
     "levelled", "no_times", "redrawn_cells", "regrown",
 ]  # fmt: skip
 
-Array = npt.NDArray[Any]
 KINDS = ("user_day", "item_period", "stretch")
 DAY = 86_400  # seconds
 MILLISECONDS = 10**11  # times beyond are no seconds: as such they would lie after the year 5000
