@@ -12,8 +12,9 @@ import polars as pl
 from gramian.data.ids import Where, row_number
 from gramian.errors import DataError
 
-__all__ = ["Names", "find_columns", "pick_columns", "rating_column", "time_column", "to_polars"]
+__all__ = ["Frame", "Names", "find_columns", "pick_columns", "rating_column", "time_column", "to_polars"]
 
+Frame = object  # any dataframe that narwhals knows (polars, pandas, Arrow, …); `to_polars` says what it does not take
 Names = dict[str, str | int | None]
 
 USUAL = {

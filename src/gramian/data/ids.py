@@ -11,9 +11,11 @@ import polars as pl
 
 from gramian.errors import DataError
 
-__all__ = ["Codes", "IdMap", "Where", "id_series", "row_number"]
+__all__ = ["Codes", "Id", "IdMap", "Ids", "Where", "id_series", "row_number"]
 
 Codes = npt.NDArray[np.int32]
+Id = int | str
+Ids = Id | Iterable[Any]  # one id or several, of whatever kind: `id_series` says what it does not take
 Where = Callable[[int], str]
 _INTEGERS = (pl.Int8, pl.Int16, pl.Int32, pl.Int64, pl.UInt8, pl.UInt16, pl.UInt32, pl.UInt64)
 
@@ -23,7 +25,7 @@ def row_number(place: int) -> str:
     return f"row {place + 1}"
 
 
-def id_series(values: Any, what: str = "item", where: Where = row_number) -> pl.Series:
+def id_series(values: Ids, what: str = "item", where: Where = row_number) -> pl.Series:
     """Return ids as a polars series of Int64 or String, or raise DataError.
 
     Args:
