@@ -22,10 +22,10 @@ import gramian as gm
 from gramian.engine import local
 from gramian.kernels.arrays import readonly
 from gramian.kernels.csr import CSR
+from gramian.kernels.sweep.arguments import Observed, Shape, observed_of
 from gramian.kernels.sweep.gather import gather, prepare_roots
 from gramian.kernels.sweep.gram import add_gramian
-from gramian.kernels.sweep.row_layout import aligned, block_ratings
-from gramian.kernels.vector.tiles import padding
+from gramian.kernels.sweep.row_layout import aligned, block_ratings, padded_columns
 from machine import THREADS, sgemm_speed
 from page import options, synthetic, write_section
 
@@ -35,44 +35,33 @@ RUNS = 3
 
 
 @njit(nogil=True)
-def gather_only(
-    other: Any, indptr: Any, indices: Any, values: Any, empty: Any, columns: int, start: int, stop: int
-) -> None:
+def gather_only(observed: Observed, shape: Shape, start: int, stop: int) -> None:
     """Every block of every row gathered, with the sums that the gather makes."""
-    piece, factors = block_ratings(columns, other.itemsize), other.shape[1]
-    panel, roots, sums, totals = (
-        aligned(piece * columns, other),
-        aligned(2 * piece, other),
-        aligned(2 * columns, other),
-        aligned(2, other),
-    )
+    indptr, fixed, columns = observed.indptr, observed.fixed, shape.columns
+    piece = block_ratings(columns, fixed.itemsize)
+    panel, roots = aligned(piece * columns, fixed), aligned(2 * piece, fixed)
+    sums, totals = aligned(2 * columns, fixed), aligned(2, fixed)
     for row in range(start, stop):
         at = indptr[row]
         while at < indptr[row + 1]:
             count = min(piece, indptr[row + 1] - at)
-            prepare_roots(roots, totals, other, -1, indices, values, 0.0, empty, at, count)
-            gather(panel, columns, sums, roots, other, factors, indices, at, count)
+            prepare_roots(roots, totals, observed, shape, at, count)
+            gather(panel, sums, roots, observed, shape, at, count)
             at += count
 
 
 @njit(nogil=True)
-def gramian_only(other: Any, indptr: Any, indices: Any, columns: int, start: int, stop: int) -> None:
+def gramian_only(observed: Observed, shape: Shape, start: int, stop: int) -> None:
     """The Gramian of as many blocks of the same lengths, each of them the same block in cache."""
-    piece = block_ratings(columns, other.itemsize)
-    panel, slot, near = aligned(piece * columns, other), aligned(columns * columns, other), indices[:0]
+    indptr, fixed, columns = observed.indptr, observed.fixed, shape.columns
+    piece = block_ratings(columns, fixed.itemsize)
+    panel, slot, near = aligned(piece * columns, fixed), aligned(columns * columns, fixed), observed.indices[:0]
     for row in range(start, stop):
         left = indptr[row + 1] - indptr[row]
         while left > 0:
             count = min(piece, left)
-            add_gramian(slot, columns, slot, 1.0, panel, count, other, near, 0)
+            add_gramian(slot, columns, slot, 1.0, panel, count, fixed, near, 0)
             left -= count
-
-
-@njit(nogil=True)
-def columns_of(other: Any) -> int:
-    """K, rounded up to whole registers."""
-    unit = padding(other)
-    return -(-other.shape[1] // unit) * unit
 
 
 def shared_out(work: Callable[[int, int], None], rows: CSR) -> Callable[[], None]:
@@ -89,9 +78,8 @@ def shared_out(work: Callable[[int, int], None], rows: CSR) -> Callable[[], None
 
 def parts(rows: CSR, other: Any) -> dict[str, Callable[[], object]]:
     """The whole half-sweep and its parts, ready to be timed."""
-    K, columns = other.shape[1], columns_of(other)
+    K = other.shape[1]
     penalty = local.Penalty(np.eye(K) * 10.0)
-    empty = np.empty(0, other.dtype)
 
     def sweep(some: CSR, **more: Any) -> Callable[[], object]:
         return lambda: local.half_sweep(some, other, penalty, biased=False, offset=3.5, n_jobs=THREADS, **more)
@@ -99,14 +87,14 @@ def parts(rows: CSR, other: Any) -> dict[str, Callable[[], object]]:
     # With a Gramian that all rows share, be it zero, no row is solved by a smaller dual system.
     directly = {"shared": np.zeros((K, K), other.dtype)}
     one = np.arange(rows.n_rows + 1, dtype=np.int64)
-    view, arrays = readonly(other), [readonly(array) for array in rows]
+    observed, shape = observed_of(rows, other, 0.0), Shape(K, K, padded_columns(readonly(other), K), False)
     return {
         "whole": sweep(rows),
         "directly": sweep(rows, **directly),
         "near": sweep(rows._replace(indices=rows.indices % NEAR), **directly),
         "solve": sweep(CSR(one, rows.indices[: rows.n_rows] % NEAR, rows.values[: rows.n_rows]), **directly),
-        "gather": shared_out(lambda first, last: gather_only(view, *arrays, empty, columns, first, last), rows),
-        "gramian": shared_out(lambda first, last: gramian_only(view, *arrays[:2], columns, first, last), rows),
+        "gather": shared_out(lambda first, last: gather_only(observed, shape, first, last), rows),
+        "gramian": shared_out(lambda first, last: gramian_only(observed, shape, first, last), rows),
     }
 
 

@@ -12,10 +12,12 @@ It costs n²D/2 + n³/6 multiplications, where the direct one costs nD²/2 + D³
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from gramian.kernels.arrays import Array
+from gramian.kernels.sweep.arguments import Observed, RowSystem, Shape
 from gramian.kernels.sweep.gather import gather, prepare_roots
 from gramian.kernels.sweep.lane_solve import transpose
 from gramian.kernels.sweep.row_layout import padded_columns
@@ -24,7 +26,7 @@ from gramian.kernels.vector.compiled import borrowing
 from gramian.kernels.vector.lanes import lanes, vadd, vfma, vload, vmul, vsplat, vstore
 from gramian.kernels.vector.tiles import tile_rows
 
-__all__ = ["SMALLEST", "begin_dual", "dual_lengths", "dual_limit", "solve_dual"]
+__all__ = ["SMALLEST", "DualRoom", "begin_dual", "dual_lengths", "dual_limit", "solve_dual"]
 
 SMALLEST = 97  # unknowns; smaller systems are solved side by side in the lanes, as fast as by their duals
 
@@ -38,9 +40,37 @@ def dual_limit(precision: Any, shared: Any, drawing: bool) -> int:
     return size // 2 if (diagonal > 0).all() and np.count_nonzero(precision) == size else -1
 
 
+class DualRoom(NamedTuple):
+    """The workspace of a dual system of at most *room* padded ratings; flat, of the dtype of the rows.
+
+    Attributes:
+        roots_of_prior: 1 / √λ, (D,).
+        slot: [I + ΦΛ⁻¹Φᵀ, room² | y, room | the column of a bias that there is not, room].
+        panel: Φ, (room, columns).
+        transposed: Φᵀ, the bias's row the last, (columns + 1, room).
+        scales: 1 / √(sλ), (D,).
+        roots: (room, 2).
+        work, small: What :func:`gramian.kernels.sweep.system_solve.solve_system` needs.
+        sums: Σ β v, (2 columns), and two totals.
+        zeros: (room,).
+    """
+
+    roots_of_prior: Array
+    slot: Array
+    panel: Array
+    transposed: Array
+    scales: Array
+    roots: Array
+    work: Array
+    small: Array
+    sums: Array
+    zeros: Array
+
+
 @borrowing
-def dual_lengths(like: Any, size: int, columns: int, limit: int) -> Any:
-    """Lengths of 1 / √λ, slot, panel, turned, scales, roots, work, small, sums, zeros; for up to ``limit`` ratings."""
+def dual_lengths(like: Any, shape: Shape, limit: int) -> Any:
+    """Lengths of the fields of a :class:`DualRoom` for up to ``limit`` ratings."""
+    size, columns = shape.size, shape.columns
     height, room, unit = tile_rows(like), padded_columns(like, max(limit, 0)), lanes(like)
     tall = -(-size // unit) * unit
     return (
@@ -50,35 +80,35 @@ def dual_lengths(like: Any, size: int, columns: int, limit: int) -> Any:
 
 
 @borrowing
-def begin_dual(workspace: Any, edges: Any, precision: Any) -> None:
+def begin_dual(room: DualRoom, precision: Any) -> None:
     """Fill in what all rows share: 1 / √λ."""
-    roots_of_prior = workspace[edges[0] : edges[1]]
     for k in range(precision.shape[0]):
-        roots_of_prior[k] = 1 / np.sqrt(precision[k, k])
+        room.roots_of_prior[k] = 1 / np.sqrt(precision[k, k])
 
 
 @borrowing
-def _turn(turned: Any, panel: Any, columns: int, room: int, count: int) -> None:
-    """turned[k·room + e] = panel[e·columns + k], zero for e ≥ ``count``."""
-    for k in range(count * columns, room * columns):
+def _transpose(transposed: Any, panel: Any, columns: int, padded: int, count: int) -> None:
+    """transposed[k·padded + e] = panel[e·columns + k], zero for e ≥ ``count``."""
+    for k in range(count * columns, padded * columns):
         panel[k] = 0.0
-    for e in range(0, room, lanes(panel)):
+    for e in range(0, padded, lanes(panel)):
         for k in range(0, columns, lanes(panel)):
-            transpose(turned, k * room + e, room, panel, e * columns + k, columns)
+            transpose(transposed, k * padded + e, padded, panel, e * columns + k, columns)
 
 
 @borrowing
-def _scale(turned: Any, room: int, size: int, scales: Any, scale: float, linear: Any, slot: Any) -> None:
-    """turned_k becomes scales_k · turned_k; y, in the slot, loses Φ m."""
-    width, y = lanes(turned), room * room
+def _scale(room: DualRoom, padded: int, size: int, scale: float, linear: Any) -> None:
+    """transposed_k becomes scales_k · transposed_k; y, in the slot, loses Φ m."""
+    transposed, scales = room.transposed, room.scales
+    width, y = lanes(transposed), padded * padded
     for k in range(size):
         factor = vsplat(scales, k)
-        for e in range(k * room, (k + 1) * room, width):
-            vstore(turned, e, vmul(factor, vload(turned, e)))
+        for e in range(k * padded, (k + 1) * padded, width):
+            vstore(transposed, e, vmul(factor, vload(transposed, e)))
         if linear[k] != 0:
             mean = scale * linear[k] * scales[k]
-            for e in range(room):
-                slot[y + e] -= mean * turned[k * room + e]
+            for e in range(padded):
+                room.slot[y + e] -= mean * transposed[k * padded + e]
 
 
 @borrowing
@@ -99,48 +129,38 @@ def _combine(out: Any, beta: Any, panel: Any, columns: int, count: int) -> None:
 
 @borrowing
 def solve_dual(
-    x: Any, workspace: Any, edges: Any, columns: int, biased: bool, size: int,
-    linear: Any, scale: float, tolerance: float, other: Any,
-    indices: Any, values: Any, offset: float, weights: Any, start: int, stop: int,
+    x: Any, room: DualRoom, observed: Observed, shape: Shape, linear: Any, scale: float, tolerance: float,
+    start: int, stop: int,
 ) -> bool:  # fmt: skip
     """x, (D,), of the row of the ratings ``start`` … ``stop``; whether its system is not positive definite."""
-    roots_of_prior, slot = workspace[edges[0] : edges[1]], workspace[edges[1] : edges[2]]
-    panel, turned, scales = (
-        workspace[edges[2] : edges[3]],
-        workspace[edges[3] : edges[4]],
-        workspace[edges[4] : edges[5]],
-    )
-    roots, work, small = workspace[edges[5] : edges[6]], workspace[edges[6] : edges[7]], workspace[edges[7] : edges[8]]
-    sums, zeros = workspace[edges[8] : edges[9]], workspace[edges[9] : edges[10]]
-    count = stop - start
-    factors = size - 1 if biased else size
-    room = padded_columns(slot, count)
-    prepare_roots(
-        roots, sums[2 * columns :], other, factors if biased else -1, indices, values, offset, weights, start, count
-    )
-    gather(panel, columns, sums, roots, other, factors, indices, start, count)
-    _turn(turned, panel, columns, room, count)
-    slot[: room * (room + 1)] = 0.0
-    for e in range(room):
-        slot[e * room + e] = 1.0
+    slot, transposed, scales, roots, sums = room.slot, room.transposed, room.scales, room.roots, room.sums
+    columns, factors, count = shape.columns, shape.factors, stop - start
+    padded = padded_columns(slot, count)
+    prepare_roots(roots, sums[2 * columns :], observed, shape, start, count)
+    gather(room.panel, sums, roots, observed, shape, start, count)
+    _transpose(transposed, room.panel, columns, padded, count)
+    slot[: padded * (padded + 1)] = 0.0
+    for e in range(padded):
+        slot[e * padded + e] = 1.0
         there = e < count
-        slot[room * room + e] = roots[2 * e + 1] if there else 0.0
-        if biased:
-            turned[factors * room + e] = roots[2 * e] if there else 0.0
+        slot[padded * padded + e] = roots[2 * e + 1] if there else 0.0
+        if shape.biased:
+            transposed[factors * padded + e] = roots[2 * e] if there else 0.0
     smaller = slot.dtype.type(1.0) / np.sqrt(scale)
-    for k in range(size):
-        scales[k] = smaller * roots_of_prior[k]
-    _scale(turned, room, size, scales, scale, linear, slot)
-    for row in range(0, room, tile_rows(slot)):
-        update_rows(slot, room, row, 1.0, turned, size)
-    work[2 * room : 3 * room] = 0.0  # the bias column of a system without one
+    for k in range(shape.size):
+        scales[k] = smaller * room.roots_of_prior[k]
+    _scale(room, padded, shape.size, scale, linear)
+    for row in range(0, padded, tile_rows(slot)):
+        update_rows(slot, padded, row, 1.0, transposed, shape.size)
+    room.work[2 * padded : 3 * padded] = 0.0  # the bias column of a system without one
     bordered = stop < start  # no; but a literal would compile the solver a second time
-    wrong = solve_system(slot, sums, room, count, tolerance, bordered, zeros, work, small)
-    beta = work[4 * room : 5 * room]
-    _combine(sums, beta, panel, columns, count)
+    small_shape = Shape(count, count, padded, bordered)
+    wrong = solve_system(RowSystem(slot, sums), small_shape, tolerance, room.zeros, room.work, room.small)
+    beta = room.work[4 * padded : 5 * padded]
+    _combine(sums, beta, room.panel, columns, count)
     for k in range(factors):
         x[k] = scales[k] ** 2 * (scale * linear[k] + sums[k])
-    if biased:
+    if shape.biased:
         total = scale * linear[factors]
         for e in range(count):
             total += beta[e] * roots[2 * e]

@@ -1,4 +1,4 @@
-"""Rows of the other side, gathered into a contiguous panel that stays in cache.
+"""Rows of the fixed side, gathered into a contiguous panel that stays in cache.
 
 While a row passes through the registers its share of the right-hand side is
 added up too, so those sums cost no second pass:
@@ -18,6 +18,7 @@ from llvmlite import ir
 from numba.core import types
 from numba.extending import intrinsic
 
+from gramian.kernels.sweep.arguments import Observed, Shape
 from gramian.kernels.vector.compiled import borrowing
 from gramian.kernels.vector.lanes import INT, Emit, lanes
 
@@ -30,8 +31,8 @@ def _mover(vectors: int, partial: bool) -> Any:
     @intrinsic
     def move(
         typingctx: Any,
-        other: types.Array,
-        stride: types.Integer,  # of `other`
+        fixed: types.Array,
+        stride: types.Integer,  # of `fixed`
         indices: types.Array,
         start: types.Integer,  # first rating
         count: types.Integer,
@@ -42,14 +43,14 @@ def _mover(vectors: int, partial: bool) -> Any:
         roots: types.Array,  # √w_e, then √w_e t_e, `count` apart in pairs
         sums: types.Array,  # y in its first `step` places, then s
     ) -> Any:
-        scalar = other.dtype
+        scalar = fixed.dtype
         number = types.intp
-        signature = types.void(other, number, indices, number, number, number, number, panel, number, roots, sums)
+        signature = types.void(fixed, number, indices, number, number, number, number, panel, number, roots, sums)
 
         def lower(context: Any, builder: ir.IRBuilder, sig: Any, args: Any) -> ir.Value:
             emit = Emit(context, builder, scalar)
             column_v, valid_v, step_v = args[5], args[6], args[8]
-            other_p = emit.at(emit.data(other, args[0]), column_v)
+            fixed_p = emit.at(emit.data(fixed, args[0]), column_v)
             index_p = emit.at(emit.data(indices, args[2]), args[3])
             panel_p = emit.at(emit.data(panel, args[7]), column_v)
             root_p = emit.data(roots, args[9])
@@ -63,7 +64,7 @@ def _mover(vectors: int, partial: bool) -> Any:
 
             def body(e: ir.Value, acc: list[ir.Value]) -> list[ir.Value]:
                 j = builder.sext(builder.load(emit.at(index_p, e)), INT)
-                row = emit.at(other_p, builder.mul(j, args[1]))
+                row = emit.at(fixed_p, builder.mul(j, args[1]))
                 pair = emit.at(root_p, builder.shl(e, ir.Constant(INT, 1)))
                 root = emit.broadcast(pair)
                 target = emit.broadcast(emit.at(pair, ir.Constant(INT, 1)))
@@ -95,36 +96,25 @@ _move_last = _mover(1, partial=True)
 
 
 @borrowing
-def prepare_roots(
-    roots: Any,
-    totals: Any,
-    other: Any,
-    bias: int,
-    indices: Any,
-    values: Any,
-    offset: float,
-    weights: Any,
-    start: int,
-    count: int,
-) -> None:
-    """Roots = pairs (√w_e, √w_e t_e); totals += (Σ w, Σ w t).
+def prepare_roots(roots: Any, totals: Any, observed: Observed, shape: Shape, start: int, count: int) -> None:
+    """Roots = pairs (√w_e, √w_e t_e) of the ratings from ``start`` on; totals += (Σ w, Σ w t).
 
-    t_e = values[e] - offset - (other's bias). `bias` is the column of that
-    bias, or -1. `weights` may be empty: all ones.
+    t_e = values[e] - offset - (the fixed row's bias).
     """
-    kind = other.dtype.type
-    offset = kind(offset)
+    fixed, weights = observed.fixed, observed.weights
+    kind = fixed.dtype.type
+    offset = kind(observed.offset)
     mass, moment = kind(0.0), kind(0.0)
-    if bias < 0 and weights.shape[0] == 0:  # nothing to add up: a loop that vectorizes
+    if not shape.biased and weights.shape[0] == 0:  # nothing to add up: a loop that vectorizes
         for k in range(count):
             roots[2 * k] = 1.0
-            roots[2 * k + 1] = kind(values[start + k]) - offset
+            roots[2 * k + 1] = kind(observed.values[start + k]) - offset
         return
     for k in range(count):
         e = start + k
-        target = kind(values[e]) - offset
-        if bias >= 0:
-            target -= other[indices[e], bias]
+        target = kind(observed.values[e]) - offset
+        if shape.biased:
+            target -= fixed[observed.indices[e], shape.factors]
         weight = weights[e] if weights.shape[0] > 0 else kind(1.0)
         roots[2 * k] = np.sqrt(weight)
         roots[2 * k + 1] = roots[2 * k] * target
@@ -135,26 +125,17 @@ def prepare_roots(
 
 
 @borrowing
-def gather(
-    panel: Any,
-    columns: int,
-    sums: Any,
-    roots: Any,
-    other: Any,
-    factors: int,
-    indices: Any,
-    start: int,
-    count: int,
-) -> None:
-    """Panel = √w v of `count` ratings, zero from `factors` on; sums gains y and s."""
-    width, stride = lanes(panel), other.shape[1]
+def gather(panel: Any, sums: Any, roots: Any, observed: Observed, shape: Shape, start: int, count: int) -> None:
+    """Panel = √w v of the ratings from ``start`` on, zero from K to the last column; sums gains y and s."""
+    fixed, indices, columns = observed.fixed, observed.indices, shape.columns
+    width, stride = lanes(panel), fixed.shape[1]
     column = 0
-    while column + 4 * width <= factors:
-        _move_group(other, stride, indices, start, count, column, width, panel, columns, roots, sums)
+    while column + 4 * width <= shape.factors:
+        _move_group(fixed, stride, indices, start, count, column, width, panel, columns, roots, sums)
         column += 4 * width
-    while column + width <= factors:
-        _move_one(other, stride, indices, start, count, column, width, panel, columns, roots, sums)
+    while column + width <= shape.factors:
+        _move_one(fixed, stride, indices, start, count, column, width, panel, columns, roots, sums)
         column += width
-    if column < factors:
-        left = factors - column
-        _move_last(other, stride, indices, start, count, column, left, panel, columns, roots, sums)
+    if column < shape.factors:
+        left = shape.factors - column
+        _move_last(fixed, stride, indices, start, count, column, left, panel, columns, roots, sums)

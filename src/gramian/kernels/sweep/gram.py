@@ -13,25 +13,17 @@ CACHE_LINE = 64
 
 @borrowing
 def add_gramian(
-    slot: Any,
-    columns: int,
-    src: Any,
-    scale: float,
-    panel: Any,
-    count: int,
-    other: Any,
-    hints: Any,
-    ahead: int,
+    slot: Any, columns: int, src: Any, scale: float, panel: Any, count: int, fixed: Any, hints: Any, ahead: int
 ) -> None:
     """Slot = scale · src + Σ_{e < count} v_e v_eᵀ, on and above the diagonal.
 
     `slot` and `src` are flat, `columns` × `columns`; v_e = panel[e·columns :].
-    Meanwhile the rows other[hints[ahead : ahead + count]] are prefetched, one
+    Meanwhile the rows fixed[hints[ahead : ahead + count]] are prefetched, one
     line of each per tile; tiles outnumber lines.
     """
     one = slot.dtype.type(1.0)
     width, height = lanes(slot), tile_rows(slot)
-    step, line, last = other.shape[1], CACHE_LINE // other.itemsize, other.shape[1] - 1
+    step, line, last = fixed.shape[1], CACHE_LINE // fixed.itemsize, fixed.shape[1] - 1
     ahead = max(0, min(ahead, hints.shape[0] - count))
     want, row = 0, 0
     while row < columns:
@@ -41,7 +33,7 @@ def add_gramian(
             at = row * columns + column
             asking_tall(
                 slot, at, src, at, columns, scale, one, panel, row, column, columns, count,
-                other, step, want, hints, ahead,
+                fixed, step, want, hints, ahead,
             )  # fmt: skip
             want = min(want + line, last)
             row += 2 * height
@@ -52,17 +44,17 @@ def add_gramian(
             if taken == 1:
                 asking_1(
                     slot, at, src, at, columns, scale, one, panel, row, column, columns, count,
-                    other, step, want, hints, ahead,
+                    fixed, step, want, hints, ahead,
                 )  # fmt: skip
             elif taken == 2:
                 asking_2(
                     slot, at, src, at, columns, scale, one, panel, row, column, columns, count,
-                    other, step, want, hints, ahead,
+                    fixed, step, want, hints, ahead,
                 )  # fmt: skip
             else:
                 asking_3(
                     slot, at, src, at, columns, scale, one, panel, row, column, columns, count,
-                    other, step, want, hints, ahead,
+                    fixed, step, want, hints, ahead,
                 )  # fmt: skip
             want = min(want + line, last)
             left -= taken

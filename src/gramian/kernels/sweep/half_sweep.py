@@ -28,15 +28,26 @@ with it. The plain twin of it all is in :mod:`gramian.kernels.reference`.
 from __future__ import annotations
 
 from collections.abc import Callable
-from itertools import accumulate
-from typing import Any
+from functools import cache
+from itertools import accumulate, pairwise
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from gramian.kernels.arrays import Array, aligned_rows, readonly
 from gramian.kernels.csr import CSR, PIECE_RATINGS
 from gramian.kernels.sampling.normals import fill_normals
-from gramian.kernels.sweep.dual import begin_dual, dual_lengths, dual_limit, solve_dual
+from gramian.kernels.sweep.arguments import (
+    Buffers,
+    HalfSweep,
+    Prior,
+    RowDraw,
+    RowSystem,
+    Shape,
+    nothing,
+    observed_of,
+)
+from gramian.kernels.sweep.dual import DualRoom, begin_dual, dual_lengths, dual_limit, solve_dual
 from gramian.kernels.sweep.lane_solve import back_lanes, block, factor_lanes, interleave
 from gramian.kernels.sweep.pieces import add_row_ratings, part_size, sum_pieces
 from gramian.kernels.sweep.row_layout import begin_row, block_ratings, pad_prior, padded_columns
@@ -53,47 +64,65 @@ LANE_LIMIT = 96
 
 
 @inlined
-def _build_row(
-    slot: Any, totals: Any, sums: Any, two_parts: Any, panel: Any, roots: Any,
-    columns: int, factors: int, biased: bool, prior: Any, row: int,
-    indptr: Any, indices: Any, values: Any, offset: float,
-    weights: Any, other: Any, precision: Any, linear: Any,
-    shared: Any, by_count: bool,
-) -> None:  # fmt: skip
-    """A_i and y_i of one row: slot = [matrix | y | bias column], totals = (A_KK, y_K)."""
-    one = slot.dtype.type(1.0)
-    lo, hi = indptr[row], indptr[row + 1]
-    scale = slot.dtype.type(max(hi - lo, 1)) if by_count else one
-    lin = linear[row if linear.shape[0] > 1 else 0]
-    begin_row(slot, totals, columns, factors, prior, lin, scale, shared)
-    if biased:
-        totals[0] += scale * precision[factors, factors]
-    src = prior
-    if by_count and shared.shape[0] > 0:
+def _build_row(system: RowSystem, buffers: Buffers, sums: Any, padded: Any, problem: HalfSweep, row: int) -> None:
+    """A_i and y_i of one row, from the padded prior and its ratings."""
+    observed, prior, shape = problem.observed, problem.prior, problem.shape
+    slot, one = system.slot, system.slot.dtype.type(1.0)
+    columns, factors, shared = shape.columns, shape.factors, prior.shared
+    lo, hi = observed.indptr[row], observed.indptr[row + 1]
+    scale = slot.dtype.type(max(hi - lo, 1)) if prior.by_count else one
+    begin_row(system, padded, shared, prior.linear[row if prior.linear.shape[0] > 1 else 0], scale, shape)
+    if shape.biased:
+        system.totals[0] += scale * prior.precision[factors, factors]
+    src = padded
+    if prior.by_count and shared.shape[0] > 0:
         for k in range(columns * columns):
-            slot[k] = scale * prior[k]
+            slot[k] = scale * padded[k]
         for c in range(factors):
             for j in range(factors):
                 slot[c * columns + j] += shared[c, j]
         src, scale = slot, one
-    add_row_ratings(
-        slot, totals, sums, two_parts, panel, roots, columns, factors, factors if biased else -1, src, scale,
-        other, indices, values, offset, weights, lo, hi,
-    )  # fmt: skip
+    add_row_ratings(system, buffers, sums, src, scale, observed, shape, lo, hi)
 
 
 @borrowing
-def _free_unknowns(precision: Any, shared: Any) -> int:
+def _free_unknowns(prior: Prior) -> int:
     """Unknowns without a prior: a row with fewer ratings than these is singular."""
-    free = 0
-    for c in range(precision.shape[0]):
-        free += precision[c, c] == 0 and (shared.shape[0] == 0 or shared[c, c] == 0)
+    free, shared = 0, prior.shared
+    for c in range(prior.precision.shape[0]):
+        free += prior.precision[c, c] == 0 and (shared.shape[0] == 0 or shared[c, c] == 0)
     return free
 
 
+class LaneRoom(NamedTuple):
+    """The workspace of W systems side by side; flat, of the dtype of the rows.
+
+    Attributes:
+        prior: [Λ padded, columns² | its bias row, columns].
+        slots, totals: Those of W :class:`RowSystem`, one after the other.
+        two_parts, panel, roots: :class:`Buffers`.
+        normals: (D, W), and room for the next multiple of four of D.
+        matrices: The W systems interleaved; see :mod:`gramian.kernels.sweep.lane_solve`.
+        inverse: 1 / diagonal, (padded D, W).
+        bad: 1 where a system is not positive definite, (W,).
+    """
+
+    prior: Array
+    slots: Array
+    totals: Array
+    two_parts: Array
+    panel: Array
+    roots: Array
+    normals: Array
+    matrices: Array
+    inverse: Array
+    bad: Array
+
+
 @borrowing
-def _lane_lengths(like: Any, size: int, columns: int) -> Any:
-    """Lengths of the prior, slots, totals, two parts, panel, roots, normals, matrices, inverse, bad."""
+def _lane_lengths(like: Any, shape: Shape) -> Any:
+    """Lengths of the fields of a :class:`LaneRoom`."""
+    size, columns = shape.size, shape.columns
     together, piece = lanes(like), block_ratings(columns, like.itemsize)
     tall = -(-size // block(like)) * block(like)
     ncol, room = max(tall, size + 1), max(columns, tall) + 1
@@ -105,60 +134,66 @@ def _lane_lengths(like: Any, size: int, columns: int) -> Any:
 
 
 @borrowing
-def _lane_sweep(
-    out: Any, status: Any, workspace: Any, edges: Any, tolerance: float,
-    indptr: Any, indices: Any, values: Any, offset: float,
-    weights: Any, other: Any, biased: bool,
-    precision: Any, linear: Any, shared: Any, by_count: bool,
-    drawing: bool, seed: int, sweep: int, side: int, spread: float, first_row: int,
-    sums: Any, start: int, stop: int,
-) -> None:  # fmt: skip
+def _lane_sweep(out: Any, status: Any, room: LaneRoom, problem: HalfSweep, sums: Any, start: int, stop: int) -> None:
     """Rows ``start`` … ``stop``, as many side by side as a register has lanes; :func:`prepared` has the arguments."""
-    size, together = precision.shape[0], lanes(out)
-    factors = size - 1 if biased else size
-    columns = padded_columns(out, factors)
+    observed, prior, shape, draw = problem.observed, problem.prior, problem.shape, problem.draw
+    size, columns, together = shape.size, shape.columns, lanes(out)
     slot_size, ncol = columns * (columns + 2), max(-(-size // block(out)) * block(out), size + 1)
-    free = _free_unknowns(precision, shared)
-    prior, slots, totals = (
-        workspace[edges[0] : edges[1]],
-        workspace[edges[1] : edges[2]],
-        workspace[edges[2] : edges[3]],
-    )
-    two_parts, panel, roots = (
-        workspace[edges[3] : edges[4]],
-        workspace[edges[4] : edges[5]],
-        workspace[edges[5] : edges[6]],
-    )
-    normals, mat = workspace[edges[6] : edges[7]], workspace[edges[7] : edges[8]]
-    inverse, bad = workspace[edges[8] : edges[9]], workspace[edges[9] : edges[10]]
-    pad_prior(prior, precision, shared, by_count, factors, columns)
+    free, mat, normals = _free_unknowns(prior), room.matrices, room.normals
+    buffers = Buffers(room.panel, room.roots, room.two_parts)
+    pad_prior(room.prior, prior, shape)
     for first in range(start, stop, together):
         group = min(together, stop - first)
         for lane in range(group):
-            _build_row(
-                slots[lane * slot_size : (lane + 1) * slot_size], totals[2 * lane : 2 * lane + 2],
-                sums, two_parts, panel, roots, columns, factors, biased, prior, first + lane, indptr, indices,
-                values, offset, weights, other, precision, linear, shared, by_count,
-            )  # fmt: skip
-        interleave(mat, ncol, slots, totals, slot_size, columns, factors, size, group)
-        factor_lanes(mat, ncol, size, tolerance, inverse, bad)
-        if drawing:
-            fill_normals(normals, together, size, seed, sweep, side, first_row + first)
+            system = RowSystem(
+                room.slots[lane * slot_size : (lane + 1) * slot_size], room.totals[2 * lane : 2 * lane + 2]
+            )
+            _build_row(system, buffers, sums, room.prior, problem, first + lane)
+        interleave(mat, ncol, room.slots, room.totals, shape, group)
+        factor_lanes(mat, ncol, size, problem.tolerance, room.inverse, room.bad)
+        if draw.drawing:
+            fill_normals(normals, together, size, draw.seed, draw.sweep, draw.side, draw.first_row + first)
             for c in range(size):
                 for lane in range(together):
-                    mat[(c * ncol + size) * together + lane] += spread * normals[c * together + lane]
-        back_lanes(mat, ncol, size, inverse)
+                    mat[(c * ncol + size) * together + lane] += draw.spread * normals[c * together + lane]
+        back_lanes(mat, ncol, size, room.inverse)
         for lane in range(group):
             row = first + lane
-            status[row] = bad[lane] != 0 or indptr[row + 1] - indptr[row] < free
+            count = observed.indptr[row + 1] - observed.indptr[row]
+            status[row] = room.bad[lane] != 0 or count < free
             if status[row] == 0:
                 for c in range(size):
                     out[row, c] = mat[(c * ncol + size) * together + lane]
 
 
+class SystemRoom(NamedTuple):
+    """The workspace of one system at a time; flat, of the dtype of the rows.
+
+    Attributes:
+        prior: [Λ padded, columns² | its bias row, columns].
+        slot, totals: :class:`RowSystem`.
+        two_parts, panel, roots: :class:`Buffers`.
+        normals: (D,), and room for the next multiple of four.
+        work, small: What :func:`gramian.kernels.sweep.system_solve.solve_system` needs.
+        x: A solution, (D,).
+    """
+
+    prior: Array
+    slot: Array
+    totals: Array
+    two_parts: Array
+    panel: Array
+    roots: Array
+    normals: Array
+    work: Array
+    small: Array
+    x: Array
+
+
 @borrowing
-def _system_lengths(like: Any, size: int, columns: int) -> Any:
-    """Lengths of the prior, slot, totals, two parts, panel, roots, normals, work, small, x."""
+def _system_lengths(like: Any, shape: Shape) -> Any:
+    """Lengths of the fields of a :class:`SystemRoom`."""
+    columns = shape.columns
     piece, unit = block_ratings(columns, like.itemsize), lanes(like)
     return (
         columns * (columns + 1), columns * (columns + 2), unit, 2 * part_size(columns, like), piece * columns,
@@ -168,54 +203,37 @@ def _system_lengths(like: Any, size: int, columns: int) -> Any:
 
 @borrowing
 def _system_sweep(
-    out: Any, status: Any, workspace: Any, edges: Any, dual: Any, dual_edges: Any, few: int, tolerance: float,
-    indptr: Any, indices: Any, values: Any, offset: float,
-    weights: Any, other: Any, biased: bool,
-    precision: Any, linear: Any, shared: Any, by_count: bool,
-    drawing: bool, seed: int, sweep: int, side: int, spread: float, first_row: int,
-    sums: Any, start: int, stop: int,
-) -> None:  # fmt: skip
-    """Rows ``start`` … ``stop``, one system at a time; rows of at most ``few`` ratings by their duals."""
-    size = precision.shape[0]
-    factors = size - 1 if biased else size
-    columns = padded_columns(out, factors)
-    free = _free_unknowns(precision, shared)
-    prior, slot, totals = workspace[edges[0] : edges[1]], workspace[edges[1] : edges[2]], workspace[edges[2] : edges[3]]
-    two_parts, panel, roots = (
-        workspace[edges[3] : edges[4]],
-        workspace[edges[4] : edges[5]],
-        workspace[edges[5] : edges[6]],
-    )
-    normals, work = workspace[edges[6] : edges[7]], workspace[edges[7] : edges[8]]
-    small, x = workspace[edges[8] : edges[9]], workspace[edges[9] : edges[10]]
-    pad_prior(prior, precision, shared, by_count, factors, columns)
-    if few >= 0:
-        begin_dual(dual, dual_edges, precision)
+    out: Any, status: Any, room: SystemRoom, dual: DualRoom, problem: HalfSweep, sums: Any, start: int, stop: int
+) -> None:
+    """Rows ``start`` … ``stop``, one system at a time; rows of few ratings by their duals."""
+    observed, prior, shape, draw = problem.observed, problem.prior, problem.shape, problem.draw
+    indptr, size, normals, free = observed.indptr, shape.size, room.normals, _free_unknowns(prior)
+    system, buffers = RowSystem(room.slot, room.totals), Buffers(room.panel, room.roots, room.two_parts)
+    pad_prior(room.prior, prior, shape)
+    if problem.few >= 0:
+        begin_dual(dual, prior.precision)
     for row in range(start, stop):
         count = indptr[row + 1] - indptr[row]
-        if count <= few:
+        if count <= problem.few:
+            linear = prior.linear[row if prior.linear.shape[0] > 1 else 0]
+            scale = out.dtype.type(max(count, 1) if prior.by_count else 1)
             status[row] = solve_dual(
-                x, dual, dual_edges, columns, biased, size, linear[row if linear.shape[0] > 1 else 0],
-                out.dtype.type(max(count, 1) if by_count else 1), tolerance,
-                other, indices, values, offset, weights, indptr[row], indptr[row + 1],
-            )  # fmt: skip
+                room.x, dual, observed, shape, linear, scale, problem.tolerance, indptr[row], indptr[row + 1]
+            )
             if status[row] == 0:
                 for c in range(size):  # assigning arrays would compile the text of a message about their shapes
-                    out[row, c] = x[c]
+                    out[row, c] = room.x[c]
             continue
-        _build_row(
-            slot, totals, sums, two_parts, panel, roots, columns, factors, biased, prior, row, indptr, indices,
-            values, offset, weights, other, precision, linear, shared, by_count,
-        )  # fmt: skip
-        if drawing:
-            fill_normals(normals, 1, size, seed, sweep, side, first_row + row)
+        _build_row(system, buffers, sums, room.prior, problem, row)
+        if draw.drawing:
+            fill_normals(normals, 1, size, draw.seed, draw.sweep, draw.side, draw.first_row + row)
             for c in range(size):
-                normals[c] *= spread
-        wrong = solve_system(slot, totals, columns, factors, tolerance, biased, normals, work, small)
+                normals[c] *= draw.spread
+        wrong = solve_system(system, shape, problem.tolerance, normals, room.work, room.small)
         status[row] = wrong != 0 or count < free
         if status[row] == 0:
             for c in range(size):
-                out[row, c] = work[4 * columns + c]
+                out[row, c] = room.work[4 * shape.columns + c]
 
 
 def prepared(
@@ -261,39 +279,54 @@ def prepared(
         first_row: The number of the first of these rows among all: the normals depend on it.
     """
     dtype, size = other.dtype, len(precision)
-    few = dual_limit(precision, shared, draw is not None)
+    linear = np.zeros((1, size), dtype) if linear is None else np.atleast_2d(linear)
+    given = nothing(dtype, 2) if shared is None else readonly(shared, dtype)
+    shape, few = _shape(size, biased, dtype), dual_limit(precision, shared, draw is not None)
     seed, sweep, side = draw if draw is not None else (0, 0, 0)
-    fixed_rows = [readonly(array) for array in rows]
-    offset, other, precision = dtype.type(offset), readonly(other), readonly(precision, dtype)
-    weights = readonly(np.empty(0, dtype) if weights is None else weights, dtype)
-    linear = readonly(np.atleast_2d(np.zeros(size) if linear is None else linear), dtype)
-    common = (
-        dtype.type(2 * np.finfo(dtype).eps * (size + 8)), *fixed_rows, offset, weights, other, biased, precision,
-        linear, readonly(np.empty((0, 0), dtype) if shared is None else shared, dtype),
-        by_count, draw is not None, np.uint64(seed), sweep, side, dtype.type(spread), first_row,
-    )  # fmt: skip
-    none, columns = readonly(np.empty(0, dtype)), padded_columns(other, size - biased)
-    kernel: Callable[..., None] = _lane_sweep
-    lengths: list[tuple[int, ...]] = [_lane_lengths(other, size, columns)]
-    if size > LANE_LIMIT:
-        kernel, common = _system_sweep, (few, *common)
-        lengths = [_system_lengths(other, size, columns), dual_lengths(other, size, columns, few)]
+    problem = HalfSweep(
+        observed_of(rows, other, offset, weights),
+        Prior(readonly(precision, dtype), readonly(linear, dtype), given, by_count),
+        shape,
+        RowDraw(draw is not None, np.uint64(seed), sweep, side, dtype.type(spread), first_row),
+        dtype.type(2 * np.finfo(dtype).eps * (size + 8)),
+        few,
+    )
+    kernel, rooms = _lane_sweep if size <= LANE_LIMIT else _system_sweep, _rooms(shape, few, dtype)
 
     def solve(start: int, stop: int, sums: Array | None = None) -> None:
-        room = [part for each in lengths for part in _workspace(each, dtype)]
-        kernel(out, status, *room, *common, none if sums is None else readonly(sums), start, stop)
+        made = [_room(*room, dtype) for room in rooms]
+        kernel(out, status, *made, problem, nothing(dtype) if sums is None else readonly(sums), start, stop)
 
     return solve
 
 
-def _workspace(lengths: tuple[int, ...], dtype: Any) -> tuple[Array, tuple[int, ...]]:
-    """One array for parts of these lengths, and where they begin and end."""
-    return aligned_rows(1, sum(lengths), dtype)[0], (0, *accumulate(lengths))
+@cache
+def _shape(size: int, biased: bool, dtype: np.dtype[Any]) -> Shape:
+    factors = size - 1 if biased else size
+    return Shape(size, factors, padded_columns(nothing(dtype), factors), biased)
+
+
+@cache
+def _rooms(shape: Shape, few: int, dtype: np.dtype[Any]) -> list[tuple[type, list[slice]]]:
+    """The workspaces that a block of rows needs, and where in one array each of their fields is."""
+    like = nothing(dtype)
+    if shape.size <= LANE_LIMIT:
+        return [(LaneRoom, _places(_lane_lengths(like, shape)))]
+    return [(SystemRoom, _places(_system_lengths(like, shape))), (DualRoom, _places(dual_lengths(like, shape, few)))]
+
+
+def _places(lengths: tuple[int, ...]) -> list[slice]:
+    return [slice(first, last) for first, last in pairwise(accumulate(lengths, initial=0))]
+
+
+def _room(kind: type, places: list[slice], dtype: np.dtype[Any]) -> Any:
+    whole = aligned_rows(1, places[-1].stop, dtype)[0]
+    return kind(*[whole[place] for place in places])
 
 
 def part_length(other: Array, biased: bool) -> int:
     """Numbers in the sums of one piece."""
-    return int(part_size(padded_columns(other, other.shape[1] - biased), other))
+    return int(part_size(_shape(other.shape[1], biased, other.dtype).columns, nothing(other.dtype)))
 
 
 def piece_sums(
@@ -315,9 +348,5 @@ def piece_sums(
         row: Which row.
         first: Its first piece wanted.
     """
-    dtype = other.dtype
-    sum_pieces(
-        parts, biased, readonly(other), readonly(rows.indices), readonly(rows.values), dtype.type(offset),
-        readonly(np.empty(0, dtype) if weights is None else weights, dtype),
-        rows.indptr[row] + first * PIECE_RATINGS, rows.indptr[row + 1],
-    )  # fmt: skip
+    observed, shape = observed_of(rows, other, offset, weights), _shape(other.shape[1], biased, other.dtype)
+    sum_pieces(parts, observed, shape, rows.indptr[row] + first * PIECE_RATINGS, rows.indptr[row + 1])

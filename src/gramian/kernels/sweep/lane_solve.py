@@ -16,6 +16,7 @@ from llvmlite import ir
 from numba.core import types
 from numba.extending import intrinsic
 
+from gramian.kernels.sweep.arguments import Shape
 from gramian.kernels.vector.compiled import borrowing
 from gramian.kernels.vector.lanes import INT, REGISTERS, Emit, lanes, lanes_of, vfnma, vload, vmul, vstore
 
@@ -208,15 +209,13 @@ def transpose(
 
 
 @borrowing
-def interleave(
-    mat: Any, ncol: int, slots: Any, totals: Any, slot_size: int,
-    columns: int, factors: int, size: int, group: int,
-) -> None:  # fmt: skip
+def interleave(mat: Any, ncol: int, slots: Any, totals: Any, shape: Shape, group: int) -> None:
     """Slots one after the other → one register per element, y in column `size`.
 
     A transpose may spill past what it should write; the next write mends that.
     """
-    width, square = lanes(mat), columns * columns
+    columns, factors, size = shape.columns, shape.factors, shape.size
+    width, square, slot_size = lanes(mat), columns * columns, columns * (columns + 2)
     for c in range(factors):
         for j in range(c // width * width, columns, width):
             transpose(mat, (c * ncol + j) * width, width, slots, c * columns + j, slot_size)
@@ -234,14 +233,7 @@ def interleave(
 
 
 @borrowing
-def factor_lanes(
-    mat: Any,
-    ncol: int,
-    size: int,
-    tolerance: float,
-    inverse: Any,
-    bad: Any,
-) -> None:
+def factor_lanes(mat: Any, ncol: int, size: int, tolerance: float, inverse: Any, bad: Any) -> None:
     """A → U in place with y → z; `inverse` = 1 / diagonal; bad = 1 where not definite."""
     side = block(mat)
     bad[:] = 0

@@ -9,7 +9,8 @@ from __future__ import annotations
 from typing import Any
 
 from gramian.kernels.csr import PIECE_RATINGS
-from gramian.kernels.sweep.row_layout import add_ratings, aligned, block_ratings, padded_columns
+from gramian.kernels.sweep.arguments import Buffers, Observed, RowSystem, Shape
+from gramian.kernels.sweep.row_layout import add_ratings, aligned, block_ratings
 from gramian.kernels.vector.compiled import borrowing, compiled, inlined
 from gramian.kernels.vector.tiles import padding
 
@@ -22,30 +23,30 @@ def part_size(columns: int, like: Any) -> int:
     return columns * columns + 2 * columns + padding(like)
 
 
+@borrowing
+def _add_piece(part: Any, buffers: Buffers, observed: Observed, shape: Shape, start: int, stop: int) -> None:
+    """Part = the sums of one piece, the ratings ``start`` … ``stop``."""
+    part[:] = 0
+    system = RowSystem(part, part[shape.columns * (shape.columns + 2) :])
+    add_ratings(system, buffers, part, part.dtype.type(1.0), observed, shape, start, stop)
+
+
 @compiled
-def sum_pieces(
-    parts: Any, biased: bool, other: Any, indices: Any, values: Any, offset: float, weights: Any,
-    start: int, stop: int,
-) -> None:  # fmt: skip
+def sum_pieces(parts: Any, observed: Observed, shape: Shape, start: int, stop: int) -> None:
     """parts[p] = the sums of piece p of the ratings ``start`` … ``stop``."""
-    factors = other.shape[1] - 1 if biased else other.shape[1]
-    columns = padded_columns(other, factors)
-    panel = aligned(block_ratings(columns, other.itemsize) * columns, other)
-    roots = aligned(2 * block_ratings(columns, other.itemsize), other)
+    fixed = observed.fixed
+    piece = block_ratings(shape.columns, fixed.itemsize)
+    panel = aligned(piece * shape.columns, fixed)
+    buffers = Buffers(panel, aligned(2 * piece, fixed), panel[:0])
     for p in range(len(parts)):
-        first, part = start + p * PIECE_RATINGS, parts[p]
-        part[:] = 0
-        add_ratings(
-            part, part[columns * columns + 2 * columns :], panel, roots, columns, factors, factors if biased else -1,
-            part, part.dtype.type(1.0), other, indices, values, offset, weights,
-            first, min(stop, first + PIECE_RATINGS),
-        )  # fmt: skip
+        first = start + p * PIECE_RATINGS
+        _add_piece(parts[p], buffers, observed, shape, first, min(stop, first + PIECE_RATINGS))
 
 
 @borrowing
-def _add_sums(slot: Any, totals: Any, columns: int, src: Any, scale: float, sums: Any) -> None:
-    """Slot's matrix = scale · src + that of ``sums``; y, bias column and totals gain theirs."""
-    square = columns * columns
+def _add_sums(system: RowSystem, columns: int, src: Any, scale: float, sums: Any) -> None:
+    """The system's matrix = scale · src + that of ``sums``; y, bias column and totals gain theirs."""
+    slot, totals, square = system.slot, system.totals, columns * columns
     for k in range(square):
         slot[k] = scale * src[k] + sums[k]
     for k in range(square, square + 2 * columns):
@@ -56,32 +57,24 @@ def _add_sums(slot: Any, totals: Any, columns: int, src: Any, scale: float, sums
 
 @inlined
 def add_row_ratings(
-    slot: Any, totals: Any, sums: Any, two_parts: Any, panel: Any, roots: Any, columns: int, factors: int, bias: int,
-    src: Any, scale: float, other: Any, indices: Any, values: Any, offset: float, weights: Any, start: int, stop: int,
+    system: RowSystem, buffers: Buffers, sums: Any, src: Any, scale: float, observed: Observed, shape: Shape,
+    start: int, stop: int,
 ) -> None:  # fmt: skip
-    """Slot's matrix = scale · src + Σ w v vᵀ; y, bias column and totals gain their sums; in pieces if they are many.
+    """The system's matrix = scale · src + Σ w v vᵀ; y, bias column and totals gain their sums; in pieces if many.
 
-    ``sums`` is the sum of all parts where that is known already, else empty; ``two_parts`` holds two parts.
+    ``sums`` is the sum of all parts where that is known already, else empty.
     """
     if stop - start <= PIECE_RATINGS:
-        add_ratings(
-            slot, totals, panel, roots, columns, factors, bias, src, scale,
-            other, indices, values, offset, weights, start, stop,
-        )  # fmt: skip
+        add_ratings(system, buffers, src, scale, observed, shape, start, stop)
         return
     if sums.shape[0] > 0:
-        _add_sums(slot, totals, columns, src, scale, sums)
+        _add_sums(system, shape.columns, src, scale, sums)
         return
-    half = two_parts.shape[0] // 2
-    total, part = two_parts[:half], two_parts[half:]
+    half = buffers.two_parts.shape[0] // 2
+    total, part = buffers.two_parts[:half], buffers.two_parts[half:]
     total[:] = 0
     for first in range(start, stop, PIECE_RATINGS):
-        part[:] = 0
-        add_ratings(
-            part, part[columns * columns + 2 * columns :], panel, roots, columns, factors, bias,
-            part, part.dtype.type(1.0), other, indices, values, offset, weights,
-            first, min(stop, first + PIECE_RATINGS),
-        )  # fmt: skip
+        _add_piece(part, buffers, observed, shape, first, min(stop, first + PIECE_RATINGS))
         for k in range(half):
             total[k] += part[k]
-    _add_sums(slot, totals, columns, src, scale, total)
+    _add_sums(system, shape.columns, src, scale, total)

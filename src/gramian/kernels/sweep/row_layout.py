@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from gramian.kernels.sweep.arguments import Buffers, Observed, Prior, RowSystem, Shape
 from gramian.kernels.sweep.gather import gather, prepare_roots
 from gramian.kernels.sweep.gram import add_gramian
 from gramian.kernels.vector.compiled import borrowing, compiled
@@ -37,84 +38,61 @@ def block_ratings(columns: int, itemsize: int) -> int:
 
 
 @borrowing
-def pad_prior(prior: Any, precision: Any, shared: Any, by_count: bool, factors: int, columns: int) -> None:
-    """Prior = [Λ padded to columns × columns with ones on the diagonal | Λ's bias row].
+def pad_prior(padded: Any, prior: Prior, shape: Shape) -> None:
+    """Padded = [Λ as columns × columns with ones on the rest of the diagonal | Λ's bias row].
 
     What all rows share is added here, unless Λ is still to be scaled by each row's count.
     """
+    columns, factors = shape.columns, shape.factors
+    precision, shared = prior.precision, prior.shared
     for k in range(columns * (columns + 1)):
-        prior[k] = 0.0
+        padded[k] = 0.0
     for c in range(columns):
-        prior[c * columns + c] = 1.0
+        padded[c * columns + c] = 1.0
     for c in range(factors):
         for j in range(factors):
-            prior[c * columns + j] = precision[c, j]
-            if shared.shape[0] > 0 and not by_count:
-                prior[c * columns + j] += shared[c, j]
-    if precision.shape[0] > factors:
+            padded[c * columns + j] = precision[c, j]
+            if shared.shape[0] > 0 and not prior.by_count:
+                padded[c * columns + j] += shared[c, j]
+    if shape.biased:
         for j in range(factors):
-            prior[columns * columns + j] = precision[factors, j]
+            padded[columns * columns + j] = precision[factors, j]
 
 
 @borrowing
-def begin_row(
-    slot: Any,
-    totals: Any,
-    columns: int,
-    factors: int,
-    prior: Any,
-    linear: Any,
-    scale: float,
-    shared: Any,
-) -> None:
-    """The prior's part of y, of the bias column, and of their corner.
-
-    slot = [matrix, columns² | y | bias column]; totals = (A_KK, y_K).
-    """
-    square = columns * columns
-    for j in range(columns):
+def begin_row(system: RowSystem, padded: Any, shared: Any, linear: Any, scale: float, shape: Shape) -> None:
+    """The prior's part of y, of the bias column, and of their corner; ``linear`` is Λm of the row."""
+    slot, totals, factors = system.slot, system.totals, shape.factors
+    square = shape.columns * shape.columns
+    for j in range(shape.columns):
         slot[square + j] = 0.0
-        slot[square + columns + j] = scale * prior[square + j]
+        slot[square + shape.columns + j] = scale * padded[square + j]
     for j in range(factors):
         slot[square + j] = scale * linear[j]
     totals[0] = 0.0
     totals[1] = 0.0
-    if linear.shape[0] > factors:
+    if shape.biased:
         totals[1] = scale * linear[factors]
     if shared.shape[0] > factors:
         for j in range(factors):
-            slot[square + columns + j] += shared[factors, j]
+            slot[square + shape.columns + j] += shared[factors, j]
         totals[0] = shared[factors, factors]
 
 
 @borrowing
 def add_ratings(
-    slot: Any,
-    totals: Any,
-    panel: Any,
-    roots: Any,
-    columns: int,
-    factors: int,
-    bias: int,
-    src: Any,
-    scale: float,
-    other: Any,
-    indices: Any,
-    values: Any,
-    offset: float,
-    weights: Any,
-    start: int,
-    stop: int,
+    system: RowSystem, buffers: Buffers, src: Any, scale: float, observed: Observed, shape: Shape, start: int, stop: int
 ) -> None:
-    """Slot's matrix = scale · src + Σ w v vᵀ; y, bias column and totals gain their sums."""
-    square = columns * columns
+    """The system's matrix = scale · src + Σ w v vᵀ; y, bias column and totals gain their sums."""
+    slot, columns = system.slot, shape.columns
+    panel, roots = buffers.panel, buffers.roots
     piece = block_ratings(columns, slot.itemsize)
-    sums = slot[square:]
+    sums = slot[columns * columns :]
     while True:
         count = min(piece, stop - start)
-        prepare_roots(roots, totals, other, bias, indices, values, offset, weights, start, count)
-        gather(panel, columns, sums, roots, other, factors, indices, start, count)
-        add_gramian(slot, columns, src, scale, panel, count, other, indices, start + piece)
+        prepare_roots(roots, system.totals, observed, shape, start, count)
+        gather(panel, sums, roots, observed, shape, start, count)
+        add_gramian(slot, columns, src, scale, panel, count, observed.fixed, observed.indices, start + piece)
         src, scale = slot, slot.dtype.type(1.0)
         start += count
         if start >= stop:

@@ -16,6 +16,7 @@ from llvmlite import ir
 from numba.core import types
 from numba.extending import intrinsic
 
+from gramian.kernels.sweep.arguments import RowSystem, Shape
 from gramian.kernels.vector.compiled import borrowing
 from gramian.kernels.vector.lanes import INT, Emit, lanes, vfma, vfnma, vload, vmul, vsplat, vstore, vsum
 from gramian.kernels.vector.tiles import TILE_ROWS, tile_1, tile_2, tile_3, tile_rows
@@ -133,15 +134,7 @@ def update_rows(slot: Any, columns: int, row: int, sign: float, panel: Any, coun
 
 
 @borrowing
-def _forward(
-    slot: Any,
-    columns: int,
-    start: int,
-    stop: int,
-    inverse: Any,
-    rhs: int,
-    solved: Any,
-) -> None:
+def _forward(slot: Any, columns: int, start: int, stop: int, inverse: Any, rhs: int, solved: Any) -> None:
     """solved_p = y_p / U_pp; y -= solved_p U_p, for the rows start … stop; y = slot[rhs:]."""
     width = lanes(slot)
     for p in range(start, stop):
@@ -153,25 +146,18 @@ def _forward(
 
 
 @borrowing
-def factor_system(
-    slot: Any,
-    columns: int,
-    factors: int,
-    tolerance: float,
-    biased: bool,
-    work: Any,
-    small: Any,
-) -> int:
+def factor_system(slot: Any, shape: Shape, tolerance: float, work: Any, small: Any) -> int:
     """A → U in place; y → z, bias column → u. Returns the number of bad pivots.
 
     work = [1 / diagonal | z | u | limits | x], each `columns` long.
     """
+    columns = shape.columns
     height, square = tile_rows(slot), columns * columns
     inverse, z, u = work[:columns], work[columns : 2 * columns], work[2 * columns : 3 * columns]
     limits = work[3 * columns : 4 * columns]
     for c in range(columns):
         limits[c] = tolerance * slot[c * columns + c]
-    for c in range(factors, columns):
+    for c in range(shape.factors, columns):
         limits[c] = 0.0
         slot[c * columns + c] = 1.0
     wrong = 0
@@ -182,7 +168,7 @@ def factor_system(
         for j in range(row // width * width, columns, width):
             _finish(slot, row * columns + j, columns, small, inverse, row)
         _forward(slot, columns, row, row + height, inverse, square, z)
-        if biased:
+        if shape.biased:
             _forward(slot, columns, row, row + height, inverse, square + columns, u)
     return wrong
 
@@ -214,23 +200,15 @@ def back_system(slot: Any, columns: int, inverse: Any, z: Any, x: Any) -> None:
 
 
 @borrowing
-def solve_system(
-    slot: Any,
-    totals: Any,
-    columns: int,
-    factors: int,
-    tolerance: float,
-    biased: bool,
-    normals: Any,
-    work: Any,
-    small: Any,
-) -> int:
+def solve_system(system: RowSystem, shape: Shape, tolerance: float, normals: Any, work: Any, small: Any) -> int:
     """X in work[4·columns:], the bias after it; returns how many pivots were bad."""
+    slot, totals = system.slot, system.totals
+    columns, factors = shape.columns, shape.factors
     inverse, z, u = work[:columns], work[columns : 2 * columns], work[2 * columns : 3 * columns]
     x = work[4 * columns :]
-    wrong = factor_system(slot, columns, factors, tolerance, biased, work, small)
+    wrong = factor_system(slot, shape, tolerance, work, small)
     bias = totals.dtype.type(0.0)
-    if biased:
+    if shape.biased:
         corner = totals[0] - _dot(u, 0, u, 0, columns)
         sound = corner > tolerance * totals[0]
         root = np.sqrt(corner) if sound else totals.dtype.type(1.0)
@@ -239,6 +217,6 @@ def solve_system(
     for c in range(factors):
         z[c] += normals[c] - u[c] * bias
     back_system(slot, columns, inverse, z, x)
-    if biased:
+    if shape.biased:
         x[factors] = bias
     return wrong
