@@ -237,12 +237,13 @@ def cg_update(
 ) -> Array:
     """A few steps of conjugate gradient on every row, from ``here``, which is not changed; Λ must be diagonal."""
     from gramian.kernels.sweep import cg
+    from gramian.kernels.sweep.arguments import observed_of
 
-    out = here.copy()
+    out, observed = here.copy(), observed_of(rows, other, offset)
     prior = np.diag(penalty.precision).astype(other.dtype)
 
     def block(first: int, last: int) -> None:
-        cg.cg_rows(out, *rows, offset, other, biased, prior, penalty.by_count, cg.STEPS, first, last)
+        cg.cg_rows(out, observed, biased, prior, penalty.by_count, cg.STEPS, first, last)
 
     over_blocks(block, rows, 8 * other.shape[1], thread_count(n_jobs))
     return out

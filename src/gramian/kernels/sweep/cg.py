@@ -1,6 +1,6 @@
 r"""A few steps of conjugate gradient on every row, from the row so far, without ever forming its matrix.
 
-With :math:`V` the gathered rows of the other side (a constant 1 appended for the bias) and a diagonal prior,
+With :math:`V` the gathered rows of the fixed side (a constant 1 appended for the bias) and a diagonal prior,
 
 .. math:: A p = V^\top (V p) + s\Lambda p, \qquad M = \operatorname{diag}(A),
 
@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from gramian.kernels.sweep.arguments import Observed
 from gramian.kernels.sweep.row_layout import aligned
 from gramian.kernels.vector.compiled import compiled
 from gramian.kernels.vector.lanes import lanes, vadd, vfma, vload, vmul, vsplat, vstore, vsum
@@ -35,22 +36,19 @@ def _dot(a: Any, b: Any) -> float:
 
 
 @compiled
-def _gather(
-    panel: Any, targets: Any, width: int, indices: Any, values: Any, offset: float, other: Any, biased: bool,
-    start: int, stop: int,
-) -> None:  # fmt: skip
-    """Rows v (1 for the other's bias, zeros after) and targets t of some ratings, zeros up to a whole group."""
-    size = other.shape[1]
-    factors = size - 1 if biased else size
+def _gather(panel: Any, targets: Any, width: int, observed: Observed, biased: bool, start: int, stop: int) -> None:
+    """Rows v (1 for the fixed row's bias, zeros after) and targets t of some ratings, zeros up to a whole group."""
+    fixed = observed.fixed
+    factors = fixed.shape[1] - 1 if biased else fixed.shape[1]
     for e in range(stop - start):
-        j = indices[start + e]
+        j = observed.indices[start + e]
         row = panel[e * width : (e + 1) * width]
         for c in range(factors):
-            row[c] = other[j, c]
-        targets[e] = other.dtype.type(values[start + e]) - other.dtype.type(offset)
+            row[c] = fixed[j, c]
+        targets[e] = fixed.dtype.type(observed.values[start + e]) - observed.offset
         if biased:
             row[factors] = 1.0
-            targets[e] -= other[j, factors]
+            targets[e] -= fixed[j, factors]
     for e in range(stop - start, -(-(stop - start) // TOGETHER) * TOGETHER):
         targets[e] = 0.0
         for c in range(width):
@@ -77,21 +75,21 @@ def _add_products(out: Any, panel: Any, count: int, x: Any, targets: Any, residu
         v0 = first * width
         v1, v2, v3, v4 = v0 + width, v0 + 2 * width, v0 + 3 * width, v0 + 4 * width
         v5, v6, v7 = v0 + 5 * width, v0 + 6 * width, v0 + 7 * width
-        here = vload(x, 0)
-        s0, s1 = vmul(vload(panel, v0), here), vmul(vload(panel, v1), here)
-        s2, s3 = vmul(vload(panel, v2), here), vmul(vload(panel, v3), here)
-        s4, s5 = vmul(vload(panel, v4), here), vmul(vload(panel, v5), here)
-        s6, s7 = vmul(vload(panel, v6), here), vmul(vload(panel, v7), here)
+        x_c = vload(x, 0)
+        s0, s1 = vmul(vload(panel, v0), x_c), vmul(vload(panel, v1), x_c)
+        s2, s3 = vmul(vload(panel, v2), x_c), vmul(vload(panel, v3), x_c)
+        s4, s5 = vmul(vload(panel, v4), x_c), vmul(vload(panel, v5), x_c)
+        s6, s7 = vmul(vload(panel, v6), x_c), vmul(vload(panel, v7), x_c)
         for c in range(step, width, step):
-            here = vload(x, c)
-            s0 = vfma(vload(panel, v0 + c), here, s0)
-            s1 = vfma(vload(panel, v1 + c), here, s1)
-            s2 = vfma(vload(panel, v2 + c), here, s2)
-            s3 = vfma(vload(panel, v3 + c), here, s3)
-            s4 = vfma(vload(panel, v4 + c), here, s4)
-            s5 = vfma(vload(panel, v5 + c), here, s5)
-            s6 = vfma(vload(panel, v6 + c), here, s6)
-            s7 = vfma(vload(panel, v7 + c), here, s7)
+            x_c = vload(x, c)
+            s0 = vfma(vload(panel, v0 + c), x_c, s0)
+            s1 = vfma(vload(panel, v1 + c), x_c, s1)
+            s2 = vfma(vload(panel, v2 + c), x_c, s2)
+            s3 = vfma(vload(panel, v3 + c), x_c, s3)
+            s4 = vfma(vload(panel, v4 + c), x_c, s4)
+            s5 = vfma(vload(panel, v5 + c), x_c, s5)
+            s6 = vfma(vload(panel, v6 + c), x_c, s6)
+            s7 = vfma(vload(panel, v7 + c), x_c, s7)
         parts[0], parts[1], parts[2], parts[3] = vsum(s0), vsum(s1), vsum(s2), vsum(s3)
         parts[4], parts[5], parts[6], parts[7] = vsum(s4), vsum(s5), vsum(s6), vsum(s7)
         if residual:
@@ -113,16 +111,15 @@ def _add_products(out: Any, panel: Any, count: int, x: Any, targets: Any, residu
 
 @compiled
 def cg_rows(
-    out: Any, indptr: Any, indices: Any, values: Any, offset: float, other: Any, biased: bool,
-    penalty: Any, by_count: bool, steps: int, start: int, stop: int,
-) -> None:  # fmt: skip
+    out: Any, observed: Observed, biased: bool, penalty: Any, by_count: bool, steps: int, start: int, stop: int
+) -> None:
     """Take ``steps`` steps on rows ``start`` … ``stop`` of ``out``, in place; ``penalty`` is Λ's diagonal, (D,).
 
-    A row without ratings becomes zero. The other arguments are those of
+    A row without ratings becomes zero; all ratings count the same. ``biased`` and ``by_count`` are those of
     :func:`gramian.kernels.sweep.half_sweep.prepared`.
     """
-    size, one = other.shape[1], other.dtype.type(1.0)
-    width = -(-size // lanes(other)) * lanes(other)
+    indptr, size, one = observed.indptr, out.shape[1], out.dtype.type(1.0)
+    width = -(-size // lanes(out)) * lanes(out)
     room = max(64, WORKSPACE_BYTES // (width * out.itemsize) // TOGETHER * TOGETHER)
     panel, targets, parts = aligned(room * width, out), aligned(room, out), aligned(TOGETHER, out)
     x, r, z, p = aligned(width, out), aligned(width, out), aligned(width, out), aligned(width, out)
@@ -142,7 +139,7 @@ def cg_rows(
         whole = hi - lo <= room
         for first in range(lo, hi, room):
             last = min(hi, first + room)
-            _gather(panel, targets, width, indices, values, offset, other, biased, first, last)
+            _gather(panel, targets, width, observed, biased, first, last)
             _add_squares(diagonal, panel, last - first)
             _add_products(r, panel, last - first, x, targets, True, parts)
         for c in range(size):
@@ -156,7 +153,7 @@ def cg_rows(
             for first in range(lo, hi, room):
                 last = min(hi, first + room)
                 if not whole:
-                    _gather(panel, targets, width, indices, values, offset, other, biased, first, last)
+                    _gather(panel, targets, width, observed, biased, first, last)
                 _add_products(q, panel, last - first, p, targets, False, parts)
             curvature = _dot(p, q)
             if not (length > 0 and curvature > 0):  # the row is solved

@@ -23,12 +23,12 @@ BLOCK_COLUMNS = 64
 
 @compiled
 def add_products(
-    values: Any, sign: float, indptr: Any, indices: Any, here: Any, other: Any, biased: bool, start: int, stop: int
+    residuals: Any, sign: float, indptr: Any, indices: Any, rows: Any, fixed: Any, biased: bool, start: int, stop: int
 ) -> None:
-    """Values += sign · (x·v + b) for the ratings of rows ``start`` … ``stop``, b the last of the row's columns."""
-    size, sign = other.shape[1], values.dtype.type(sign)
+    """Residuals += sign · (x·v + b) for the ratings of rows ``start`` … ``stop``, b the last of the row's columns."""
+    size, sign = fixed.shape[1], residuals.dtype.type(sign)
     factors = size - 1 if biased else size
     for i in range(start, stop):
-        bias = here[i, factors] if biased else here.dtype.type(0)
+        bias = rows[i, factors] if biased else rows.dtype.type(0)
         for e in range(indptr[i], indptr[i + 1]):
-            values[e] += sign * (bias + dot(here[i], other[indices[e]], factors))
+            residuals[e] += sign * (bias + dot(rows[i], fixed[indices[e]], factors))
