@@ -23,15 +23,13 @@ def predictions(
     """What a model says of every rating, float64, in their order; the arguments are those of ``squared_errors``."""
     from gramian.kernels import residuals
 
-    out = np.empty(len(rows.indices))
+    out, model = np.empty(len(rows.indices)), residuals.predictor(here, other, biased, offset)
     indptr, indices = readonly(rows.indptr), readonly(rows.indices)
-    width = other.shape[1]
-    here, other = readonly(here).reshape(-1), readonly(other).reshape(-1)
 
     def block(first: int, last: int) -> None:
-        residuals.predictions(indptr, indices, here, other, width, biased, offset, first, last, out)
+        residuals.predictions(indptr, indices, model, first, last, out)
 
-    over_blocks(block, rows, RATING_WORK + width, thread_count(n_jobs))
+    over_blocks(block, rows, RATING_WORK + model.width, thread_count(n_jobs))
     return out
 
 

@@ -306,14 +306,13 @@ def squared_errors_by_row(
     """The same of each row, (rows,)."""
     from gramian.kernels import residuals
 
-    out = np.empty(rows.n_rows)
-    fixed, width = [readonly(array) for array in rows], other.shape[1]
-    here, other = readonly(here).reshape(-1), readonly(other).reshape(-1)
+    out, model = np.empty(rows.n_rows), residuals.predictor(here, other, biased, offset)
+    indptr, indices, values = (readonly(array) for array in rows)
 
     def block(first: int, last: int) -> None:
-        residuals.squared_errors(*fixed, here, other, width, biased, offset, first, last, out)
+        residuals.squared_errors(indptr, indices, values, model, first, last, out)
 
-    over_blocks(block, rows, RATING_WORK + width, thread_count(n_jobs))
+    over_blocks(block, rows, RATING_WORK + model.width, thread_count(n_jobs))
     return out
 
 
