@@ -50,12 +50,10 @@ def latent(
     """
     from gramian.kernels.sampling import latent
 
-    out = np.empty(len(steps))
-    edges = readonly(np.concatenate([[-np.inf], cuts, [np.inf]]))
-    fixed = readonly(rows.indptr), readonly(steps), readonly(mean), edges, readonly(stds)
+    out, ordinal = np.empty(len(steps)), latent.ordinal(rows.indptr, steps, mean, cuts, stds)
 
     def block(first: int, last: int) -> None:
-        latent.latent(*fixed, *key, first, last, out)
+        latent.latent(ordinal, key, first, last, out)
 
     over_blocks(block, rows, NORMAL_WORK, thread_count(n_jobs))
     return out
@@ -70,13 +68,12 @@ def cut_sums(
     """
     from gramian.kernels.sampling import latent
 
-    edges = readonly(np.concatenate([[-np.inf], cuts, [np.inf]]))
-    starts = range(0, rows.n_rows, CHUNK)
-    value, parts = np.zeros((len(starts), 1)), np.zeros((3, len(starts), len(edges)))
-    fixed = readonly(rows.indptr), readonly(steps), readonly(mean), edges, readonly(stds)
+    ordinal, starts = latent.ordinal(rows.indptr, steps, mean, cuts, stds), range(0, rows.n_rows, CHUNK)
+    value, parts = np.zeros((len(starts), 1)), np.zeros((3, len(starts), len(ordinal.cuts)))
+    sums = [latent.CutSums(value[place], *parts[:, place]) for place in range(len(starts))]
     tasks: list[Task] = [
-        partial(latent.cut_sums, *fixed, first, min(first + CHUNK, rows.n_rows), value[place], *parts[:, place])
-        for place, first in enumerate(starts)
+        partial(latent.cut_sums, ordinal, first, min(first + CHUNK, rows.n_rows), own)
+        for first, own in zip(starts, sums, strict=True)
     ]
     with runner(thread_count(n_jobs), len(tasks), NORMAL_WORK * len(steps)) as run:
         run(tasks)

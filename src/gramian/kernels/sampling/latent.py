@@ -14,14 +14,15 @@ row, place in the row) alone. Intervals on the right are mirrored, where Φ keep
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from gramian.kernels.arrays import Array, readonly
 from gramian.kernels.sampling.normals import philox
 from gramian.kernels.vector.compiled import compiled, inlined
 
-__all__ = ["cut_sums", "expect_block", "latent", "quantile", "truncated"]
+__all__ = ["CutSums", "Ordinal", "cut_sums", "expect_block", "latent", "ordinal", "quantile", "truncated"]
 
 _MASK = np.uint64(0xFFFFFFFF)
 _32, _8, _21, _11 = np.uint64(32), np.uint64(8), np.uint64(21), np.uint64(11)
@@ -100,16 +101,39 @@ def truncated(a: float, b: float, u: float) -> float:
     return -x if mirrored else x
 
 
+class Ordinal(NamedTuple):
+    """Ratings as steps: rating e of row *i* is its step with noise σ_i about its mean.
+
+    Attributes:
+        indptr: (rows + 1,), int64; row *i* has the ratings ``indptr[i]`` … ``indptr[i + 1]``.
+        steps: k, (ratings,), int32.
+        mean: η, (ratings,), float64.
+        cuts: γ, (steps + 1,), float64; the first and the last are −∞ and ∞.
+        stds: σ, (rows,), float64.
+    """
+
+    indptr: Array
+    steps: Array
+    mean: Array
+    cuts: Array
+    stds: Array
+
+
+def ordinal(indptr: Array, steps: Array, mean: Array, inner_cuts: Array, stds: Array) -> Ordinal:
+    """Ratings with the cuts between their steps."""
+    cuts = np.concatenate([[-np.inf], inner_cuts, [np.inf]])
+    return Ordinal(readonly(indptr), readonly(steps), readonly(mean), readonly(cuts), readonly(stds))
+
+
 @compiled
-def latent(
-    indptr: Any, steps: Any, mean: Any, cuts: Any, stds: Any, seed: int, sweep: int, side: int, start: int, stop: int,
-    out: Any,
-) -> None:  # fmt: skip
-    """The latent ratings of the rows ``start`` … ``stop``, into ``out``; ``cuts`` begin with −∞ and end with ∞."""
-    key, c2 = np.uint64(seed), np.uint64(sweep) & _MASK
-    k0, k1 = key & _MASK, key >> _32
+def latent(ordinal: Ordinal, key: tuple[int, int, int], start: int, stop: int, out: Any) -> None:
+    """The latent ratings of the rows ``start`` … ``stop``, into ``out``; ``key`` is the seed, the sweep, the side."""
+    indptr, steps, mean, cuts = ordinal.indptr, ordinal.steps, ordinal.mean, ordinal.cuts
+    seed, sweep, side = key
+    k0, k1 = np.uint64(seed) & _MASK, np.uint64(seed) >> _32
+    c2 = np.uint64(sweep) & _MASK
     for i in range(start, stop):
-        row, std = np.uint64(i), stds[i]
+        row, std = np.uint64(i), ordinal.stds[i]
         c3 = np.uint64(side) ^ ((row >> _32) << _8)
         for e in range(indptr[i], indptr[i + 1]):
             place = np.uint64(e - indptr[i])
@@ -119,18 +143,29 @@ def latent(
             out[e] = mean[e] + std * truncated(low, high, u)
 
 
-@compiled
-def cut_sums(
-    indptr: Any, steps: Any, mean: Any, cuts: Any, stds: Any, start: int, stop: int, value: Any, slope: Any, bend: Any,
-    beside: Any,
-) -> None:  # fmt: skip
-    r"""Σ log P of the rows ``start`` … ``stop``, and its derivatives by the cuts, into (1,) and three (cuts,) arrays.
+class CutSums(NamedTuple):
+    """Σ log P of some ratings and its derivatives by the cuts, float64.
 
-    ``slope`` are the first derivatives, ``bend`` the second ones with the sign turned, and ``beside`` those by a cut
-    and its right neighbour. The first and the last of ``cuts`` are −∞ and ∞.
+    Attributes:
+        value: Σ log P, (1,).
+        slope: The first derivatives, (cuts,).
+        bend: The second ones with the sign turned, (cuts,).
+        beside: Those by a cut and its right neighbour, (cuts,).
     """
+
+    value: Array
+    slope: Array
+    bend: Array
+    beside: Array
+
+
+@compiled
+def cut_sums(ordinal: Ordinal, start: int, stop: int, sums: CutSums) -> None:
+    """Add the sums of the rows ``start`` … ``stop``."""
+    indptr, steps, mean, cuts = ordinal.indptr, ordinal.steps, ordinal.mean, ordinal.cuts
+    value, slope, bend, beside = sums
     for i in range(start, stop):
-        std = stds[i]
+        std = ordinal.stds[i]
         for e in range(indptr[i], indptr[i + 1]):
             k = steps[e]
             a, b = (cuts[k] - mean[e]) / std, (cuts[k + 1] - mean[e]) / std
