@@ -221,9 +221,8 @@ def whitened(rows: Array, mean: Array, root: Array, seed: int, side: int, *, n_j
 # ---- products --------------------------------------------------------------------------------------
 
 
-def _fixed(matrix: CSR, dtype: npt.DTypeLike) -> list[Array]:
-
-    return [readonly(matrix.indptr), readonly(matrix.indices), readonly(matrix.values, dtype)]
+def _fixed(matrix: CSR, dtype: npt.DTypeLike) -> CSR:
+    return CSR(readonly(matrix.indptr), readonly(matrix.indices), readonly(matrix.values, dtype))
 
 
 def product(
@@ -234,14 +233,17 @@ def product(
     from gramian.kernels.linear import feature_products
 
     dtype = strips[0].dtype
-    out, parts = np.empty((matrix.n_rows, size), dtype), _fixed(matrix, dtype)
-    a = None if scale is None else readonly(scale, dtype)
+    out = np.empty((matrix.n_rows, size), dtype)
+    beside: list[Any] = [None] * len(strips)
+    if noise is not None:
+        assert scale is not None
+        beside = list(map(partial(feature_products.Noise, readonly(scale, dtype)), noise))
     pieces = [
-        (strip, a, None if noise is None else noise[k], out.reshape(-1), size, *place, *block)
-        for k, (strip, place) in enumerate(zip(strips, _places(strips, size), strict=True))
+        (strip, drawn, feature_products.Tall(out.reshape(-1), size, *place), *block)
+        for strip, drawn, place in zip(strips, beside, _places(strips, size), strict=True)
         for block in blocks or pool.blocks_of(matrix, _width(strips[0]))
     ]
-    _over(partial(feature_products.gather, *parts), pieces, matrix.n_entries * size, n_jobs)
+    _over(partial(feature_products.gather, _fixed(matrix, dtype)), pieces, matrix.n_entries * size, n_jobs)
     return out
 
 
@@ -254,15 +256,15 @@ def turned_product(
     whole = rows if isinstance(rows, np.ndarray) else None
     size = sum(map(_width, rows)) if whole is None else whole.shape[1]
     dtype = rows[0].dtype
-    out, parts = strips_of(count, size, dtype), _fixed(matrix, dtype)
+    out = strips_of(count, size, dtype)
     a = None if scale is None else readonly(scale, dtype)
-    pieces = [
-        (strip, a, rows[k].reshape(-1), _width(strip), 0, _width(strip), 0, matrix.n_rows)
-        if whole is None
-        else (strip, a, whole.reshape(-1), size, *place, 0, matrix.n_rows)
-        for k, (strip, place) in enumerate(zip(out, _places(out, size), strict=True))
-    ]
-    _over(partial(feature_products.scatter, *parts), pieces, matrix.n_entries * size, n_jobs)
+    Tall = feature_products.Tall
+    if whole is None:
+        tall = [Tall(rows[k].reshape(-1), _width(strip), 0, _width(strip)) for k, strip in enumerate(out)]
+    else:
+        tall = [Tall(whole.reshape(-1), size, *place) for place in _places(out, size)]
+    pieces = [(strip, a, own, 0, matrix.n_rows) for strip, own in zip(out, tall, strict=True)]
+    _over(partial(feature_products.scatter, _fixed(matrix, dtype)), pieces, matrix.n_entries * size, n_jobs)
     return out
 
 
@@ -319,19 +321,23 @@ def _solve(system: _System, b: Strips, tolerance: float, steps: int, n_jobs: int
 
     dtype, n, design = b[0].dtype, len(b[0]), system.design
     tall, order = design.ordered
-    scale = readonly(system.diagonal**-0.5, dtype)
     spectrum = design.spectrum(n_jobs)
-    basis, gains = readonly(spectrum.basis, dtype), readonly(1 / spectrum.values - 1, dtype)
+    preconditioner = feature_products.Preconditioner(
+        readonly(system.diagonal**-0.5, dtype),
+        readonly(spectrum.basis, dtype),
+        readonly(1 / spectrum.values - 1, dtype),
+    )
     ridge, weights = readonly(system.ridge, dtype), readonly(system.weights[order], dtype)
     size = sum(map(_width, b))
     parts = [_parts(tall, 1 + (strip.ndim == 1)) for strip in b]  # a narrow strip is half the work of a wide one
     new = partial(strips_of, size=size, dtype=dtype)
     x, p, q = new(n), new(n), new(n * max(map(len, parts)))
-    room, sums = new(len(gains)), new(1)
-    multiply = partial(feature_products.normal, *_fixed(tall, dtype), weights)
+    room, sums = new(len(spectrum.values)), new(1)
+    iterates = list(map(feature_products.Iterate, x, b, p, q, room, sums))
+    multiply = partial(feature_products.normal, _fixed(tall, dtype), weights)
 
     def further(k: int) -> None:
-        feature_products.step(q[k], len(parts[k]), p[k], x[k], b[k], ridge, scale, basis, gains, room[k], sums[k])
+        feature_products.step(iterates[k], len(parts[k]), ridge, preconditioner)
 
     def small(k: int) -> bool:
         return bool(sums[k].sum() <= tolerance**2 * lengths[k].sum())
@@ -384,7 +390,7 @@ def _multiplied(system: _System, X: Array, n_jobs: int | None) -> Array:
     tall, order = system.design.ordered
     p, parts, n = cut(scaled), _parts(tall), len(X)
     q = strips_of(n * len(parts), X.shape[1], X.dtype)
-    multiply = partial(feature_products.normal, *_fixed(tall, X.dtype), readonly(system.weights[order], X.dtype))
+    multiply = partial(feature_products.normal, _fixed(tall, X.dtype), readonly(system.weights[order], X.dtype))
     pieces = [(p[k], q[k], n * m, *part) for k in range(len(p)) for m, part in enumerate(parts)]
     _over(multiply, pieces, tall.n_entries * X.shape[1], n_jobs)
     total = np.add.reduce(rows_of(q, X.shape[1]).reshape(len(parts), n, -1), axis=0)

@@ -8,17 +8,19 @@ The sparse matrix T (tall × short) is read by its tall rows, in their order.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 from llvmlite import ir
 from numba.core import types
 from numba.extending import intrinsic
 from numba.np.arrayobj import make_array
 
+from gramian.kernels.arrays import Array
+from gramian.kernels.csr import CSR
 from gramian.kernels.vector.compiled import borrowing, inlined
 from gramian.kernels.vector.lanes import INT, Emit, Vec, lanes_of
 
-__all__ = ["GROUP", "gather", "lean", "normal", "scatter", "step"]
+__all__ = ["GROUP", "Iterate", "Noise", "Preconditioner", "Tall", "gather", "lean", "normal", "scatter", "step"]
 
 GROUP = 8  # columns of the basis that are multiplied at a time
 
@@ -245,57 +247,74 @@ def _row_sum(indices: Any, values: Any, short: Any, e: int, stop: int) -> Any:
     return _add(even, odd)
 
 
-# The tall side is flat rows of ``stride`` numbers, of which a strip has ``count`` from ``column`` on.
+class Tall(NamedTuple):
+    """The columns of a strip in the flat rows of the tall side.
 
-
-@borrowing
-def gather(
-    indptr: Any, indices: Any, values: Any, short: Any, scale: Any, noise: Any, tall: Any, stride: int, column: int,
-    count: int, first: int, last: int,
-) -> None:  # fmt: skip
-    """tall_i = Σ_j T_ij short_j for the tall rows ``first`` … ``last``; with ``noise``, a_i (noise_i + a_i Σ …).
-
-    ``scale`` is a; both are None, or neither.
+    Attributes:
+        rows: (rows, stride), flat, of the dtype of the strip.
+        stride: The numbers of a row.
+        column: The first column of the strip.
+        width: How many columns the strip has there.
     """
-    for i in range(first, last):
-        total = _row_sum(indices, values, short, indptr[i], indptr[i + 1])
-        if noise is not None:
-            a = _all(short, scale, i)
-            total = _mul(a, _fma(a, total, _at(noise, i)))
-        _put_part(short, tall, i * stride + column, count, total)
+
+    rows: Array
+    stride: int
+    column: int
+    width: int
+
+
+class Noise(NamedTuple):
+    """What is drawn beside a product.
+
+    Attributes:
+        scale: a, (tall rows,), of the dtype of the strip.
+        normals: A strip of the tall rows.
+    """
+
+    scale: Array
+    normals: Array
 
 
 @borrowing
-def scatter(
-    indptr: Any, indices: Any, values: Any, short: Any, scale: Any, tall: Any, stride: int, column: int, count: int,
-    first: int, last: int,
-) -> None:  # fmt: skip
-    """short_j += Σ_i T_ij a_i tall_i over the tall rows ``first`` … ``last``; a is ``scale``, or 1."""
+def gather(matrix: CSR, short: Any, noise: Noise | None, tall: Tall, first: int, last: int) -> None:
+    """tall_i = Σ_j T_ij short_j for the tall rows ``first`` … ``last``; with noise z, a_i (z_i + a_i Σ …)."""
+    indptr = matrix.indptr
     for i in range(first, last):
-        here = _part(short, tall, i * stride + column, count)
+        total = _row_sum(matrix.indices, matrix.values, short, indptr[i], indptr[i + 1])
+        if noise is not None:
+            a = _all(short, noise.scale, i)
+            total = _mul(a, _fma(a, total, _at(noise.normals, i)))
+        _put_part(short, tall.rows, i * tall.stride + tall.column, tall.width, total)
+
+
+@borrowing
+def scatter(matrix: CSR, short: Any, scale: Any, tall: Tall, first: int, last: int) -> None:
+    """short_j += Σ_i T_ij a_i tall_i over the tall rows ``first`` … ``last``; a is ``scale``, or 1."""
+    indptr, indices, values = matrix.indptr, matrix.indices, matrix.values
+    for i in range(first, last):
+        row = _part(short, tall.rows, i * tall.stride + tall.column, tall.width)
         if scale is not None:
-            here = _mul(_all(short, scale, i), here)
+            row = _mul(_all(short, scale, i), row)
         for e in range(indptr[i], indptr[i + 1]):
             j = _at(indices, e)
-            _put(short, j, _fma(_all(short, values, e), here, _at(short, j)))
+            _put(short, j, _fma(_all(short, values, e), row, _at(short, j)))
 
 
 @borrowing
-def normal(
-    indptr: Any, indices: Any, values: Any, weights: Any, p: Any, q: Any, base: int, first: int, last: int
-) -> None:
+def normal(matrix: CSR, weights: Any, p: Any, q: Any, base: int, first: int, last: int) -> None:
     """q[base + j] = Σ_i T_ij w_i Σ_k T_ik p_k over the tall rows ``first`` … ``last``: a part of TᵀWT p.
 
     A tall row's sum never leaves its register.
     """
+    indptr, indices, values = matrix.indptr, matrix.indices, matrix.values
     for j in range(len(p)):
         _put(q, base + j, _zero(q))
     for i in range(first, last):
         start, stop = indptr[i], indptr[i + 1]
-        here = _mul(_all(p, weights, i), _row_sum(indices, values, p, start, stop))
+        row = _mul(_all(p, weights, i), _row_sum(indices, values, p, start, stop))
         for e in range(start, stop):
             j = base + _at(indices, e)
-            _put(q, j, _fma(_all(p, values, e), here, _at(q, j)))
+            _put(q, j, _fma(_all(p, values, e), row, _at(q, j)))
 
 
 @borrowing
@@ -315,23 +334,56 @@ def lean(strip: Any, rows: Any, matrix: Any, base: Any, size: int, first: int, l
 # For (TᵀWT + diag(c)) x = b with the preconditioner S(I + V G Vᵀ)S: S is a diagonal, V has orthonormal columns.
 
 
-@borrowing
-def step(
-    q: Any, parts: int, p: Any, x: Any, r: Any, ridge: Any, scale: Any, basis: Any, gains: Any, room: Any, sums: Any
-) -> None:
-    """One step along p, then the next p; q has the ``parts`` of TᵀWT p.
+class Iterate(NamedTuple):
+    """Where conjugate gradient is, on one strip of n rows.
 
-    ``basis`` is V flat, as (rank / GROUP, n, GROUP); ``room`` has rank rows; ``sums`` has the length r · M⁻¹r, in and
-    out. Where p and the length are zero, this is the beginning.
+    Attributes:
+        x: The solution so far.
+        r: The residual b − (TᵀWT + diag(c))x.
+        p: The direction.
+        q: The parts of TᵀWT p, n rows each.
+        room: As many rows as V has columns.
+        sums: The length r · M⁻¹r, one row.
     """
+
+    x: Array
+    r: Array
+    p: Array
+    q: Array
+    room: Array
+    sums: Array
+
+
+class Preconditioner(NamedTuple):
+    """M⁻¹ = S(I + V G Vᵀ)S; all of the dtype of the strips.
+
+    Attributes:
+        scale: S, (n,).
+        basis: V flat, as (rank / GROUP, n, GROUP).
+        gains: G, (rank,).
+    """
+
+    scale: Array
+    basis: Array
+    gains: Array
+
+
+@borrowing
+def step(iterate: Iterate, parts: int, ridge: Any, preconditioner: Preconditioner) -> None:
+    """One step along p, then the next p; q has so many ``parts``, and ``ridge`` is c.
+
+    Where p and the length are zero, this is the beginning.
+    """
+    x, r, p, q, room, sums = iterate
+    scale, basis, gains = preconditioner
     n, total = len(p), _zero(p)
     for i in range(n):
-        here, value = _at(p, i), _at(q, i)
+        along, value = _at(p, i), _at(q, i)
         for k in range(1, parts):
             value = _add(value, _at(q, k * n + i))
-        value = _fma(_all(p, ridge, i), here, value)
+        value = _fma(_all(p, ridge, i), along, value)
         _put(q, i, value)
-        total = _fma(value, here, total)
+        total = _fma(value, along, total)
     along, length = _ratio(_at(sums, 0), total), _zero(p)
     for i in range(n):
         _put(x, i, _fma(along, _at(p, i), _at(x, i)))
