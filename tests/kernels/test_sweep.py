@@ -199,10 +199,11 @@ def test_a_read_only_installation_compiles_without_a_cache(tmp_path):
     shutil.copytree(Path(gramian.__file__).parent, package, ignore=shutil.ignore_patterns("__pycache__", "bundled"))
     code = (
         "import numpy as np, gramian, gramian.kernels.vector.compiled as c\n"
+        "from gramian.kernels.csr import CSR\n"
         "from gramian.kernels.residuals import predictor, squared_errors\n"
         f"assert gramian.__file__.startswith({str(tmp_path)!r})\n"
         "out, model = np.empty(1), predictor(np.ones((1, 1)), np.ones((1, 1)), False, 0.0)\n"
-        "squared_errors(np.array([0, 1]), np.zeros(1, 'i4'), np.ones(1, 'f4'), model, 0, 1, out)\n"
+        "squared_errors(CSR(np.array([0, 1]), np.zeros(1, 'i4'), np.ones(1, 'f4')), model, 0, 1, out)\n"
         "assert out[0] == 0\n"
     )
     # A file in the place of each cache folder keeps everybody from writing there, root too.

@@ -20,7 +20,7 @@ from gramian.engine.pool import RATING_WORK, ROW_WORK, Task, over_blocks, runner
 from gramian.engine.remote import RemoteRows
 from gramian.kernels import reference
 from gramian.kernels.arrays import Array, aligned_rows, readonly
-from gramian.kernels.csr import CSR, PIECE_RATINGS, pieces_of
+from gramian.kernels.csr import CSR, PIECE_RATINGS, pieces_of, readonly_csr
 
 __all__ = [
     "Penalty",
@@ -307,10 +307,10 @@ def squared_errors_by_row(
     from gramian.kernels import residuals
 
     out, model = np.empty(rows.n_rows), residuals.predictor(here, other, biased, offset)
-    indptr, indices, values = (readonly(array) for array in rows)
+    ratings = readonly_csr(rows)
 
     def block(first: int, last: int) -> None:
-        residuals.squared_errors(indptr, indices, values, model, first, last, out)
+        residuals.squared_errors(ratings, model, first, last, out)
 
     over_blocks(block, rows, RATING_WORK + model.width, thread_count(n_jobs))
     return out
@@ -359,11 +359,11 @@ def sparse_product(rows: CSR, other: Array, *, n_jobs: int | None = None) -> Arr
     from gramian.kernels.linear import lanczos
 
     out = np.empty((rows.n_rows, *other.shape[1:]), other.dtype)
-    fixed, other = [readonly(array) for array in rows], readonly(other)
+    matrix, other = readonly_csr(rows), readonly(other)
     multiply = lanczos.sparse_times if other.ndim == 2 else lanczos.sparse_times_vector
 
     def block(first: int, last: int) -> None:
-        multiply(*fixed, other, first, last, out)
+        multiply(matrix, other, first, last, out)
 
     over_blocks(block, rows, max(1, int(np.prod(other.shape[1:]))), thread_count(n_jobs))
     return out

@@ -33,7 +33,7 @@ import numpy.typing as npt
 
 from gramian.engine import local, pool
 from gramian.kernels.arrays import Array, aligned_rows, readonly
-from gramian.kernels.csr import CSR
+from gramian.kernels.csr import CSR, readonly_csr
 
 __all__ = ["Design", "Strips", "cut", "draw", "noise", "product", "rows_of", "strips_of", "whitened"]
 
@@ -221,10 +221,6 @@ def whitened(rows: Array, mean: Array, root: Array, seed: int, side: int, *, n_j
 # ---- products --------------------------------------------------------------------------------------
 
 
-def _fixed(matrix: CSR, dtype: npt.DTypeLike) -> CSR:
-    return CSR(readonly(matrix.indptr), readonly(matrix.indices), readonly(matrix.values, dtype))
-
-
 def product(
     matrix: CSR, strips: Strips, size: int, noise: Strips | None = None, scale: Array | None = None,
     *, n_jobs: int | None = None, blocks: list[tuple[int, int]] | None = None,
@@ -243,7 +239,7 @@ def product(
         for strip, drawn, place in zip(strips, beside, _places(strips, size), strict=True)
         for block in blocks or pool.blocks_of(matrix, _width(strips[0]))
     ]
-    _over(partial(feature_products.gather, _fixed(matrix, dtype)), pieces, matrix.n_entries * size, n_jobs)
+    _over(partial(feature_products.gather, readonly_csr(matrix, dtype)), pieces, matrix.n_entries * size, n_jobs)
     return out
 
 
@@ -264,7 +260,7 @@ def turned_product(
     else:
         tall = [Tall(whole.reshape(-1), size, *place) for place in _places(out, size)]
     pieces = [(strip, a, own, 0, matrix.n_rows) for strip, own in zip(out, tall, strict=True)]
-    _over(partial(feature_products.scatter, _fixed(matrix, dtype)), pieces, matrix.n_entries * size, n_jobs)
+    _over(partial(feature_products.scatter, readonly_csr(matrix, dtype)), pieces, matrix.n_entries * size, n_jobs)
     return out
 
 
@@ -334,7 +330,7 @@ def _solve(system: _System, b: Strips, tolerance: float, steps: int, n_jobs: int
     x, p, q = new(n), new(n), new(n * max(map(len, parts)))
     room, sums = new(len(spectrum.values)), new(1)
     iterates = list(map(feature_products.Iterate, x, b, p, q, room, sums))
-    multiply = partial(feature_products.normal, _fixed(tall, dtype), weights)
+    multiply = partial(feature_products.normal, readonly_csr(tall, dtype), weights)
 
     def further(k: int) -> None:
         feature_products.step(iterates[k], len(parts[k]), ridge, preconditioner)
@@ -390,7 +386,7 @@ def _multiplied(system: _System, X: Array, n_jobs: int | None) -> Array:
     tall, order = system.design.ordered
     p, parts, n = cut(scaled), _parts(tall), len(X)
     q = strips_of(n * len(parts), X.shape[1], X.dtype)
-    multiply = partial(feature_products.normal, _fixed(tall, X.dtype), readonly(system.weights[order], X.dtype))
+    multiply = partial(feature_products.normal, readonly_csr(tall, X.dtype), readonly(system.weights[order], X.dtype))
     pieces = [(p[k], q[k], n * m, *part) for k in range(len(p)) for m, part in enumerate(parts)]
     _over(multiply, pieces, tall.n_entries * X.shape[1], n_jobs)
     total = np.add.reduce(rows_of(q, X.shape[1]).reshape(len(parts), n, -1), axis=0)

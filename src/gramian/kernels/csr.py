@@ -8,7 +8,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["CSR", "PIECE_RATINGS", "csr_from_sorted", "is_sound", "pieces_of", "transpose"]
+from gramian.kernels.arrays import readonly
+
+__all__ = ["CSR", "PIECE_RATINGS", "csr_from_sorted", "is_sound", "pieces_of", "readonly_csr", "transpose"]
 
 # A heavy row's sums are made of pieces of so many ratings: at K = 512, a fifth of a second's work at most.
 PIECE_RATINGS = 16_384
@@ -69,6 +71,11 @@ class CSR(NamedTuple):
         return CSR(np.concatenate([[0], np.cumsum(self.counts[rows])]), self.indices[places], self.values[places])
 
 
+def readonly_csr(matrix: CSR, dtype: npt.DTypeLike | None = None) -> CSR:
+    """The same matrix as kernels want it, its values of a dtype."""
+    return CSR(readonly(matrix.indptr), readonly(matrix.indices), readonly(matrix.values, dtype))
+
+
 def pieces_of(count: int) -> int:
     """In how many pieces a row of so many ratings is summed: 1 for most rows, 0 for an empty one."""
     return -(-count // PIECE_RATINGS)
@@ -100,9 +107,9 @@ def transpose(matrix: CSR, n_columns: int) -> CSR:
     """The same entries by columns; rows stay ascending within each column."""
     from scipy.sparse import csr_array
 
-    turned = csr_array((matrix.values, matrix.indices, matrix.indptr), shape=(matrix.n_rows, n_columns)).tocsc()
+    by_column = csr_array((matrix.values, matrix.indices, matrix.indptr), shape=(matrix.n_rows, n_columns)).tocsc()
     return CSR(
-        np.asarray(turned.indptr, np.int64),
-        np.asarray(turned.indices, np.int32),
-        np.asarray(turned.data, np.float32),
+        np.asarray(by_column.indptr, np.int64),
+        np.asarray(by_column.indices, np.int32),
+        np.asarray(by_column.data, np.float32),
     )

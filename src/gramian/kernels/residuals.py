@@ -8,6 +8,7 @@ import numpy as np
 from numba import njit
 
 from gramian.kernels.arrays import Array, readonly
+from gramian.kernels.csr import CSR
 from gramian.kernels.vector.compiled import borrowing, inlined
 from gramian.kernels.vector.lanes import lanes, vfma, vload, vload_first, vmul, vsum
 
@@ -58,8 +59,9 @@ def predictor(rows: Array, fixed: Array, biased: bool, offset: float) -> Predict
 
 
 @borrowing
-def squared_errors(indptr: Any, indices: Any, values: Any, model: Predictor, start: int, stop: int, out: Any) -> None:
+def squared_errors(ratings: CSR, model: Predictor, start: int, stop: int, out: Any) -> None:
     """Write the sum of squared residuals of each row ``start`` … ``stop`` into ``out`` (float64)."""
+    indptr, indices, values = ratings.indptr, ratings.indices, ratings.values
     rows, fixed, width = model.rows, model.fixed, model.width
     factors = width - 1 if model.biased else width
     for i in range(start, stop):

@@ -91,9 +91,9 @@ def move_columns(
         for e in range(starts[c], starts[c + 1]):
             x = coefficients[e]
             if x != 0:
-                other = partner[samples[e]]
+                sample = partner[samples[e]]
                 for k in range(H):
-                    gradient[k] += x * other[k]
+                    gradient[k] += x * sample[k]
                 if biased:
                     gradient[H] += x
         move(rule, row, state[j], gradient, eta, beta)

@@ -82,13 +82,13 @@ def _jacobi(G: Any, R: Any) -> None:
         tiny = max(tiny, dot(G[p], G[p]))
     tiny *= (np.finfo(np.float64).eps * size) ** 2
     for _ in range(60):
-        turned = False
+        rotated = False
         for p in range(size - 1):
             for q in range(p + 1, size):
                 a, b, c = dot(G[p], G[p]), dot(G[q], G[q]), dot(G[p], G[q])
                 if c * c <= 1e-30 * a * b or max(a, b) <= tiny or abs(c) <= tiny:
                     continue
-                turned = True
+                rotated = True
                 slope = (b - a) / (2 * c)
                 t = (1.0 if slope >= 0 else -1.0) / (abs(slope) + np.sqrt(1 + slope * slope))
                 cosine = 1 / np.sqrt(1 + t * t)
@@ -99,7 +99,7 @@ def _jacobi(G: Any, R: Any) -> None:
                 for k in range(size):
                     x, y = R[p, k], R[q, k]
                     R[p, k], R[q, k] = cosine * x - sine * y, sine * x + cosine * y
-        if not turned:
+        if not rotated:
             break
 
 

@@ -163,8 +163,8 @@ def _project(
         emit, some = _Group(context, builder, sig, args), range(GROUP)
 
         def body(i: ir.Value, sums: list[ir.Value]) -> list[ir.Value]:
-            here = emit.row(i)
-            return [emit.fma(emit.number(i, m), here, sums[m]) for m in some]
+            row = emit.row(i)
+            return [emit.fma(emit.number(i, m), row, sums[m]) for m in some]
 
         zero = emit.constant(0.0) if y.ndim == 2 else ir.Constant(emit.element, 0.0)
         for m, value in enumerate(emit.loop(args[5], [zero] * GROUP, body)):
@@ -378,12 +378,12 @@ def step(iterate: Iterate, parts: int, ridge: Any, preconditioner: Preconditione
     scale, basis, gains = preconditioner
     n, total = len(p), _zero(p)
     for i in range(n):
-        along, value = _at(p, i), _at(q, i)
+        direction, value = _at(p, i), _at(q, i)
         for k in range(1, parts):
             value = _add(value, _at(q, k * n + i))
-        value = _fma(_all(p, ridge, i), along, value)
+        value = _fma(_all(p, ridge, i), direction, value)
         _put(q, i, value)
-        total = _fma(value, along, total)
+        total = _fma(value, direction, total)
     along, length = _ratio(_at(sums, 0), total), _zero(p)
     for i in range(n):
         _put(x, i, _fma(along, _at(p, i), _at(x, i)))

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from gramian.kernels.csr import CSR
 from gramian.kernels.linear.dense import combine, dot, eigen
 from gramian.kernels.vector.compiled import compiled
 
@@ -26,23 +27,25 @@ Floats = npt.NDArray[np.float64]
 
 
 @compiled
-def sparse_times(indptr: Any, indices: Any, values: Any, other: Any, start: int, stop: int, out: Any) -> None:
+def sparse_times(matrix: CSR, dense: Any, start: int, stop: int, out: Any) -> None:
     """Rows ``start`` … ``stop`` of a sparse matrix times a dense one: out_i = Σ_j s_ij v_j, summed in float64."""
-    width = other.shape[1]
+    indptr, indices, values = matrix.indptr, matrix.indices, matrix.values
+    width = dense.shape[1]
     total = np.zeros(width)
     for i in range(start, stop):
         total[:] = 0.0
         for e in range(indptr[i], indptr[i + 1]):
             value, j = np.float64(values[e]), indices[e]
             for k in range(width):
-                total[k] += value * other[j, k]
+                total[k] += value * dense[j, k]
         for k in range(width):
             out[i, k] = total[k]
 
 
 @compiled
-def sparse_times_vector(indptr: Any, indices: Any, values: Any, vector: Any, start: int, stop: int, out: Any) -> None:
+def sparse_times_vector(matrix: CSR, vector: Any, start: int, stop: int, out: Any) -> None:
     """The same for one vector."""
+    indptr, indices, values = matrix.indptr, matrix.indices, matrix.values
     for i in range(start, stop):
         total = 0.0
         for e in range(indptr[i], indptr[i + 1]):
@@ -108,6 +111,6 @@ def cycle(apply: Callable[[Floats], Floats], pairs: Pairs, size: int, keep: int)
             vector = _direction(length, j + 1)
             _orthogonalize(basis, j + 1, vector, products)
         following = vector / max(np.sqrt(dot(vector, vector)), np.finfo(float).tiny)
-    values, turned = eigen(T)
-    vectors = combine(turned[:keep], basis)
-    return Pairs(values[:keep], vectors, beta * np.abs(turned[:keep, -1]), following)
+    values, small = eigen(T)
+    vectors = combine(small[:keep], basis)
+    return Pairs(values[:keep], vectors, beta * np.abs(small[:keep, -1]), following)

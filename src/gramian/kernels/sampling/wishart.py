@@ -86,10 +86,10 @@ def normal_wishart(
         mean[c] = (strength * center[c] + total[c]) / grown
     pull = strength * count / grown
     for c in range(size):
-        away = total[c] / count - center[c]
+        deviation = total[c] / count - center[c]
         for j in range(c + 1):
             cross[c, j] -= total[c] * total[j] / count
-            cross[c, j] += pull * away * (total[j] / count - center[j])
+            cross[c, j] += pull * deviation * (total[j] / count - center[j])
         cross[c, c] += scale[c]
     _cholesky(cross)
     root = np.empty((size, size))  # T⁻ᵀA, from the last row up
@@ -101,12 +101,12 @@ def normal_wishart(
                 root[c, j] -= cross[i, c] * root[i, j]
         for j in range(size):
             root[c, j] /= cross[c, c]
-    turned = root.T.copy()
+    transposed = root.T.copy()
     precision[:] = 0.0
     for k in range(size):
         for c in range(size):
             for j in range(size):
-                precision[c, j] += turned[k, c] * turned[k, j]
+                precision[c, j] += transposed[k, c] * transposed[k, j]
     u = normals.copy()  # A⁻ᵀz
     for c in range(size - 1, -1, -1):
         u[c] /= bartlett[c, c]

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from gramian.kernels.arrays import Array, readonly
-from gramian.kernels.csr import CSR
+from gramian.kernels.csr import CSR, readonly_csr
 
 __all__ = ["Buffers", "HalfSweep", "Observed", "Prior", "RowDraw", "RowSystem", "Shape", "nothing", "observed_of"]
 
@@ -131,9 +131,8 @@ class Buffers(NamedTuple):
 def observed_of(rows: CSR, fixed: Array, offset: float, weights: Array | None = None) -> Observed:
     """The ratings of rows, as kernels want them."""
     dtype = fixed.dtype
-    indptr, indices, values = (readonly(array) for array in rows)
     given = nothing(dtype) if weights is None else readonly(weights, dtype)
-    return Observed(readonly(fixed), indptr, indices, values, dtype.type(offset), given)
+    return Observed(readonly(fixed), *readonly_csr(rows), dtype.type(offset), given)
 
 
 @cache
