@@ -32,9 +32,10 @@ def test_the_kernel_does_what_its_plain_twin_does(rule, biased):
     from gramian.kernels.gradient import descent
 
     fast, slow = problem(rule, biased), problem(rule, biased)
-    number = DESCENT_RULES.index(rule)
+    triplets, sides = descent.Triplets(*fast[:3]), [descent.DescentSide(*fast[3 + k :: 2]) for k in (0, 1)]
+    settings = descent.DescentSettings(biased, 3.0, *PENALTIES, rate=0.03, beta=0.8)
     for _ in range(3):
-        mine = descent.descend(*fast, *PENALTIES, biased, 3.0, number, 0.03, 0.8)
+        mine = descent.descend(triplets, *sides, settings, DESCENT_RULES.index(rule))
         theirs = reference.descend(*slow, *PENALTIES, biased=biased, offset=3.0, rule=rule, rate=0.03, beta=0.8)
         assert mine == pytest.approx(theirs, rel=1e-9)
     for a, b in zip(fast, slow, strict=True):
@@ -46,7 +47,7 @@ def test_the_kernel_does_what_its_plain_twin_does(rule, biased):
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 def test_the_kernel_of_adagrad_does_what_its_plain_twin_does(biased, factors, dtype):
     """Rows of one register and of several, full ones and such with zeros at their end; four at a time, and alone."""
-    from gramian.kernels.gradient import adagrad
+    from gramian.kernels.gradient import adagrad, descent
 
     users, items, values, *sides = problem("adagrad", biased, dtype, rows=(23, 17), factors=factors)
     slow = [np.array(side, np.float64) for side in sides]
@@ -55,11 +56,12 @@ def test_the_kernel_of_adagrad_does_what_its_plain_twin_does(biased, factors, dt
     ]
     for (_, state), rows in zip(packed, sides[:2], strict=True):
         state[:, adagrad.BIAS] = rows[:, -1] if biased else 0
-    tables = [packed[0][0], packed[1][0], packed[0][1], packed[1][1]]
-    flat, width = [table.reshape(-1) for table in tables], packed[0][0].shape[1]
+    flat = [adagrad.FlatSide(rows.reshape(-1), state.reshape(-1)) for rows, state in packed]
+    triplets, width = descent.Triplets(users, items, values), packed[0][0].shape[1]
+    settings = descent.DescentSettings(biased, 3.0, *PENALTIES, rate=0.03, beta=0.0)
     near = 1e-9 if dtype == "float64" else 1e-4
     for _ in range(3):
-        mine = adagrad.descend_by_rows(users, items, values, *flat, width, factors, biased, 3.0, 0.03, *PENALTIES)
+        mine = adagrad.descend_by_rows(triplets, *flat, width, factors, settings)
         theirs = reference.descend(
             users, items, values, *slow, *PENALTIES, biased=biased, offset=3.0, rule="adagrad", rate=0.03, beta=0.0
         )

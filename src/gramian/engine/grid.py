@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -25,11 +25,15 @@ from gramian.kernels.arrays import Array, aligned_rows
 from gramian.kernels.csr import CSR
 from gramian.kernels.reference import DESCENT_RULES
 
+if TYPE_CHECKING:
+    from gramian.kernels.gradient.descent import DescentSettings
+
 __all__ = ["Grid", "aligned_copy", "biases", "descend", "first_rows", "grid_of"]
 
 # A block should fill a thread for longer than starting it takes; more parts let more threads work together and keep
 # the rows of a block in the cache.
 BLOCK_RATINGS, MOST_PARTS = 8_000, 64
+SIDES = "user", "item"
 
 
 class Grid(NamedTuple):
@@ -118,14 +122,16 @@ def descend(
         rounds: The order of the rounds s = 0 … B − 1.
         n_jobs: Threads; see :func:`gramian.engine.pool.thread_count`.
     """
+    from gramian.kernels.gradient.descent import DescentSettings, Triplets
+
     sums = np.zeros((grid.parts**2, 2))
     width = arrays["user_rows"].shape[1]
-    kernel, rest = _kernel(arrays, factors, penalties, biased, offset, rule, rate, beta)
+    kernel, rest = _kernel(arrays, factors, DescentSettings(biased, offset, *penalties, rate, beta), rule)
 
     def work(numbers: list[int]) -> None:
         for number in numbers:
             part = slice(grid.starts[number], grid.starts[number + 1])
-            sums[number] = kernel(grid.users[part], grid.items[part], grid.values[part], *rest)
+            sums[number] = kernel(Triplets(grid.users[part], grid.items[part], grid.values[part]), *rest)
 
     threads = pool.thread_count(n_jobs)
     plan = _rounds(grid, rounds, threads)
@@ -137,19 +143,19 @@ def descend(
 
 
 def _kernel(
-    arrays: dict[str, Array], factors: int, penalties: tuple[float, float], biased: bool, offset: float, rule: str,
-    rate: float, beta: float,
-) -> tuple[Callable[..., tuple[float, float]], tuple[Any, ...]]:  # fmt: skip
+    arrays: dict[str, Array], factors: int, settings: DescentSettings, rule: str
+) -> tuple[Callable[..., tuple[float, float]], tuple[Any, ...]]:
     """The kernel of a rule, and its arguments after the ratings."""
     from gramian.kernels.gradient import adagrad, descent
 
-    tables = [arrays[f"{side}_{what}"] for what in ("rows", "state") for side in ("user", "item")]
+    def table(side: str, what: str) -> Array:
+        return arrays[f"{side}_{what}"]
+
     if rule == "adagrad":
-        flat = [table.reshape(-1) for table in tables]
-        return adagrad.descend_by_rows, (*flat, tables[0].shape[1], factors, biased, offset, rate, *penalties)
-    shares = arrays["user_share"], arrays["item_share"]
-    number = DESCENT_RULES.index(rule)
-    return descent.descend, (*tables, *shares, *penalties, biased, offset, number, rate, beta)
+        flat = [adagrad.FlatSide(table(s, "rows").reshape(-1), table(s, "state").reshape(-1)) for s in SIDES]
+        return adagrad.descend_by_rows, (*flat, table("user", "rows").shape[1], factors, settings)
+    sides = [descent.DescentSide(table(s, "rows"), table(s, "state"), table(s, "share")) for s in SIDES]
+    return descent.descend, (*sides, settings, DESCENT_RULES.index(rule))
 
 
 def _rounds(grid: Grid, rounds: Array, threads: int) -> list[list[list[int]]]:

@@ -22,6 +22,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from gramian.kernels.arrays import Array
+from gramian.kernels.gradient.descent import DescentSettings, Triplets
 from gramian.kernels.linear.quads import (
     four_codes,
     prefetch,
@@ -40,7 +42,7 @@ from gramian.kernels.reference import DESCENT_EPSILON
 from gramian.kernels.vector.compiled import borrowing, inlined
 from gramian.kernels.vector.lanes import VECTOR_BYTES, lanes, vfill, vfma, vload, vmul, vstore, vsum
 
-__all__ = ["BIAS", "BIAS_SUM", "SHARE", "SMALL", "SUM", "descend_by_rows"]
+__all__ = ["BIAS", "BIAS_SUM", "SHARE", "SMALL", "SUM", "FlatSide", "descend_by_rows"]
 
 # What a row has beside its factors: its bias, s of the factors and of the bias, and ρ.
 BIAS, SUM, BIAS_SUM, SHARE, SMALL = 0, 1, 2, 3, 4
@@ -49,8 +51,20 @@ AHEAD = 16  # ratings whose rows are asked for before their turn
 REGISTERS_OF_LINE = 64 // VECTOR_BYTES  # of a cache line
 
 
+class FlatSide(NamedTuple):
+    """What moves of one side, of one dtype.
+
+    Attributes:
+        rows: The factors, flat, (rows, width): whole cache lines, 0 after the factors.
+        small: What a row has beside them, flat, (rows, SMALL).
+    """
+
+    rows: Array
+    small: Array
+
+
 class Constants(NamedTuple):
-    """Numbers of an epoch, each in four lanes."""
+    """Numbers of an epoch in the dtype of the rows: each in four lanes, or alone."""
 
     mean: Any
     rate: Any
@@ -74,7 +88,7 @@ def _products(W: Any, w: int, U: Any, u: int, width: int) -> Any:
 
 
 @inlined
-def _turn(W: Any, w: int, U: Any, u: int, width: int, w_keep: Any, w_step: Any, u_keep: Any, u_step: Any) -> None:
+def _move(W: Any, w: int, U: Any, u: int, width: int, w_keep: Any, w_step: Any, u_keep: Any, u_step: Any) -> None:
     """The step: w ← keep · w + step · u, and u likewise."""
     for k in range(0, width, lanes(W)):
         x, y = vload(W, w + k), vload(U, u + k)
@@ -96,7 +110,7 @@ def _beside(small: Any, i: Any) -> Any:
 
 
 @inlined
-def _move_beside(small: Any, i: Any, beside: Any, error: Any, cross: Any, own: Any, partner: Any, c: Any) -> Any:
+def _move_beside(small: Any, i: Any, beside: Any, error: Any, cross: Any, own: Any, partner: Any, c: Constants) -> Any:
     """Move what four rows have beside their factors: how much of these they keep, and the step, by registers."""
     bias, total, bias_total, share = beside
     less, bias_less = c.penalty * share, c.bias_penalty * share
@@ -113,71 +127,59 @@ def _move_beside(small: Any, i: Any, beside: Any, error: Any, cross: Any, own: A
 
 
 @inlined
-def _four(W: Any, U: Any, user_small: Any, item_small: Any, i: Any, j: Any, values: Any, width: int, c: Any) -> Any:
+def _four(users: FlatSide, items: FlatSide, i: Any, j: Any, values: Any, width: int, c: Constants) -> Any:
     """Four steps at once: the errors before them, and the penalties."""
+    W, U = users.rows, items.rows
     one, two = _products(W, i[0] * width, U, j[0] * width, width), _products(W, i[1] * width, U, j[1] * width, width)
     three, four = _products(W, i[2] * width, U, j[2] * width, width), _products(W, i[3] * width, U, j[3] * width, width)
     xy, xx, yy = (
         qsum(one[0], two[0], three[0], four[0]), qsum(one[1], two[1], three[1], four[1]),
         qsum(one[2], two[2], three[2], four[2]),
     )  # fmt: skip
-    user, item = _beside(user_small, i), _beside(item_small, j)
+    user, item = _beside(users.small, i), _beside(items.small, j)
     error = values - c.mean - xy - (user[BIAS] + item[BIAS])
     shrunk = user[SHARE] * (c.penalty * xx + c.bias_penalty * user[BIAS] * user[BIAS])
     shrunk = shrunk + item[SHARE] * (c.penalty * yy + c.bias_penalty * item[BIAS] * item[BIAS])
     cross = error * xy
     cross = cross + cross
-    w_keep, w_step = _move_beside(user_small, i, user, error, cross, xx, yy, c)
-    u_keep, u_step = _move_beside(item_small, j, item, error, cross, yy, xx, c)
-    _turn(W, i[0] * width, U, j[0] * width, width, w_keep[0], w_step[0], u_keep[0], u_step[0])
-    _turn(W, i[1] * width, U, j[1] * width, width, w_keep[1], w_step[1], u_keep[1], u_step[1])
-    _turn(W, i[2] * width, U, j[2] * width, width, w_keep[2], w_step[2], u_keep[2], u_step[2])
-    _turn(W, i[3] * width, U, j[3] * width, width, w_keep[3], w_step[3], u_keep[3], u_step[3])
+    w_keep, w_step = _move_beside(users.small, i, user, error, cross, xx, yy, c)
+    u_keep, u_step = _move_beside(items.small, j, item, error, cross, yy, xx, c)
+    _move(W, i[0] * width, U, j[0] * width, width, w_keep[0], w_step[0], u_keep[0], u_step[0])
+    _move(W, i[1] * width, U, j[1] * width, width, w_keep[1], w_step[1], u_keep[1], u_step[1])
+    _move(W, i[2] * width, U, j[2] * width, width, w_keep[2], w_step[2], u_keep[2], u_step[2])
+    _move(W, i[3] * width, U, j[3] * width, width, w_keep[3], w_step[3], u_keep[3], u_step[3])
     return error, shrunk
 
 
 @inlined
-def _move_beside_one(
-    small: Any, at: int, error: Any, cross: Any, own: Any, partner: Any, penalty: Any, bias_penalty: Any,
-    rate: Any, bias_rate: Any, per_factor: Any,
-) -> Any:  # fmt: skip
+def _move_beside_one(small: Any, at: int, error: Any, cross: Any, own: Any, partner: Any, c: Constants) -> Any:
     """The same for one row: the rate of its factors, and λ of them."""
-    epsilon = small.dtype.type(DESCENT_EPSILON)
     share, bias = small[at + SHARE], small[at + BIAS]
-    less = penalty * share
-    slope = error - bias_penalty * share * bias
+    less = c.penalty * share
+    slope = error - c.bias_penalty * share * bias
     small[at + BIAS_SUM] += slope * slope
-    small[at + BIAS] = bias + bias_rate * slope / np.sqrt(small[at + BIAS_SUM] + epsilon)
-    small[at + SUM] += per_factor * (error * error * partner + less * (less * own - cross))
-    return rate / np.sqrt(small[at + SUM] + epsilon), less
+    small[at + BIAS] = bias + c.bias_rate * slope / np.sqrt(small[at + BIAS_SUM] + c.epsilon)
+    small[at + SUM] += c.per_factor * (error * error * partner + less * (less * own - cross))
+    return c.rate / np.sqrt(small[at + SUM] + c.epsilon), less
 
 
 @inlined
-def _one(
-    W: Any, U: Any, user_small: Any, item_small: Any, i: int, j: int, value: float, width: int, factors: int,
-    biased: bool, offset: float, rate: float, penalty: float, bias_penalty: float,
-) -> Any:  # fmt: skip
+def _one(users: FlatSide, items: FlatSide, i: int, j: int, value: float, width: int, c: Constants) -> Any:
     """One step alone."""
-    kind = W.dtype.type
-    lam, bias_lam, eta = kind(penalty), kind(bias_penalty), kind(rate)
-    bias_eta, per_factor = eta if biased else kind(0), kind(1) / kind(factors)
+    W, U = users.rows, items.rows
+    user, item = users.small, items.small
     products = _products(W, i * width, U, j * width, width)
     xy, xx, yy = vsum(products[0]), vsum(products[1]), vsum(products[2])
-    b, c = user_small[i * SMALL + BIAS], item_small[j * SMALL + BIAS]
-    error = kind(value) - kind(offset) - xy - (b + c)
-    shrunk = user_small[i * SMALL + SHARE] * (lam * xx + bias_lam * b * b)
-    shrunk += item_small[j * SMALL + SHARE] * (lam * yy + bias_lam * c * c)
-    cross = kind(2) * error * xy
-    w_rate, w_less = _move_beside_one(
-        user_small, i * SMALL, error, cross, xx, yy, lam, bias_lam, eta, bias_eta, per_factor
-    )
-    u_rate, u_less = _move_beside_one(
-        item_small, j * SMALL, error, cross, yy, xx, lam, bias_lam, eta, bias_eta, per_factor
-    )
-    _turn(
-        W, i * width, U, j * width, width, vfill(W, kind(1) - w_rate * w_less), vfill(W, w_rate * error),
-        vfill(W, kind(1) - u_rate * u_less), vfill(W, u_rate * error),
-    )  # fmt: skip
+    b, d = user[i * SMALL + BIAS], item[j * SMALL + BIAS]
+    error = W.dtype.type(value) - c.mean - xy - (b + d)
+    shrunk = user[i * SMALL + SHARE] * (c.penalty * xx + c.bias_penalty * b * b)
+    shrunk += item[j * SMALL + SHARE] * (c.penalty * yy + c.bias_penalty * d * d)
+    cross = W.dtype.type(2) * error * xy
+    w_rate, w_less = _move_beside_one(user, i * SMALL, error, cross, xx, yy, c)
+    u_rate, u_less = _move_beside_one(item, j * SMALL, error, cross, yy, xx, c)
+    w_keep, w_step = vfill(W, c.one - w_rate * w_less), vfill(W, w_rate * error)
+    u_keep, u_step = vfill(W, c.one - u_rate * u_less), vfill(W, u_rate * error)
+    _move(W, i * width, U, j * width, width, w_keep, w_step, u_keep, u_step)
     return np.float64(error), np.float64(shrunk)
 
 
@@ -189,41 +191,66 @@ def _ask(rows: Any, small: Any, row: int, width: int) -> None:
 
 
 @inlined
-def _ask_for(rows: Any, small: Any, i: Any, width: int) -> None:
+def _ask_for(side: FlatSide, i: Any, width: int) -> None:
     """Four rows that are needed soon."""
-    _ask(rows, small, i[0], width)
-    _ask(rows, small, i[1], width)
-    _ask(rows, small, i[2], width)
-    _ask(rows, small, i[3], width)
+    _ask(side.rows, side.small, i[0], width)
+    _ask(side.rows, side.small, i[1], width)
+    _ask(side.rows, side.small, i[2], width)
+    _ask(side.rows, side.small, i[3], width)
+
+
+@inlined
+def _in_four_lanes(like: Any, factors: int, settings: DescentSettings) -> Constants:
+    bias_rate = settings.rate if settings.biased else 0.0
+    return Constants(
+        qfill(like, settings.offset),
+        qfill(like, settings.rate),
+        qfill(like, bias_rate),
+        qfill(like, settings.penalty),
+        qfill(like, settings.bias_penalty),
+        qfill(like, DESCENT_EPSILON),
+        qfill(like, 1 / factors),
+        qfill(like, 1.0),
+    )
+
+
+@inlined
+def _alone(like: Any, factors: int, settings: DescentSettings) -> Constants:
+    kind = like.dtype.type
+    return Constants(
+        kind(settings.offset),
+        kind(settings.rate),
+        kind(settings.rate) if settings.biased else kind(0),
+        kind(settings.penalty),
+        kind(settings.bias_penalty),
+        kind(DESCENT_EPSILON),
+        kind(1) / kind(factors),
+        kind(1),
+    )
 
 
 @inlined
 def _descend(
-    users: Any, items: Any, values: Any, W: Any, U: Any, user_small: Any, item_small: Any, width: int, factors: int,
-    biased: bool, offset: float, rate: float, penalty: float, bias_penalty: float,
-) -> Any:  # fmt: skip
-    c = Constants(
-        qfill(W, offset), qfill(W, rate), qfill(W, rate if biased else 0.0), qfill(W, penalty),
-        qfill(W, bias_penalty), qfill(W, DESCENT_EPSILON), qfill(W, 1 / factors), qfill(W, 1.0),
-    )  # fmt: skip
+    triplets: Triplets, users: FlatSide, items: FlatSide, width: int, factors: int, settings: DescentSettings
+) -> Any:
+    W, user_codes, item_codes, values = users.rows, triplets.users, triplets.items, triplets.values
+    by_four, alone = _in_four_lanes(W, factors, settings), _alone(W, factors, settings)
     squares, penalties = widen(qfill(W, 0.0)), widen(qfill(W, 0.0))
     square, shrunk, n, stop = 0.0, 0.0, 0, len(values)
     while n < stop:
         if n + AHEAD + FOUR <= stop:
-            _ask_for(W, user_small, four_codes(users, n + AHEAD), width)
-            _ask_for(U, item_small, four_codes(items, n + AHEAD), width)
+            _ask_for(users, four_codes(user_codes, n + AHEAD), width)
+            _ask_for(items, four_codes(item_codes, n + AHEAD), width)
         if n + FOUR <= stop:
-            i, j = four_codes(users, n), four_codes(items, n)
+            i, j = four_codes(user_codes, n), four_codes(item_codes, n)
             if _differ(i) and _differ(j):
-                errors, less = _four(W, U, user_small, item_small, i, j, widen_to(W, qload(values, n)), width, c)
+                errors, less = _four(users, items, i, j, widen_to(W, qload(values, n)), width, by_four)
                 errors = widen(errors)
                 squares, penalties = vfma(errors, errors, squares), penalties + widen(less)
                 n += FOUR
                 continue
-        error, one = _one(
-            W, U, user_small, item_small, np.int64(users[n]), np.int64(items[n]), values[n], width, factors,
-            biased, offset, rate, penalty, bias_penalty,
-        )  # fmt: skip
+        one_i, one_j = np.int64(user_codes[n]), np.int64(item_codes[n])
+        error, one = _one(users, items, one_i, one_j, values[n], width, alone)
         square += error * error
         shrunk += one
         n += 1
@@ -233,21 +260,13 @@ def _descend(
 
 @borrowing
 def descend_by_rows(
-    users: Any, items: Any, values: Any, W: Any, U: Any, user_small: Any, item_small: Any, width: int, factors: int,
-    biased: bool, offset: float, rate: float, penalty: float, bias_penalty: float,
-) -> Any:  # fmt: skip
+    triplets: Triplets, users: FlatSide, items: FlatSide, width: int, factors: int, settings: DescentSettings
+) -> Any:
     """Go through the ratings, moving the rows of both sides in place; returns what :func:`descend` does.
 
-    W and U are flat, rows of ``width`` numbers, whole cache lines, 0 after the factors; ``user_small`` and
-    ``item_small`` are flat too, SMALL numbers for each row.
+    Rows have ``width`` numbers, of which ``factors`` are factors.
     """
-    line = lanes(W) * REGISTERS_OF_LINE
+    line = lanes(users.rows) * REGISTERS_OF_LINE
     if width == 2 * line:  # loops over constants are unrolled
-        return _descend(
-            users, items, values, W, U, user_small, item_small, 2 * line, factors,
-            biased, offset, rate, penalty, bias_penalty,
-        )  # fmt: skip
-    return _descend(
-        users, items, values, W, U, user_small, item_small, width, factors,
-        biased, offset, rate, penalty, bias_penalty,
-    )  # fmt: skip
+        return _descend(triplets, users, items, 2 * line, factors, settings)
+    return _descend(triplets, users, items, width, factors, settings)

@@ -29,18 +29,66 @@ rows); Kingma & Ba 2015 (Adam). The plain twin of both is
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from gramian.kernels.arrays import Array
 from gramian.kernels.reference import ADAM_DECAY, DESCENT_EPSILON, DESCENT_RULES
 from gramian.kernels.residuals import dot
 from gramian.kernels.vector.compiled import compiled, inlined
 
-__all__ = ["descend", "move"]
+__all__ = ["DescentSettings", "DescentSide", "Triplets", "descend", "move"]
 
 TINY = 1e-12
 MOMENTUM = DESCENT_RULES.index("momentum")
+
+
+class Triplets(NamedTuple):
+    """Ratings in the order of their steps.
+
+    Attributes:
+        users, items: (ratings,), int32, the row of each side.
+        values: (ratings,), float32.
+    """
+
+    users: Array
+    items: Array
+    values: Array
+
+
+class DescentSide(NamedTuple):
+    """What moves of one side, all of one dtype.
+
+    Attributes:
+        rows: (rows, D).
+        state: What the rule keeps of each row, (rows, D) or, for Adam, (rows, 2 D + 2).
+        share: ρ, (rows, 1).
+    """
+
+    rows: Array
+    state: Array
+    share: Array
+
+
+class DescentSettings(NamedTuple):
+    """The objective, and how large steps are.
+
+    Attributes:
+        biased: Whether there are biases.
+        offset: μ, subtracted from every rating.
+        penalty: λ of the factors.
+        bias_penalty: λ of the bias.
+        rate: η.
+        beta: β of momentum and of Adam.
+    """
+
+    biased: bool
+    offset: float
+    penalty: float
+    bias_penalty: float
+    rate: float
+    beta: float
 
 
 @inlined
@@ -79,38 +127,35 @@ def move(rule: int, row: Any, state: Any, gradient: Any, rate: Any, beta: Any) -
 
 
 @compiled
-def descend(
-    users: Any, items: Any, values: Any, W: Any, U: Any, user_state: Any, item_state: Any,
-    user_share: Any, item_share: Any, penalty: float, bias_penalty: float,
-    biased: bool, offset: float, rule: int, rate: float, beta: float,
-) -> Any:  # fmt: skip
+def descend(triplets: Triplets, users: DescentSide, items: DescentSide, settings: DescentSettings, rule: int) -> Any:
     """Go through the ratings in their order, moving the rows of both sides in place.
 
     Returns the sums of squared errors and of the ratings' shares of the objective, each as it was before the rating's
-    own step. ``user_share`` and ``item_share``, (rows, 1), are ρ.
+    own step. ``rule`` is the number of one of ``reference.DESCENT_RULES``.
     """
+    W, U, biased = users.rows, items.rows, settings.biased
     kind, D = W.dtype.type, W.shape[1]
     K = D - 1 if biased else D
-    mean, eta, beta = kind(offset), kind(rate), kind(beta)
+    mean, eta, beta = kind(settings.offset), kind(settings.rate), kind(settings.beta)
     user_gradient, item_gradient = np.empty(D, W.dtype), np.empty(D, W.dtype)
     squared = penalties = 0.0
-    for n in range(len(values)):
-        i, j = users[n], items[n]
+    for n in range(len(triplets.values)):
+        i, j = triplets.users[n], triplets.items[n]
         w, u = W[i], U[j]
-        error = kind(values[n]) - mean - dot(w, u, K)
+        error = kind(triplets.values[n]) - mean - dot(w, u, K)
         if biased:
             error -= w[K] + u[K]
         squared += np.float64(error) ** 2
-        for row, other, gradient, share in (
-            (w, u, user_gradient, user_share[i, 0]), (u, w, item_gradient, item_share[j, 0])
+        for row, partner, gradient, share in (
+            (w, u, user_gradient, users.share[i, 0]), (u, w, item_gradient, items.share[j, 0])
         ):  # fmt: skip
-            less, bias_less = share * kind(penalty), share * kind(bias_penalty)
+            less, bias_less = share * kind(settings.penalty), share * kind(settings.bias_penalty)
             for k in range(K):
-                gradient[k] = error * other[k] - less * row[k]
+                gradient[k] = error * partner[k] - less * row[k]
             penalties += np.float64(less * dot(row, row, K))
             if biased:
                 gradient[K] = error - bias_less * row[K]
                 penalties += np.float64(bias_less * row[K] ** 2)
-        move(rule, w, user_state[i], user_gradient, eta, beta)
-        move(rule, u, item_state[j], item_gradient, eta, beta)
+        move(rule, w, users.state[i], user_gradient, eta, beta)
+        move(rule, u, items.state[j], item_gradient, eta, beta)
     return squared, squared + penalties
