@@ -23,14 +23,6 @@ def part_size(columns: int, like: Any) -> int:
     return columns * columns + 2 * columns + padding(like)
 
 
-@borrowing
-def _add_piece(part: Any, buffers: Buffers, observed: Observed, shape: Shape, start: int, stop: int) -> None:
-    """Part = the sums of one piece, the ratings ``start`` … ``stop``."""
-    part[:] = 0
-    system = RowSystem(part, part[shape.columns * (shape.columns + 2) :])
-    add_ratings(system, buffers, part, part.dtype.type(1.0), observed, shape, start, stop)
-
-
 @compiled
 def sum_pieces(parts: Any, observed: Observed, shape: Shape, start: int, stop: int) -> None:
     """parts[p] = the sums of piece p of the ratings ``start`` … ``stop``."""
@@ -39,8 +31,11 @@ def sum_pieces(parts: Any, observed: Observed, shape: Shape, start: int, stop: i
     panel = aligned(piece * shape.columns, fixed)
     buffers = Buffers(panel, aligned(2 * piece, fixed), panel[:0])
     for p in range(len(parts)):
-        first = start + p * PIECE_RATINGS
-        _add_piece(parts[p], buffers, observed, shape, first, min(stop, first + PIECE_RATINGS))
+        first, part = start + p * PIECE_RATINGS, parts[p]
+        part[:] = 0
+        system = RowSystem(part, part[shape.columns * (shape.columns + 2) :])
+        last = min(stop, first + PIECE_RATINGS)
+        add_ratings(system, buffers, part, part.dtype.type(1.0), observed, shape, first, last)
 
 
 @borrowing
@@ -72,9 +67,12 @@ def add_row_ratings(
         return
     half = buffers.two_parts.shape[0] // 2
     total, part = buffers.two_parts[:half], buffers.two_parts[half:]
+    one_piece = RowSystem(part, part[shape.columns * (shape.columns + 2) :])
     total[:] = 0
     for first in range(start, stop, PIECE_RATINGS):
-        _add_piece(part, buffers, observed, shape, first, min(stop, first + PIECE_RATINGS))
+        part[:] = 0
+        last = min(stop, first + PIECE_RATINGS)
+        add_ratings(one_piece, buffers, part, part.dtype.type(1.0), observed, shape, first, last)
         for k in range(half):
             total[k] += part[k]
     _add_sums(system, shape.columns, src, scale, total)
