@@ -122,16 +122,14 @@ def descend(
         rounds: The order of the rounds s = 0 … B − 1.
         n_jobs: Threads; see :func:`gramian.engine.pool.thread_count`.
     """
-    from gramian.kernels.gradient.descent import DescentSettings, Triplets
+    from gramian.kernels.gradient.descent import DescentSettings, RatingBlocks
 
     sums = np.zeros((grid.parts**2, 2))
-    width = arrays["user_rows"].shape[1]
+    width, blocks = arrays["user_rows"].shape[1], RatingBlocks(*grid[:4])
     kernel, rest = _kernel(arrays, factors, DescentSettings(biased, offset, *penalties, rate, beta), rule)
 
     def work(numbers: list[int]) -> None:
-        for number in numbers:
-            part = slice(grid.starts[number], grid.starts[number + 1])
-            sums[number] = kernel(Triplets(grid.users[part], grid.items[part], grid.values[part]), *rest)
+        kernel(blocks, np.array(numbers), *rest, sums)
 
     threads = pool.thread_count(n_jobs)
     plan = _rounds(grid, rounds, threads)
@@ -144,8 +142,8 @@ def descend(
 
 def _kernel(
     arrays: dict[str, Array], factors: int, settings: DescentSettings, rule: str
-) -> tuple[Callable[..., tuple[float, float]], tuple[Any, ...]]:
-    """The kernel of a rule, and its arguments after the ratings."""
+) -> tuple[Callable[..., None], tuple[Any, ...]]:
+    """The kernel of a rule, and its arguments between the blocks and the sums."""
     from gramian.kernels.gradient import adagrad, descent
 
     def table(side: str, what: str) -> Array:
@@ -153,7 +151,7 @@ def _kernel(
 
     if rule == "adagrad":
         flat = [adagrad.FlatSide(table(s, "rows").reshape(-1), table(s, "state").reshape(-1)) for s in SIDES]
-        return adagrad.descend_by_rows, (*flat, table("user", "rows").shape[1], factors, settings)
+        return adagrad.descend_by_rows, (*flat, factors, settings)
     sides = [descent.DescentSide(table(s, "rows"), table(s, "state"), table(s, "share")) for s in SIDES]
     return descent.descend, (*sides, settings, DESCENT_RULES.index(rule))
 

@@ -1,4 +1,4 @@
-r"""AdaGrad on one block of ratings: the steps of :mod:`gramian.kernels.gradient.descent`, four ratings at a time.
+r"""AdaGrad on blocks of ratings: the steps of :mod:`gramian.kernels.gradient.descent`, four ratings at a time.
 
 A row has one s for its K factors and one for its bias (Chin, Zhuang, Juan & Lin 2015), so that a step needs two roots
 and not K + 1. With :math:`\lambda_i = \rho_i\lambda`, :math:`\lambda_{b,i} = \rho_i\lambda_b`, the error e of a rating
@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from gramian.kernels.arrays import Array
-from gramian.kernels.gradient.descent import DescentSettings, Triplets
+from gramian.kernels.gradient.descent import DescentSettings, RatingBlocks
 from gramian.kernels.linear.quads import (
     four_codes,
     prefetch,
@@ -55,7 +55,7 @@ class FlatSide(NamedTuple):
     """What moves of one side, of one dtype.
 
     Attributes:
-        rows: The factors, flat, (rows, width): whole cache lines, 0 after the factors.
+        rows: The factors, flat, (rows, K rounded up to whole cache lines), 0 after the factors.
         small: What a row has beside them, flat, (rows, SMALL).
     """
 
@@ -231,12 +231,13 @@ def _alone(like: Any, factors: int, settings: DescentSettings) -> Constants:
 
 @inlined
 def _descend(
-    triplets: Triplets, users: FlatSide, items: FlatSide, width: int, factors: int, settings: DescentSettings
+    blocks: RatingBlocks, b: int, users: FlatSide, items: FlatSide, width: int, factors: int, settings: DescentSettings
 ) -> Any:
-    W, user_codes, item_codes, values = users.rows, triplets.users, triplets.items, triplets.values
+    """Go through block b."""
+    W, user_codes, item_codes, values = users.rows, blocks.users, blocks.items, blocks.values
     by_four, alone = _in_four_lanes(W, factors, settings), _alone(W, factors, settings)
     squares, penalties = widen(qfill(W, 0.0)), widen(qfill(W, 0.0))
-    square, shrunk, n, stop = 0.0, 0.0, 0, len(values)
+    square, shrunk, n, stop = 0.0, 0.0, blocks.starts[b], blocks.starts[b + 1]
     while n < stop:
         if n + AHEAD + FOUR <= stop:
             _ask_for(users, four_codes(user_codes, n + AHEAD), width)
@@ -259,14 +260,22 @@ def _descend(
 
 
 @borrowing
-def descend_by_rows(
-    triplets: Triplets, users: FlatSide, items: FlatSide, width: int, factors: int, settings: DescentSettings
+def _block(
+    blocks: RatingBlocks, b: int, users: FlatSide, items: FlatSide, factors: int, settings: DescentSettings
 ) -> Any:
-    """Go through the ratings, moving the rows of both sides in place; returns what :func:`descend` does.
-
-    Rows have ``width`` numbers, of which ``factors`` are factors.
-    """
+    """Go through block b, in a function of its own, which keeps more in registers."""
     line = lanes(users.rows) * REGISTERS_OF_LINE
+    width = -(-factors // line) * line
     if width == 2 * line:  # loops over constants are unrolled
-        return _descend(triplets, users, items, 2 * line, factors, settings)
-    return _descend(triplets, users, items, width, factors, settings)
+        return _descend(blocks, b, users, items, 2 * line, factors, settings)
+    return _descend(blocks, b, users, items, width, factors, settings)
+
+
+@borrowing
+def descend_by_rows(
+    blocks: RatingBlocks, numbers: Any, users: FlatSide, items: FlatSide, factors: int, settings: DescentSettings,
+    sums: Any,
+) -> None:  # fmt: skip
+    """Go through the ratings of some blocks, as :func:`gramian.kernels.gradient.descent.descend` does."""
+    for b in numbers:
+        sums[b, 0], sums[b, 1] = _block(blocks, b, users, items, factors, settings)

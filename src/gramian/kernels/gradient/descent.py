@@ -1,4 +1,4 @@
-r"""Stochastic gradient descent on one block of ratings.
+r"""Stochastic gradient descent on blocks of ratings.
 
 For a rating with the error :math:`e = r - \mu - b_i - c_j - w_i^\top u_j`, half the negative gradient of its share
 of the objective is
@@ -38,23 +38,25 @@ from gramian.kernels.reference import ADAM_DECAY, DESCENT_EPSILON, DESCENT_RULES
 from gramian.kernels.residuals import dot
 from gramian.kernels.vector.compiled import compiled, inlined
 
-__all__ = ["DescentSettings", "DescentSide", "Triplets", "descend", "move"]
+__all__ = ["DescentSettings", "DescentSide", "RatingBlocks", "descend", "move"]
 
 TINY = 1e-12
 MOMENTUM = DESCENT_RULES.index("momentum")
 
 
-class Triplets(NamedTuple):
-    """Ratings in the order of their steps.
+class RatingBlocks(NamedTuple):
+    """Ratings in the order of their steps, block by block.
 
     Attributes:
         users, items: (ratings,), int32, the row of each side.
         values: (ratings,), float32.
+        starts: (blocks + 1,), int64; block *b* has the ratings ``starts[b]`` … ``starts[b + 1]``.
     """
 
     users: Array
     items: Array
     values: Array
+    starts: Array
 
 
 class DescentSide(NamedTuple):
@@ -127,35 +129,45 @@ def move(rule: int, row: Any, state: Any, gradient: Any, rate: Any, beta: Any) -
 
 
 @compiled
-def descend(triplets: Triplets, users: DescentSide, items: DescentSide, settings: DescentSettings, rule: int) -> Any:
-    """Go through the ratings in their order, moving the rows of both sides in place.
+def descend(
+    blocks: RatingBlocks, numbers: Any, users: DescentSide, items: DescentSide, settings: DescentSettings, rule: int,
+    sums: Any,
+) -> None:  # fmt: skip
+    """Go through the ratings of some blocks in their order, moving the rows of both sides in place.
 
-    Returns the sums of squared errors and of the ratings' shares of the objective, each as it was before the rating's
-    own step. ``rule`` is the number of one of ``reference.DESCENT_RULES``.
+    Args:
+        blocks: The ratings.
+        numbers: Which blocks, (some,), int64.
+        users, items: What moves.
+        settings: The objective and the steps.
+        rule: The number of one of ``reference.DESCENT_RULES``.
+        sums: Of each of these blocks, (blocks, 2), float64, written to: the sums of squared errors and of the
+            ratings' shares of the objective, each as it was before the rating's own step.
     """
     W, U, biased = users.rows, items.rows, settings.biased
     kind, D = W.dtype.type, W.shape[1]
     K = D - 1 if biased else D
     mean, eta, beta = kind(settings.offset), kind(settings.rate), kind(settings.beta)
     user_gradient, item_gradient = np.empty(D, W.dtype), np.empty(D, W.dtype)
-    squared = penalties = 0.0
-    for n in range(len(triplets.values)):
-        i, j = triplets.users[n], triplets.items[n]
-        w, u = W[i], U[j]
-        error = kind(triplets.values[n]) - mean - dot(w, u, K)
-        if biased:
-            error -= w[K] + u[K]
-        squared += np.float64(error) ** 2
-        for row, partner, gradient, share in (
-            (w, u, user_gradient, users.share[i, 0]), (u, w, item_gradient, items.share[j, 0])
-        ):  # fmt: skip
-            less, bias_less = share * kind(settings.penalty), share * kind(settings.bias_penalty)
-            for k in range(K):
-                gradient[k] = error * partner[k] - less * row[k]
-            penalties += np.float64(less * dot(row, row, K))
+    for b in numbers:
+        squared = penalties = 0.0
+        for n in range(blocks.starts[b], blocks.starts[b + 1]):
+            i, j = blocks.users[n], blocks.items[n]
+            w, u = W[i], U[j]
+            error = kind(blocks.values[n]) - mean - dot(w, u, K)
             if biased:
-                gradient[K] = error - bias_less * row[K]
-                penalties += np.float64(bias_less * row[K] ** 2)
-        move(rule, w, users.state[i], user_gradient, eta, beta)
-        move(rule, u, items.state[j], item_gradient, eta, beta)
-    return squared, squared + penalties
+                error -= w[K] + u[K]
+            squared += np.float64(error) ** 2
+            for row, partner, gradient, share in (
+                (w, u, user_gradient, users.share[i, 0]), (u, w, item_gradient, items.share[j, 0])
+            ):  # fmt: skip
+                less, bias_less = share * kind(settings.penalty), share * kind(settings.bias_penalty)
+                for k in range(K):
+                    gradient[k] = error * partner[k] - less * row[k]
+                penalties += np.float64(less * dot(row, row, K))
+                if biased:
+                    gradient[K] = error - bias_less * row[K]
+                    penalties += np.float64(bias_less * row[K] ** 2)
+            move(rule, w, users.state[i], user_gradient, eta, beta)
+            move(rule, u, items.state[j], item_gradient, eta, beta)
+        sums[b, 0], sums[b, 1] = squared, squared + penalties
