@@ -20,6 +20,7 @@ from numba import njit
 
 import gramian as gm
 from gramian.engine import local
+from gramian.engine.rows import Intercepts, Penalty
 from gramian.kernels.arrays import readonly
 from gramian.kernels.csr import CSR
 from gramian.kernels.sweep.gather import gather, prepare_roots
@@ -90,11 +91,11 @@ def shared_out(work: Callable[[int, int], None], rows: CSR) -> Callable[[], None
 def parts(rows: CSR, other: Any) -> dict[str, Callable[[], object]]:
     """The whole half-sweep and its parts, ready to be timed."""
     K, columns = other.shape[1], columns_of(other)
-    penalty = local.Penalty(np.eye(K) * 10.0)
+    penalty, intercepts = Penalty(np.eye(K) * 10.0), Intercepts(biased=False, offset=3.5)
     empty = np.empty(0, other.dtype)
 
     def sweep(some: CSR, **more: Any) -> Callable[[], object]:
-        return lambda: local.half_sweep(some, other, penalty, biased=False, offset=3.5, n_jobs=THREADS, **more)
+        return lambda: local.HalfSweep(other, intercepts, penalty, **more).run(some, THREADS)
 
     # With a Gramian that all rows share, be it zero, no row is solved by a smaller dual system.
     directly = {"shared": np.zeros((K, K), other.dtype)}

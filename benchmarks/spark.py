@@ -168,10 +168,10 @@ def ours(spark: Any, folder: Path, factors: int, quick: bool) -> dict[str, Any]:
 def sweep(recipe: gm.ALS, ratings: SparkRatings, arrays: Any) -> None:
     """One iteration, without the objective, which MLlib does not compute either."""
     rows: Any = arrays["user_rows"].copy()
-    how: dict[str, Any] = {"biased": recipe.biases, "offset": ratings.global_mean}
+    intercepts = recipe.side.intercepts(ratings.global_mean)
     sides: tuple[Any, Any] = ratings.by_item, ratings.by_user
     for side in sides:
-        rows, _ = local.half_sweep(side, rows, recipe.side.penalty, **how)
+        rows, _ = local.half_sweep(side, rows, recipe.side.penalty, intercepts)
 
 
 def mllib(spark: Any, folder: Path, factors: int, quick: bool) -> dict[str, Any]:

@@ -15,14 +15,14 @@ from gramian.metrics.intervals import coverage
 from gramian.models.bayes.posterior import BayesianModel
 from gramian.models.factor_model import FactorModel
 from gramian.models.model import Model
-from gramian.models.recipe import Recipe
+from gramian.models.recipe import AnyRecipe
 from gramian.registry import ALS, BPMF, Baseline
 from gramian.visuals.console import note, print_table
 
 __all__ = ["DEMO_RECIPES", "run_demo"]
 
 # Chosen on validation parts of the training ratings (see benchmarks/README.md), never on the test ratings.
-DEMO_RECIPES: dict[str, Recipe[Any]] = {
+DEMO_RECIPES: dict[str, AnyRecipe] = {
     "global mean": Baseline(biases=False),
     "baseline (biases)": Baseline(regularization=4.0),
     "ALS, K = 32": ALS(factors=32, regularization=12.0, bias_regularization=3.0, epochs=15),

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
     from gramian.data.spark_ratings import SparkRatings
+    from gramian.models.recipe import AnyRecipe
 
 __all__ = ["fit_in_folder", "prepare", "recommend_on_spark", "spark_frame", "spark_source"]
 
@@ -83,15 +84,14 @@ def spark_frame(engine: str, ratings: str, master: str | None) -> DataFrame:
 
 
 def spark_source(
-    recipe: Any, engine: str, ratings: str, master: str | None, storage: str | None, read: Reading,
+    recipe: AnyRecipe, engine: str, ratings: str, master: str | None, storage: str | None, read: Reading,
     validation: str | None,
 ) -> SparkRatings:  # fmt: skip
     """The ratings of a table on Spark, in blocks there, for a recipe that trains there."""
     from gramian.data.spark_ratings import spark_ratings
-    from gramian.models.training import check_distributed
 
     check_choice("--engine", engine, ENGINES, "the command")
-    check_distributed(recipe)
+    recipe.check_distributed()
     if validation is not None and is_share(validation):
         raise ParameterError("On Spark a share cannot be held out: give --validation a file.")
     frame = spark_frame(engine, ratings, master)
@@ -99,7 +99,7 @@ def spark_source(
 
 
 def fit_in_folder(
-    recipe: Any, engine: str, ratings: str, master: str | None, storage: str | None, read: Reading,
+    recipe: AnyRecipe, engine: str, ratings: str, master: str | None, storage: str | None, read: Reading,
     validation: str | None, out: str, resume: bool, json: bool,
 ) -> None:  # fmt: skip
     """Train on Spark a model that stays in the folder ``out``, with the blocks of its ratings."""

@@ -8,6 +8,7 @@ from itertools import pairwise
 import numpy as np
 
 from gramian.engine.pool import RATING_WORK, Task, over_blocks, runner, thread_count
+from gramian.engine.rows import Intercepts
 from gramian.kernels.arrays import Array, readonly
 from gramian.kernels.csr import CSR
 
@@ -17,19 +18,17 @@ CHUNK = 256  # rows whose derivatives by the cuts are summed by one thread
 NORMAL_WORK = 400  # of a normal probability and its inverse, in multiplications
 
 
-def predictions(
-    rows: CSR, here: Array, other: Array, *, biased: bool, offset: float, n_jobs: int | None = None
-) -> Array:
+def predictions(rows: CSR, factors: Array, fixed: Array, intercepts: Intercepts, n_jobs: int | None = None) -> Array:
     """What a model says of every rating, float64, in their order; the arguments are those of ``squared_errors``."""
     from gramian.kernels import residuals
 
     out = np.empty(len(rows.indices))
     indptr, indices = readonly(rows.indptr), readonly(rows.indices)
-    width = other.shape[1]
-    here, other = readonly(here).reshape(-1), readonly(other).reshape(-1)
+    width, (biased, offset) = fixed.shape[1], intercepts
+    mine, theirs = readonly(factors).reshape(-1), readonly(fixed).reshape(-1)
 
     def block(first: int, last: int) -> None:
-        residuals.predictions(indptr, indices, here, other, width, biased, offset, first, last, out)
+        residuals.predictions(indptr, indices, mine, theirs, width, biased, offset, first, last, out)
 
     over_blocks(block, rows, RATING_WORK + width, thread_count(n_jobs))
     return out

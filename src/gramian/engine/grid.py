@@ -14,18 +14,18 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
-from weakref import WeakKeyDictionary
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from gramian.engine import pool
+from gramian.engine.rows import Intercepts
 from gramian.kernels.arrays import Array, aligned_rows
 from gramian.kernels.csr import CSR
 from gramian.kernels.reference import DESCENT_RULES
 
-__all__ = ["Grid", "aligned_copy", "biases", "descend", "first_rows", "grid_of"]
+__all__ = ["Descent", "Grid", "aligned_copy", "biases", "descend", "first_rows", "grid_of"]
 
 # A block should fill a thread for longer than starting it takes; more parts let more threads work together and keep
 # the rows of a block in the cache.
@@ -45,18 +45,8 @@ class Grid(NamedTuple):
     parts: int
 
 
-# The grid of a table is needed in every epoch, and made once while the table is in use.
-_KNOWN: WeakKeyDictionary[Any, tuple[int, Grid]] = WeakKeyDictionary()
-
-
-def grid_of(table: Any, rows: CSR, n_columns: int, seed: int) -> Grid:
-    """The grid of a table whose ratings are ``rows``; the last one made of each table is kept."""
-    if table not in _KNOWN or _KNOWN[table][0] != seed:
-        _KNOWN[table] = seed, _make(rows, n_columns, seed)
-    return _KNOWN[table][1]
-
-
-def _make(rows: CSR, n_columns: int, seed: int) -> Grid:
+def grid_of(rows: CSR, n_columns: int, seed: int) -> Grid:
+    """The grid of ratings by user."""
     n = len(rows.values)
     parts = max(1, min(max(2, math.isqrt(n // BLOCK_RATINGS)), MOST_PARTS, rows.n_rows, n_columns))
     parts = 1 << (parts.bit_length() - 1)  # what two, four or eight threads share evenly
@@ -97,10 +87,23 @@ def aligned_copy(array: Array) -> Array:
     return made
 
 
+class Descent(NamedTuple):
+    """How steps go down: K, μ and whether there are biases, λ of factors and biases, the rule, η, and β of the rule.
+
+    The rule is one of ``reference.DESCENT_RULES``; β is that of momentum and of Adam.
+    """
+
+    factors: int
+    intercepts: Intercepts
+    penalties: tuple[float, float]
+    rule: str
+    rate: float
+    beta: float
+
+
 def descend(
-    grid: Grid, arrays: dict[str, Array], *, factors: int, penalties: tuple[float, float], biased: bool,
-    offset: float, rule: str, rate: float, beta: float, rounds: Array, n_jobs: int | None = None,
-) -> tuple[float, float]:  # fmt: skip
+    grid: Grid, arrays: dict[str, Array], how: Descent, rounds: Array, n_jobs: int | None = None
+) -> tuple[float, float]:
     """One epoch in place: the sums of squared errors and of the objective, each rating's before its own step.
 
     Args:
@@ -108,24 +111,18 @@ def descend(
         arrays: ``user_rows`` and ``item_rows``, ``user_state`` and ``item_state`` (what the rule keeps of each row),
             and, but for AdaGrad, whose state has them, ``user_share`` and ``item_share``: the share of the row's
             penalties that each of its ratings has, (rows, 1).
-        factors: K.
-        penalties: λ of the factors and of the bias.
-        biased: Whether there are biases.
-        offset: μ, subtracted from every rating.
-        rule: One of ``reference.DESCENT_RULES``.
-        rate: η.
-        beta: β of momentum and of Adam.
+        how: The steps.
         rounds: The order of the rounds s = 0 … B − 1.
         n_jobs: Threads; see :func:`gramian.engine.pool.thread_count`.
     """
     sums = np.zeros((grid.parts**2, 2))
     width = arrays["user_rows"].shape[1]
-    kernel, rest = _kernel(arrays, factors, penalties, biased, offset, rule, rate, beta)
+    step = _step(arrays, how)
 
     def work(numbers: list[int]) -> None:
         for number in numbers:
             part = slice(grid.starts[number], grid.starts[number + 1])
-            sums[number] = kernel(grid.users[part], grid.items[part], grid.values[part], *rest)
+            sums[number] = step(grid.users[part], grid.items[part], grid.values[part])
 
     threads = pool.thread_count(n_jobs)
     plan = _rounds(grid, rounds, threads)
@@ -136,20 +133,18 @@ def descend(
     return squared, objective
 
 
-def _kernel(
-    arrays: dict[str, Array], factors: int, penalties: tuple[float, float], biased: bool, offset: float, rule: str,
-    rate: float, beta: float,
-) -> tuple[Callable[..., tuple[float, float]], tuple[Any, ...]]:  # fmt: skip
-    """The kernel of a rule, and its arguments after the ratings."""
+def _step(arrays: dict[str, Array], how: Descent) -> Callable[[Array, Array, Array], tuple[float, float]]:
+    """The kernel of a rule, to be given users, items and values."""
     from gramian.kernels.gradient import adagrad, descent
 
     tables = [arrays[f"{side}_{what}"] for what in ("rows", "state") for side in ("user", "item")]
-    if rule == "adagrad":
-        flat = [table.reshape(-1) for table in tables]
-        return adagrad.descend_by_rows, (*flat, tables[0].shape[1], factors, biased, offset, rate, *penalties)
-    shares = arrays["user_share"], arrays["item_share"]
-    number = DESCENT_RULES.index(rule)
-    return descent.descend, (*tables, *shares, *penalties, biased, offset, number, rate, beta)
+    if how.rule == "adagrad":
+        flat, width = [table.reshape(-1) for table in tables], tables[0].shape[1]
+        rest = (*flat, width, how.factors, *how.intercepts, how.rate, *how.penalties)
+        return lambda users, items, values: adagrad.descend_by_rows(users, items, values, *rest)
+    given = (*tables, arrays["user_share"], arrays["item_share"], *how.penalties, *how.intercepts)
+    number = DESCENT_RULES.index(how.rule)
+    return lambda users, items, values: descent.descend(users, items, values, *given, number, how.rate, how.beta)
 
 
 def _rounds(grid: Grid, rounds: Array, threads: int) -> list[list[list[int]]]:

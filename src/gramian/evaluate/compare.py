@@ -16,6 +16,7 @@ import numpy as np
 import polars as pl
 
 from gramian.core.parameters import check_number
+from gramian.data.pairs import Pairs
 from gramian.data.ratings import Ratings
 from gramian.errors import DataError, DivergenceError, GramianError, ParameterError, TrainingWarning
 from gramian.evaluate.cold_start import Newcomers
@@ -303,8 +304,8 @@ def _pass_on_interrupt(caught: list[warnings.WarningMessage]) -> None:
 
 
 def _errors(model: Model, test: Ratings, made: Comparison, label: str) -> dict[str, Any]:
-    users, items = model.codes_of(test)
-    predicted = model._predict_codes(users, items, "fallback", True, test.times).astype(np.float64)
+    pairs = model.pairs_of(test)
+    predicted = model.predict_codes(pairs).astype(np.float64)
     root, error = rmse_error(test.values, predicted, test.user_codes)
     errors = np.abs(test.values - predicted)
     made.losses[label] = np.square(errors)
@@ -318,7 +319,7 @@ def _errors(model: Model, test: Ratings, made: Comparison, label: str) -> dict[s
         "user_mae": float(per_group_means(errors, test.user_codes).mean()),
         **_probabilities(model, test),
         "n": len(test),
-        "predict_us": None if newcomers else 1e6 * _predict_seconds(model, users, items),
+        "predict_us": None if newcomers else 1e6 * _predict_seconds(model, Pairs(pairs.users, pairs.items)),
         # newcomers are known by their given ratings alone, which say nothing of how popular an item is
         "breakdown": [group for group in groups if group["by"] == "activity" or not newcomers],
     }
@@ -335,15 +336,15 @@ def _probabilities(model: Model, test: Ratings) -> dict[str, Any]:
     return {name: made[name] for name in ("log_loss", "rps")}
 
 
-def _predict_seconds(model: Model, users: Array, items: Array) -> float:
+def _predict_seconds(model: Model, pairs: Pairs) -> float:
     """Seconds per pair, of predictions of the whole test, repeated while that is quick."""
-    spent, pairs = 0.0, 0
+    spent, predicted = 0.0, 0
     while spent < SECONDS:
         began = time.perf_counter()
-        model._predict_codes(users, items, "fallback", True)
+        model.predict_codes(pairs)
         spent += time.perf_counter() - began
-        pairs += len(users)
-    return spent / pairs
+        predicted += len(pairs)
+    return spent / predicted
 
 
 def _ranks(model: Model, job: _Job) -> dict[str, Any]:

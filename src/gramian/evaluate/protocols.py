@@ -181,12 +181,12 @@ def breakdown(model: Model, test: Ratings, *, groups: int = 4) -> pl.DataFrame:
         A table: ``by``, ``ratings`` in training (0 is cold), ``n``, ``rmse``, its standard ``error``, ``mae``.
     """
     check_number("groups", groups, low=1, whole=True, owner="breakdown")
-    users, items = model.codes_of(test)
-    predicted = model._predict_codes(users, items, "fallback", True, test.times).astype(np.float64)
+    pairs = model.pairs_of(test)
+    predicted = model.predict_codes(pairs).astype(np.float64)
     rows = []
     for by in BY:
         edges = np.unique(np.concatenate([[0, 1], group_edges(model.ratings, by, groups)]))
-        labels = group_of(edges, training_counts(model.ratings, users, items, by))
+        labels = group_of(edges, training_counts(model.ratings, pairs, by))
         names = group_names(edges)
         for label in np.unique(labels).tolist():
             rows.append({"by": by, "ratings": names[label], **_group_errors(test, predicted, labels == label)})

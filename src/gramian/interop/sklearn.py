@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from gramian.data.pairs import Pairs
 from gramian.data.ratings import Ratings
 from gramian.errors import DataError, DataWarning, GramianError, ParameterError
 from gramian.models.model import Model
@@ -96,11 +97,8 @@ class RatingRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         check_is_fitted(self)
         users, items = _columns(X)
         model = self.model_
-        codes = [
-            model._codes(ids, column, what, "fallback", say=False)
-            for ids, column, what in ((model.user_ids, users, "user"), (model.item_ids, items, "item"))
-        ]
-        return np.asarray(model._predict_codes(codes[0], codes[1], "fallback", True))
+        pairs = Pairs(model.user_ids.codes(users, "user"), model.item_ids.codes(items, "item"))
+        return np.asarray(model.predict_codes(pairs))
 
 
 def _columns(X: Any) -> tuple[pl.Series, pl.Series]:

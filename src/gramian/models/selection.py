@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from gramian.data.ids import IdMap
+from gramian.data.ids import IdTable
 from gramian.kernels.arrays import Array
 
 __all__ = ["best_pairs", "item_table", "top_n"]
@@ -65,7 +65,7 @@ def top_n(scores: Array, n: int) -> Array:
 
 
 def item_table(
-    ids: IdMap, codes: Array, titles: pl.Series | None, *, first: dict[str, Any] | None = None, **columns: Any
+    ids: IdTable, codes: Array, titles: pl.Series | None, *, first: dict[str, Any] | None = None, **columns: Any
 ) -> pl.DataFrame:
     """A table with ``item``, further columns, and ``title`` where titles are known."""
     made = {**(first or {}), "item": ids.take(codes), **columns}

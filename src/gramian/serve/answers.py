@@ -8,10 +8,8 @@ from typing import Any
 import numpy as np
 
 from gramian.errors import DataError, ParameterError
-from gramian.models.bayes.posterior import BayesianModel
 from gramian.serve.live import Id, Live
 from gramian.serve.schemas import Explained, Pair, Predicted, Recommended
-from gramian.serve.visitor import Newcomer
 
 __all__ = ["ask_next", "explain", "predict_items", "predict_pairs", "recommend_known", "recommend_new", "with_ends"]
 
@@ -56,8 +54,8 @@ def recommend_new(live: Live, ratings: History, asked: Recommended) -> Rows:
         need_orders(live)
     if asked.among is not None and not asked.among:
         return []
-    somebody = live.newcomer(ratings)
-    exclude = [] if asked.include_seen else list(somebody.ratings)
+    somebody = live.new_user(ratings)
+    exclude = [] if asked.include_seen else list(live.typed(ratings))
     exclude += [live.items.typed(item) for item in asked.exclude]
     among = None if asked.among is None else [live.items.typed(item) for item in asked.among]
     table = somebody.recommend(
@@ -71,7 +69,7 @@ def recommend_new(live: Live, ratings: History, asked: Recommended) -> Rows:
 
 def need_orders(live: Live) -> None:
     """Raise ParameterError for a model that can order by the mean only."""
-    if len(live.abilities["orders"]) == 1:
+    if len(live.can.orders) == 1:
         raise ParameterError("This model keeps no draws, so it can order by 'mean' only; serve one of bpmf for others.")
 
 
@@ -90,7 +88,7 @@ def predict_pairs(live: Live, pairs: Sequence[Pair], histories: Mapping[Id, Hist
             f"Too many users with new ratings at once: found {len(folded)}, the most is {MOST_FOLDED}; ask in parts."
         )
     for user, places in folded.items():
-        somebody = live.newcomer(histories[user])
+        somebody = live.new_user(histories[user])
         predicted[places] = somebody.predict(items[places])
         own = somebody.interval(items[places], asked.level)
         if ends is not None and own is not None:
@@ -108,7 +106,7 @@ def predict_items(live: Live, asked: Predicted) -> Rows:
     """Predictions of items for somebody new."""
     items = asked.items or []
     codes = live.items.codes(items)
-    somebody = live.newcomer(asked.ratings or {})
+    somebody = live.new_user(asked.ratings or {})
     return _predictions([None] * len(items), items, somebody.predict(codes), somebody.interval(codes, asked.level))
 
 
@@ -121,13 +119,13 @@ def _predictions(users: Sequence[Id | None], items: Sequence[Id], predicted: Any
 
 def explain(live: Live, ratings: History, asked: Explained) -> dict[str, Any]:
     """The rated items that pull a prediction most, of somebody with these ratings."""
-    if not live.abilities["explain"]:
+    if not live.can.explain:
         raise ParameterError("This model cannot say why: serve one with factors, ALS say.")
     code = live.items.code(asked.item)
-    somebody: Newcomer = live.newcomer(ratings)
+    somebody = live.new_user(ratings)
     table = somebody.reasons(code)
     predicted = float(somebody.predict(np.array([code], np.int32))[0])
-    score = float(somebody.inner._scores_of(somebody.row)[code])
+    score = float(somebody.scores()[code])
     return {
         "item": live.model.item_ids.ids[code],
         "title": None if live.titles is None else live.titles[code],
@@ -139,12 +137,11 @@ def explain(live: Live, ratings: History, asked: Explained) -> dict[str, Any]:
 
 def ask_next(live: Live, ratings: History, n: int) -> Rows:
     """The items whose rating would tell most about somebody with these ratings."""
-    if not isinstance(live.inner, BayesianModel):
-        raise ParameterError("This model keeps no draws, so it cannot tell which items to ask for; serve one of bpmf.")
+    asking = live.asking()
     for item, value in ratings.items():
         live.items.code(item)
         live.check_rating(item, value)
-    typed = {live.items.typed(item): value for item, value in ratings.items()}
+    typed = live.typed(ratings)
     if len(typed) >= live.model.ratings.n_items:
         raise DataError("There is nothing left to ask: every item is rated.")
-    return live.plain(live.inner.ask_next(typed, n))
+    return live.plain(asking.ask_next(typed, n))

@@ -101,7 +101,7 @@ async def predict(request: Request, asked: schemas.Predicted) -> Response:
     """Predicted ratings of pairs, or of items for somebody new, with intervals where the model has some."""
     found = service(request)
     version, rows = await found.predict(asked)
-    level = asked.level if found.live.abilities["intervals"] else None
+    level = asked.level if found.live.can.intervals else None
     return answer({"model": version, "level": level, "predictions": rows})
 
 

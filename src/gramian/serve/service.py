@@ -88,7 +88,7 @@ class Service:
         live, test = self.live, self.test
 
         def measured() -> dict[str, Any]:
-            curve = calibration(live.model, test).to_dict() if live.abilities["intervals"] else None
+            curve = calibration(live.model, test).to_dict() if live.can.intervals else None
             return {"errors": live.model.evaluate(test), "calibration": curve}
 
         try:
@@ -169,7 +169,7 @@ class Service:
         typed = live.users.typed(user)
         stored = await self.feedback.of_user(str(typed))
         fresh = {item: value for text, value in stored.items() if (item := _known(live, text)) is not None}
-        if not fresh or not live.abilities["fold_in"]:
+        if not fresh or not live.can.fold_in:
             return None
         code = live.users.get(typed)
         trained = live.trained_on(code) if code >= 0 else {}

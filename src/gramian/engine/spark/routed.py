@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from gramian.engine.local import Penalty
+from gramian.engine.rows import Intercepts, Penalty
 from gramian.engine.spark.blocks import RESULT_SCHEMA, blocks_in, result_batch
 from gramian.kernels.arrays import Array, aligned_rows
 from gramian.kernels.csr import CSR
@@ -42,8 +42,7 @@ class Solve(NamedTuple):
     """How rows are solved: what :func:`gramian.engine.local.half_sweep` takes."""
 
     penalty: Penalty
-    biased: bool
-    offset: float
+    intercepts: Intercepts
     dtype: str
 
 
@@ -183,9 +182,8 @@ def _solver(solve: Solve, width: int, kind: np.dtype[Any]) -> Callable[..., Any]
 
         ((first, rows),) = blocks_in(left.to_batches())
         near, other = arrived(right, rows, width, kind)
-        how: dict[str, Any] = {"biased": solve.biased, "offset": solve.offset, "n_jobs": 1}
-        made, singular = local.half_sweep(near, other, solve.penalty, **how)
-        squared = local.squared_errors(near, made, other, **how)
+        made, singular = local.half_sweep(near, other, solve.penalty, solve.intercepts, n_jobs=1)
+        squared = local.squared_errors(near, made, other, solve.intercepts, n_jobs=1)
         batch = factor_batch(
             left.column("block")[0].as_py(), first, made, squared, solve.penalty, rows.counts, singular
         )  # fmt: skip

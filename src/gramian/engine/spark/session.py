@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import sys
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 from gramian.errors import ParameterError
 
 if TYPE_CHECKING:
-    from pyspark.sql import SparkSession
+    from pyspark.sql import DataFrame, SparkSession
 
 __all__ = ["executors", "is_spark_frame", "parallelism", "spark_session", "working_session"]
 
@@ -22,7 +22,7 @@ SETTINGS = {
 }
 
 
-def is_spark_frame(table: Any) -> bool:
+def is_spark_frame(table: object) -> TypeGuard[DataFrame]:
     """Whether this is a DataFrame of Spark; nothing is imported to know."""
     return any(
         kind.__module__.startswith("pyspark.sql") and kind.__name__ == "DataFrame" for kind in type(table).__mro__

@@ -17,8 +17,8 @@ import hashlib
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
-from weakref import WeakKeyDictionary
+from functools import cached_property
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -26,17 +26,23 @@ import polars as pl
 
 from gramian.core.file_format import Arrays, pack_text, unpack_text
 from gramian.data.columns import find_columns, to_polars
-from gramian.data.ids import IdMap, id_series
-from gramian.data.ratings import Ratings
+from gramian.data.ids import Codes, IdMap, IdTable, id_series
+from gramian.data.table import RatingsTable
+from gramian.engine import products, ridge
 from gramian.errors import DataError, DataWarning, FormatError, ParameterError, UnknownIdError
+from gramian.kernels.arrays import Array
 from gramian.kernels.csr import CSR, csr_from_sorted, transpose
-from gramian.models.bayes.terms.side_information import FINE, ROUGH, Features
 
-__all__ = ["FeatureTable", "implicit_sets", "rows_known", "side_features", "table_of"]
+__all__ = ["FINE", "ROUGH", "FeatureTable", "SideFeatures", "Unseen", "implicit_sets", "side_features", "table_of"]
 
 SEPARATOR = "|"
 MISSING = " missing"  # after the name of a numeric column: the feature that a number is missing
 LEAST = 2  # rows that a value must have: a value of one row is that row's id again
+SOME = 1000  # rows whose features stand for those of rows that were not in training
+# Of the residual of a draw of β, relative to its right side. What is left out stays as it was in the sweep before: with
+# sets alone that is little. Beside a table, whose few columns the sets nearly make too, the directions between them are
+# slow.
+ROUGH, FINE = 5e-2, 1e-3
 
 
 @dataclass(frozen=True, repr=False)
@@ -90,7 +96,7 @@ class FeatureTable:
         """What a recipe says of it."""
         return {"digest": self.digest, "names": list(self.names)}
 
-    def of(self, ids: IdMap, what: str, *, quiet: bool = False) -> CSR:
+    def of(self, ids: IdTable, what: str) -> CSR:
         """The features of these ids, in their order; none for an id that the table lacks, which is said."""
         if self.ids is None or self.matrix is None:
             raise ParameterError(
@@ -98,7 +104,7 @@ class FeatureTable:
             )
         codes = self.ids.codes(ids.ids, what)
         lost = codes < 0
-        if lost.any() and not quiet:
+        if lost.any():
             text = f"{lost.sum()} of {len(ids)} {what}s are not in the table of features, for example"
             warnings.warn(
                 f"{text} {ids.ids[int(lost.argmax())]!r}: only their ratings count.", DataWarning, stacklevel=2
@@ -273,41 +279,117 @@ def _beside(left: CSR, right: CSR, width: int) -> CSR:
     return CSR(both.indptr.astype(np.int64), both.indices.astype(np.int32), both.data.astype(np.float32))
 
 
-def rows_known(table: FeatureTable | None, ids: IdMap, sets: tuple[CSR, int] | None, what: str,
-               *, quiet: bool = False) -> CSR | None:  # fmt: skip
-    """The features of some rows: those of the implicit sets (ratings, and how many features they have), then a table's.
-
-    None where there are neither.
-    """
-    implicit = None if sets is None else implicit_sets(*sets)
-    if table is None:
-        return implicit
-    known = table.of(ids, what, quiet=quiet)
-    return known if implicit is None or sets is None else _beside(implicit, known, sets[1])
-
-
-def side_features(recipe: Any, ratings: Ratings) -> tuple[Features | None, Features | None]:
-    """The features of the users and of the items of a training, made once for it."""
-    made = _MADE.setdefault(ratings, {})
-    key = (recipe.implicit, recipe.user_features, recipe.item_features)
-    if key not in made:
-        made.clear()
-        made[key] = (
-            _side(recipe.implicit in ("users", "both"), recipe.user_features, ratings.by_user, ratings.user_ids,
-                  ratings.n_items, "user"),
-            _side(recipe.implicit in ("items", "both"), recipe.item_features, ratings.by_item, ratings.item_ids,
-                  ratings.n_users, "item"),
-        )  # fmt: skip
-    return made[key]
-
-
-_MADE: WeakKeyDictionary[Ratings, dict[Any, tuple[Features | None, Features | None]]] = WeakKeyDictionary()
-
-
-def _side(implicit: bool, table: FeatureTable | None, mine: CSR, ids: IdMap, others: int, what: str) -> Features | None:
-    matrix = rows_known(table, ids, (mine, others) if implicit else None, what)
-    if matrix is None:
-        return None
-    sizes = [others] * implicit + ([len(table.names)] if table is not None else [])
+def side_features(table: FeatureTable | None, sets: bool, ratings: RatingsTable, side: int) -> SideFeatures:
+    """The features of the users (0) or the items (1) of a training: their sets, a table, or both."""
+    ids, rows, others, what = (
+        (ratings.item_ids, ratings.by_item, ratings.n_users, "item")
+        if side
+        else (ratings.user_ids, ratings.by_user, ratings.n_items, "user")
+    )
+    parts, sizes = [], []
+    if sets:
+        assert isinstance(rows, CSR)
+        parts, sizes = [implicit_sets(rows, others)], [others]
+    if table is not None:
+        parts, sizes = [*parts, table.of(ids, what)], [*sizes, len(table.names)]
+    matrix = parts[0] if len(parts) == 1 else _beside(parts[0], parts[1], others)
     groups = np.repeat(np.arange(len(sizes)), sizes)
-    return Features(matrix, transpose(matrix, len(groups)), groups, FINE if table is not None else ROUGH)
+    return SideFeatures(matrix, transpose(matrix, len(groups)), groups, FINE if table is not None else ROUGH)
+
+
+@dataclass(frozen=True, eq=False)
+class SideFeatures:
+    """The features of one side: (rows, F), the same by feature, the group of each feature, and how near β is drawn."""
+
+    matrix: CSR
+    transposed: CSR
+    groups: npt.NDArray[np.int64]
+    tolerance: float = FINE
+
+    @property
+    def count(self) -> int:
+        """F."""
+        return len(self.groups)
+
+    @cached_property
+    def mean(self) -> Array:
+        """The mean features of the rows, (F,)."""
+        totals = np.bincount(self.matrix.indices, self.matrix.values, minlength=self.count)
+        return totals / max(1, self.matrix.n_rows)
+
+    @cached_property
+    def design(self) -> ridge.Design:
+        """F as :func:`gramian.engine.ridge.draw` takes it."""
+        return ridge.Design(self.matrix, self.transposed, self.groups)
+
+    @cached_property
+    def gram(self) -> Array:
+        """FᵀF, dense."""
+        from scipy.sparse import csr_array
+
+        F = csr_array((self.matrix.values, self.matrix.indices, self.matrix.indptr), (self.matrix.n_rows, self.count))
+        wide = F.astype(np.float64)
+        return np.asarray((wide.T @ wide).todense())
+
+    @cached_property
+    def some(self) -> SideFeatures:
+        """At most ``SOME`` of the rows, evenly spread."""
+        n = self.matrix.n_rows
+        return self.take(np.unique(np.linspace(0, n - 1, min(n, SOME)).astype(np.int64)))
+
+    def take(self, rows: npt.NDArray[np.integer[Any]]) -> SideFeatures:
+        """The same features of some of the rows."""
+        part = self.matrix.take(rows)
+        return SideFeatures(part, transpose(part, self.count), self.groups, self.tolerance)
+
+    def times(self, coefficients: Array, n_jobs: int | None = None) -> Array:
+        """F times coefficients, (rows, D)."""
+        return ridge.product(self.matrix, ridge.cut(coefficients), coefficients.shape[1], n_jobs=n_jobs)
+
+
+class Unseen(NamedTuple):
+    """What is known of rows that were not in training: a code −1 has the mean features, −2 − k row k of a table.
+
+    ``mean`` (F,) over the rows in training, of which ``some`` say how much features differ; the table's features begin
+    at ``first``.
+    """
+
+    mean: Array
+    first: int
+    table: CSR | None
+    some: SideFeatures
+
+    def spread(self, coefficients: Array, lacking: slice) -> Array:
+        """Cov(βᵀf) of the features that are not known, over some rows, (D, D)."""
+        beta = np.zeros_like(coefficients, np.float32)
+        beta[lacking] = coefficients[lacking]
+        shifts = self.some.times(beta, n_jobs=1).astype(np.float64)
+        shifts -= shifts.mean(axis=0)
+        return shifts.T @ shifts / len(shifts)
+
+    def completed(self, sets: CSR | None, told: Array | None) -> tuple[Array, slice | None]:
+        """All features of somebody new, (F,), the mean of those that are not known, and which these are.
+
+        ``sets`` is one row of the features before ``first``, ``told`` the rest; either may be unknown.
+        """
+        values, last = self.mean.astype(np.float32), len(self.mean)
+        lacking = [self.first > 0, self.first < last]
+        if sets is not None and self.first:
+            values[: self.first] = 0
+            values[sets.indices] = sets.values
+            lacking[0] = False
+        if told is not None:
+            values[self.first :] = told
+            lacking[1] = False
+        which = slice(0 if lacking[0] else self.first, last if lacking[1] else self.first)
+        return values, which if any(lacking) else None
+
+    def shifts(self, coefficients: Array, codes: Codes) -> Array:
+        """βᵀf of negative codes, (codes, D)."""
+        beta = coefficients.astype(np.float32)
+        made = np.tile(np.einsum("f,fd->d", self.mean, beta), (len(codes), 1))
+        own = codes < -1
+        if self.table is not None and own.any():
+            part = np.einsum("f,fd->d", self.mean[: self.first], beta[: self.first])
+            made[own] = part + products.sparse_product(self.table.take(-2 - codes[own]), beta[self.first :], n_jobs=1)
+        return made
