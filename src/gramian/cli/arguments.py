@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 
 from gramian.cli.options import Duplicates, Item, Rating, Separator, Time, User
-from gramian.core.parameters import check_number
+from gramian.core.parameters import FieldSpec, check_number
 from gramian.errors import DataWarning, ParameterError, UnknownIdWarning
 from gramian.visuals.console import note
 
@@ -58,17 +58,18 @@ def with_recipe_fields(command: Callable[..., None]) -> Callable[..., None]:
     parsers: dict[str, tuple[Callable[[str], Any], str]] = {}
     for name, recipe in sorted(RECIPES.items()):
         for field in dataclasses.fields(recipe):
-            if field.metadata["table"]:  # a command reads the file and gives the table
+            spec = FieldSpec.of(field)
+            if spec.table:  # a command reads the file and gives the table
                 continue
             kind = {"int": int, "float": float, "bool": bool}.get(str(field.type).split(" ")[0], str)
-            option = field.metadata["option"] or field.name
-            if field.metadata["word"] is not None:
+            option = spec.option or field.name
+            if spec.word is not None:
                 parsers[option] = (_number_or_word, "NUMBER|WORD")
-            if field.metadata["most"] > 1:
+            if spec.most > 1:
                 parsers[option] = (_numbers, "NUMBER[,NUMBER…]")
             _, owners, helps = options.setdefault(option, (kind, [], {}))
             owners.append(name)
-            helps[f"{field.metadata['help']} [default for {name}: {field.default}]"] = None
+            helps[f"{spec.help} [default for {name}: {field.default}]"] = None
     given = [p for p in inspect.signature(command).parameters.values() if p.kind is not p.VAR_KEYWORD]
     made = [
         inspect.Parameter(
@@ -124,7 +125,7 @@ def recipe_fields(model: str, given: dict[str, Any], time: str | None) -> tuple[
     from gramian.registry import RECIPES
 
     fields = dataclasses.fields(RECIPES[model]) if model in RECIPES else ()
-    names = {field.metadata["option"]: field.name for field in fields if field.metadata["option"]}
+    names = {spec.option: field.name for field in fields if (spec := FieldSpec.of(field)).option}
     made = {names.get(name, name): value for name, value in given.items() if value is not None}
     if time == "auto" and "time" in names.values():
         made.setdefault("time", "auto")
