@@ -6,24 +6,30 @@ import dataclasses
 import functools
 import inspect
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
 from gramian.cli.options import Duplicates, Item, Rating, Separator, Time, User
 from gramian.core.parameters import FieldSpec, check_number
+from gramian.core.plain import Plain
 from gramian.errors import DataWarning, ParameterError, UnknownIdWarning
 from gramian.visuals.console import note
 
 if TYPE_CHECKING:
     import polars as pl
 
+    from gramian.data.ids import Id, IdMap
     from gramian.data.ratings import Ratings
+    from gramian.kernels.arrays import Array
     from gramian.models.bayes.posterior import BayesianModel
     from gramian.models.calibration import Calibration
+    from gramian.models.conformal import Conformal
     from gramian.models.factor_model import FactorModel
+    from gramian.models.model import Model
+    from gramian.models.predictive import UncertainModel
 
 __all__ = [
     "READ",
@@ -55,7 +61,7 @@ def with_recipe_fields(command: Callable[..., None]) -> Callable[..., None]:
     from gramian.registry import RECIPES
 
     options: dict[str, tuple[type, list[str], dict[str, None]]] = {}
-    parsers: dict[str, tuple[Callable[[str], Any], str]] = {}
+    parsers: dict[str, tuple[Callable[[str], object], str]] = {}
     for name, recipe in sorted(RECIPES.items()):
         for field in dataclasses.fields(recipe):
             spec = FieldSpec.of(field)
@@ -89,7 +95,7 @@ def with_recipe_fields(command: Callable[..., None]) -> Callable[..., None]:
     return command
 
 
-def _option(kind: type, text: str, parser: Callable[[str], Any] | None = None, shown: str | None = None) -> Any:
+def _option(kind: type, text: str, parser: Callable[[str], object] | None = None, shown: str | None = None) -> object:
     if parser is not None:
         return Annotated[str | None, typer.Option(help=text, parser=parser, metavar=shown)]
     return Annotated[kind | None, typer.Option(help=text)]
@@ -113,11 +119,11 @@ def _numbers(text: str) -> tuple[int, ...]:
         ) from None
 
 
-def _named_models(names: str) -> Any:
+def _named_models(names: str) -> object:
     return Annotated[str, typer.Option("--model", "-m", help=f"Which model: {names}.")]
 
 
-def recipe_fields(model: str, given: dict[str, Any], time: str | None) -> tuple[dict[str, Any], str | None]:
+def recipe_fields(model: str, given: Mapping[str, object], time: str | None) -> tuple[Plain, str | None]:
     """The fields of a recipe among the options given, by their names; and the column of times.
 
     ``--time auto`` is a setting of a model that knows of time, not a column.
@@ -126,7 +132,7 @@ def recipe_fields(model: str, given: dict[str, Any], time: str | None) -> tuple[
 
     fields = dataclasses.fields(RECIPES[model]) if model in RECIPES else ()
     names = {spec.option: field.name for field in fields if (spec := FieldSpec.of(field)).option}
-    made = {names.get(name, name): value for name, value in given.items() if value is not None}
+    made: Plain = {names.get(name, name): value for name, value in given.items() if value is not None}
     if time == "auto" and "time" in names.values():
         made.setdefault("time", "auto")
         time = None
@@ -145,13 +151,13 @@ def checkpoint_beside(out: str, resume: bool) -> Path:
     return path
 
 
-def column_choices(user: str | None, item: str | None, rating: str | None, time: str | None) -> dict[str, Any]:
+def column_choices(user: str | None, item: str | None, rating: str | None, time: str | None) -> Plain:
     """Column names as given, positions as integers."""
     given = {"user": user, "item": item, "rating": rating, "time": time}
     return {role: int(text) if text is not None and text.isdecimal() else text for role, text in given.items()}
 
 
-def open_source(ratings: str, separator: str | None) -> Any:
+def open_source(ratings: str, separator: str | None) -> str | Ratings:
     """A data set by its name, or the path itself."""
     if Path(ratings).exists() or separator is not None or "." in Path(ratings).name or "/" in ratings:
         return ratings
@@ -163,9 +169,7 @@ def open_source(ratings: str, separator: str | None) -> Any:
         raise ParameterError(f"There is no file or data set {ratings!r}; check the path or the name.") from None
 
 
-def read_source(
-    ratings: str, names: dict[str, Any], separator: str | None, duplicates: str, quiet: bool = False
-) -> Ratings:
+def read_source(ratings: str, names: Plain, separator: str | None, duplicates: str, quiet: bool = False) -> Ratings:
     """The ratings of a file, or a data set by its name."""
     from gramian.data.readers import read_ratings
 
@@ -180,7 +184,7 @@ def read_source(
         return read_ratings(found, **names, separator=separator, duplicates=duplicates)
 
 
-READING: list[tuple[str, Any, str | None]] = [
+READING: list[tuple[str, object, str | None]] = [
     ("user", User, None),
     ("item", Item, None),
     ("rating", Rating, None),
@@ -194,7 +198,7 @@ READING: list[tuple[str, Any, str | None]] = [
 class Reading:
     """How a table of ratings is read: its columns, what parts them, and what is done with repeated pairs."""
 
-    columns: dict[str, Any]
+    columns: Plain
     separator: str | None
     duplicates: str
 
@@ -221,9 +225,10 @@ def with_reading(command: Callable[..., None]) -> Callable[..., None]:
         ]
 
     @functools.wraps(command)
-    def run(**given: Any) -> None:
-        columns = column_choices(*(given.pop(role) for role, _, _ in READING[:4]))
-        command(read=Reading(columns, given.pop("separator"), given.pop("duplicates")), **given)
+    def run(**given: object) -> None:
+        options: Plain = {**given}
+        columns = column_choices(*(options.pop(role) for role, _, _ in READING[:4]))
+        command(read=Reading(columns, options.pop("separator"), options.pop("duplicates")), **options)
 
     run.__signature__ = signature.replace(parameters=made)  # type: ignore[attr-defined]
     run.__annotations__ = {parameter.name: parameter.annotation for parameter in made}
@@ -248,7 +253,7 @@ def is_share(validation: str) -> bool:
 
 def tables_about(
     model: str, users: str | None, items: str | None, items_id: str | None, items_title: str | None
-) -> tuple[dict[str, Any], pl.DataFrame | None]:
+) -> tuple[Plain, pl.DataFrame | None]:
     """The fields of a recipe that learns from features, and the items with their titles, where there are some."""
     from gramian.data.readers import TITLES, features_of, items_of, read_features, read_whole_table
     from gramian.models.bayes.features import FeatureTable
@@ -257,7 +262,7 @@ def tables_about(
     learns = model in RECIPES and "item_features" in {field.name for field in dataclasses.fields(RECIPES[model])}
     if users is not None and not learns:
         raise ParameterError(f"The model {model!r} does not learn from a table of users; use --model bpmf.")
-    fields: dict[str, Any] = {} if users is None else {"user_features": read_features(users, "user")}
+    fields: Plain = {} if users is None else {"user_features": read_features(users, "user")}
     if items is None:
         return fields, None
     table = read_whole_table(items)
@@ -283,7 +288,7 @@ def load_model(path: str, *, stored: bool = False) -> FactorModel:
     return cast("FactorModel", load(path))
 
 
-def need_draws(model: Any, what: str) -> BayesianModel:
+def need_draws(model: Model, what: str) -> BayesianModel:
     """The model, if it is a posterior; else an error that says what it lacks."""
     from gramian.models.bayes.posterior import BayesianModel
 
@@ -295,28 +300,30 @@ def need_draws(model: Any, what: str) -> BayesianModel:
     return model
 
 
-def intervals(model: Any, users: Any, items: Any, times: Any, level: float, unknown: str, clip: bool) -> Any:
-    """The intervals of a model that has some."""
+def intervals(model: Model, pairs: pl.DataFrame, level: float, unknown: str, clip: bool) -> Array:
+    """The intervals of a model that has some, for a table of ``user``, ``item`` and perhaps ``time``."""
     from gramian.models.calibration import check_intervals
 
-    check_intervals(model)
+    trained = cast("UncertainModel | Conformal", check_intervals(model))
+    times = pairs.get_column("time", default=None)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UnknownIdWarning)  # the prediction has said it
-        return model.predict_interval(users, items, level, times=times, clip=clip, unknown=unknown)
+        return trained.predict_interval(pairs["user"], pairs["item"], level, times=times, clip=clip, unknown=unknown)
 
 
-def probabilities(model: Any, users: Any, items: Any, times: Any, unknown: str) -> Any:
+def probabilities(model: Model, pairs: pl.DataFrame, unknown: str) -> pl.DataFrame:
     """A table of the probability of every rating, of a model that has them."""
     import polars as pl
 
     trained = need_draws(model, "probabilities")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UnknownIdWarning)  # the prediction has said it
-        made = trained.predict_proba(users, items, times=times, unknown=unknown)
+        times = pairs.get_column("time", default=None)
+        made = trained.predict_proba(pairs["user"], pairs["item"], times=times, unknown=unknown)
     return pl.DataFrame({f"p_{level:g}": column for level, column in zip(trained.levels, made.T, strict=True)})
 
 
-def measure_intervals(model: Any, test: Ratings, unknown: str, plot: str | None) -> Calibration:
+def measure_intervals(model: Model, test: Ratings, unknown: str, plot: str | None) -> Calibration:
     """The calibration of a model's intervals, drawn to a file where one is given."""
     from gramian.models.calibration import calibration
 
@@ -327,7 +334,7 @@ def measure_intervals(model: Any, test: Ratings, unknown: str, plot: str | None)
     return measured
 
 
-def typed_id(text: str, ids: Any) -> int | str:
+def typed_id(text: str, ids: IdMap) -> Id:
     """An id from the command line, of the kind that the model's ids are."""
     if ids.is_text:
         return text
@@ -337,10 +344,10 @@ def typed_id(text: str, ids: Any) -> int | str:
         raise ParameterError(f"The ids of this model are integers; got {text!r}; give an integer.") from None
 
 
-def item_id(model: FactorModel, text: str) -> int | str:
+def item_id(model: Model, text: str) -> Id:
     """An item by its id or, failing that, by a part of its title that only one item has."""
     if model.item_ids.is_text or text.lstrip("-").isdecimal():
-        code: int | str = typed_id(text, model.item_ids)
+        code = typed_id(text, model.item_ids)
         if code in model.item_ids or model.ratings.titles is None:
             return code
     found = model.find_items(text, 5)
@@ -354,7 +361,7 @@ def item_id(model: FactorModel, text: str) -> int | str:
     )
 
 
-def rated_items(model: Any, rated: list[str]) -> dict[Any, float]:
+def rated_items(model: Model, rated: list[str]) -> dict[Id, float]:
     """The ratings that several ITEM=RATING of the command line give."""
     ratings = dict(_parse_rated(model, text) for text in rated)
     if len(ratings) < len(rated):
@@ -371,7 +378,7 @@ def known_columns(about: list[str]) -> dict[str, str]:
     return {column: value for column, _, value in parts}
 
 
-def _parse_rated(model: FactorModel, text: str) -> tuple[int | str, float]:
+def _parse_rated(model: Model, text: str) -> tuple[Id, float]:
     """An ITEM=RATING of the command line."""
     item, _, rating = text.rpartition("=")
     try:

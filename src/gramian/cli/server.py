@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -10,6 +10,10 @@ from gramian.cli.arguments import READ, Reading, load_model, with_reading
 from gramian.cli.options import Json, ModelPath
 from gramian.errors import GramianError, ParameterError
 from gramian.visuals.console import note, print_json, print_table
+
+if TYPE_CHECKING:
+    from gramian.data.ratings import Ratings
+    from gramian.models.model import Model
 
 __all__ = ["keys", "serve", "update"]
 
@@ -28,7 +32,7 @@ def need(extra: str = "serve") -> None:
         raise GramianError(f"This needs FastAPI and others, which are not installed: pip install 'gramian[{extra}]'.")
 
 
-def serve(
+def serve(  # noqa: PLR0913 - its options are the user's
     model: Annotated[
         str | None, typer.Argument(metavar="[MODEL]", help="A model file; the demonstration's model if not given.")
     ] = None,
@@ -140,7 +144,7 @@ def update(
         )
 
 
-def _feedback(db: str, model: Any) -> Any:
+def _feedback(db: str, model: Model) -> Ratings:
     """All feedback of a database, of each pair the latest rating."""
     need()
     from gramian.data.ratings import Ratings
