@@ -16,6 +16,7 @@ import numpy as np
 import polars as pl
 
 from gramian.core.parameters import check_number
+from gramian.core.plain import Plain
 from gramian.data.ratings import Ratings
 from gramian.errors import DataError, DivergenceError, GramianError, ParameterError, TrainingWarning
 from gramian.evaluate.cold_start import Newcomers
@@ -50,7 +51,7 @@ class Comparison:
         earlier: How many other settings the log has that were measured on the same test ratings before.
     """
 
-    records: list[dict[str, Any]]
+    records: list[Plain]
     models: dict[str, Model] = field(default_factory=dict, repr=False)
     losses: dict[str, Array] = field(default_factory=dict, repr=False)
     users: Array = field(default_factory=lambda: np.empty(0), repr=False)
@@ -101,7 +102,7 @@ class Comparison:
         return str(self.table)
 
 
-COLUMNS: dict[str, Any] = {
+COLUMNS: dict[str, type[pl.DataType]] = {
     "model": pl.String,
     "rmse": pl.Float64,
     "error": pl.Float64,
@@ -118,7 +119,7 @@ COLUMNS: dict[str, Any] = {
 }
 
 
-def compare(
+def compare(  # noqa: PLR0913 - its options are the user's
     recipes: Recipes | None,
     train: Ratings,
     test: Ratings,
@@ -197,8 +198,8 @@ def _labelled(recipes: Recipes | None) -> dict[str, Recipe[Any]]:
         recipes = [*family(), Popularity()]
     if isinstance(recipes, str | Recipe):
         raise ParameterError(f"The 'recipes' parameter of compare must be a list of recipes; got {recipes!r}.")
-    each = [_named(recipe) if isinstance(recipe, str) else recipe
-            for recipe in (recipes.values() if isinstance(recipes, Mapping) else recipes)]  # fmt: skip
+    wanted = recipes.values() if isinstance(recipes, Mapping) else recipes
+    each = [_named(recipe) if isinstance(recipe, str) else recipe for recipe in wanted]
     for recipe in each:
         if not isinstance(recipe, Recipe):
             raise ParameterError(f"Recipes or their names are needed to compare; got {recipe!r}.")
@@ -226,9 +227,9 @@ class _Job:
     keep: bool
 
     @property
-    def about(self) -> dict[str, Any]:
+    def about(self) -> Plain:
         """The data and the settings, for the log."""
-        made: dict[str, Any] = {"train": self.train.fingerprint(), "test": self.test.fingerprint()}
+        made: Plain = {"train": self.train.fingerprint(), "test": self.test.fingerprint()}
         if self.given is not None:
             made["given"] = self.given.fingerprint()
         return made | {"split": self.split, "k": self.k, "at_least": self.at_least, "versions": versions()}
@@ -238,7 +239,7 @@ class _Job:
         more = [] if self.given is None else [self.given.fingerprint()]
         return run_key(recipe, self.train, self.test, self.k, self.at_least, *more)
 
-    def earlier(self, known: Mapping[str, Any], wanted: Mapping[str, Recipe[Any]]) -> int:
+    def earlier(self, known: Mapping[str, Plain], wanted: Mapping[str, Recipe[Any]]) -> int:
         """How many settings that are not wanted now were measured on the test before."""
         now = [recipe.to_dict() for recipe in wanted.values()]
         test = self.test.fingerprint()
@@ -250,13 +251,13 @@ class _Job:
         return model if self.given is None else Newcomers.of(model, self.given)
 
 
-def _one(label: str, recipe: Recipe[Any], job: _Job, made: Comparison) -> dict[str, Any]:
+def _one(label: str, recipe: Recipe[Any], job: _Job, made: Comparison) -> Plain:
     """The record of one model; its reason instead where anything at all goes wrong."""
-    about: dict[str, Any] = {"model": label, "recipe": recipe.to_dict(), **job.about}
+    about: Plain = {"model": label, "recipe": recipe.to_dict(), **job.about}
     try:
         _warm_up(recipe, job.train)
         model, seconds, peak = _timed_fit(recipe, job.train)
-        figures: dict[str, Any] = {"fit_seconds": seconds, "peak_mb": None if peak is None else peak / 2**20}
+        figures: Plain = {"fit_seconds": seconds, "peak_mb": None if peak is None else peak / 2**20}
         figures |= {"parameters": sum(array.size for array in model.arrays().values())}
         figures |= {"history": [dict(epoch) for epoch in model.history]}
         judged = job.judged(model)
@@ -302,7 +303,7 @@ def _pass_on_interrupt(caught: list[warnings.WarningMessage]) -> None:
             raise KeyboardInterrupt
 
 
-def _errors(model: Model, test: Ratings, made: Comparison, label: str) -> dict[str, Any]:
+def _errors(model: Model, test: Ratings, made: Comparison, label: str) -> Plain:
     users, items = model.codes_of(test)
     predicted = model._predict_codes(users, items, "fallback", True, test.times).astype(np.float64)
     root, error = rmse_error(test.values, predicted, test.user_codes)
@@ -324,7 +325,7 @@ def _errors(model: Model, test: Ratings, made: Comparison, label: str) -> dict[s
     }
 
 
-def _probabilities(model: Model, test: Ratings) -> dict[str, Any]:
+def _probabilities(model: Model, test: Ratings) -> Plain:
     """Log loss and ranked probability score of a model that knows how sure it is, where ratings are steps."""
     if not isinstance(model, UncertainModel):
         return {}
@@ -346,7 +347,7 @@ def _predict_seconds(model: Model, users: Array, items: Array) -> float:
     return spent / pairs
 
 
-def _ranks(model: Model, job: _Job) -> dict[str, Any]:
+def _ranks(model: Model, job: _Job) -> Plain:
     threshold = job.train.global_mean if job.at_least is None else job.at_least
     try:
         ranked = evaluate_ranking(model, job.test, job.k, at_least=threshold)
