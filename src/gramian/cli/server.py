@@ -54,11 +54,11 @@ def serve(  # noqa: PLR0913 - its options are the user's
 ) -> None:
     """Put a model on the network: an HTTP API, a page for people, and new ratings kept."""
     need()
-    from gramian.serve.limits import Settings
+    from gramian.serve.limits import Limits
     from gramian.serve.run import run
 
     names = tuple(one.lower() for one in name or ())
-    settings = Settings(host=host, names=names, keys=db is not None, rate=rate, burst=int(2 * rate), threads=threads)
+    settings = Limits(host=host, names=names, keys=db is not None, rate=rate, burst=int(2 * rate), threads=threads)
     run(model, settings, port=port, db=db, items=items, test=test)
 
 

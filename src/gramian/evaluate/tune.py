@@ -157,10 +157,14 @@ def tune(  # noqa: PLR0913 - its options are the user's
         interrupted = False
         try:
             study.optimize(
-                _Objective(start, parts, jobs), n_trials=max(0, trials - len(finished)), timeout=seconds,
-                n_jobs=jobs, catch=(GramianError,), show_progress_bar=progress,
+                _Objective(start, parts, jobs),
+                n_trials=max(0, trials - len(finished)),
+                timeout=seconds,
+                n_jobs=jobs,
+                catch=(GramianError,),
+                show_progress_bar=progress,
                 callbacks=[] if log is None else [_logged(log, start, parts)],
-            )  # fmt: skip
+            )
         except KeyboardInterrupt:
             interrupted = True
             _close_lost(optuna, study)
