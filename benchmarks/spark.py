@@ -137,8 +137,8 @@ def descends(pid: int) -> bool:
 def moved(spark: Any) -> dict[str, float]:
     """Megabytes so far: shuffled, read from storage, and sent to the driver by tasks."""
     context = spark.sparkContext
-    none = context._gateway.new_array(context._jvm.double, 0)
-    stages = context._jsc.sc().statusStore().stageList(None, False, False, none, None)
+    none = context._gateway.new_array(context._jvm.double, 0)  # noqa: SLF001 - only the JVM knows
+    stages = context._jsc.sc().statusStore().stageList(None, False, False, none, None)  # noqa: SLF001
     made = {"shuffled": 0, "read": 0, "to_driver": 0}
     for place in range(stages.size()):
         stage = stages.apply(place)

@@ -22,24 +22,24 @@ from gramian.models.neural.factorization import MLP as MLP
 from gramian.models.neural.factorization import NeuralMF as NeuralMF
 from gramian.models.neural.factorization import ResidualMF as ResidualMF
 from gramian.models.pmf import PMF as PMF
-from gramian.models.recipe import Recipe
+from gramian.models.recipe import AnyRecipe
 from gramian.models.sgd import SGD as SGD
 from gramian.models.softimpute import SoftImpute as SoftImpute
 from gramian.models.svd import SVD as SVD
 
 __all__ = ["RECIPES", "family", "load", "make_recipe", "recipe_from_dict"]
 
-RECIPES: dict[str, type[Recipe[Any]]] = {
+RECIPES: dict[str, type[AnyRecipe]] = {
     value.name: value for value in tuple(globals().values()) if isinstance(value, type) and hasattr(value, "name")
 }
 
 
-def family() -> list[Recipe[Any]]:
+def family() -> list[AnyRecipe]:
     """One recipe of every kind that can be trained here, with its default settings."""
     return [kind() for kind in RECIPES.values() if not kind.extra or backend.is_installed()]
 
 
-def make_recipe(name: str, **fields: Any) -> Recipe[Any]:
+def make_recipe(name: str, **fields: object) -> AnyRecipe:
     """The recipe of this name with these fields.
 
     Raises:
@@ -54,7 +54,7 @@ def make_recipe(name: str, **fields: Any) -> Recipe[Any]:
     return RECIPES[name](**fields)
 
 
-def recipe_from_dict(data: dict[str, Any]) -> Recipe[Any]:
+def recipe_from_dict(data: dict[str, Any]) -> AnyRecipe:
     """The recipe that :meth:`Recipe.to_dict` wrote."""
     fields = dict(data)
     return make_recipe(fields.pop("name"), **fields)

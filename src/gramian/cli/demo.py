@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import polars as pl
@@ -46,9 +45,11 @@ def run_demo(folder: Path, user: int) -> None:
         raise ParameterError(f"There is no user {user} in the bundled ratings; give one from 1 to {ratings.n_users}.")
     print(f"\nA random fifth is the test: {len(train):,} ratings to learn from, {len(test):,} to be measured on.\n")
     compile_kernels(train)
-    models: dict[str, Any] = {name: recipe.fit(train, test, progress=True) for name, recipe in DEMO_RECIPES.items()}
+    models: dict[str, Model] = {name: recipe.fit(train, test, progress=True) for name, recipe in DEMO_RECIPES.items()}
     print_table(error_table(models, train, test), "Errors in stars (predictions clipped to the scale)")
     model, sure = models["ALS, K = 32"], models["BPMF, K = 16"]
+    assert isinstance(model, FactorModel)
+    assert isinstance(sure, BayesianModel)
     print()
     show_intervals(sure, test, user)
     show_features(model)

@@ -9,8 +9,8 @@ from __future__ import annotations
 import dataclasses
 import math
 import warnings
-from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import numpy as np
 import polars as pl
@@ -22,6 +22,7 @@ from gramian.data.ids import IdMap
 from gramian.data.ratings import Ratings
 from gramian.data.spark_ratings import SparkRatings, open_spark_ratings, picked_columns, spark_ratings
 from gramian.data.table import RatingsTable
+from gramian.engine.spark.arrow import Batches, RecordBatch
 from gramian.engine.spark.blocks import blocks_in
 from gramian.engine.spark.session import parallelism, spark_session, working_session
 from gramian.errors import DataError, ParameterError, UnknownIdWarning
@@ -30,6 +31,7 @@ from gramian.models.factor_model import FactorModel
 from gramian.models.model import UNKNOWN, Model
 
 if TYPE_CHECKING:
+    from pyspark import Broadcast
     from pyspark.sql import DataFrame, SparkSession
 
 __all__ = ["evaluate", "fold_in", "open_spark_ratings", "recommend_all", "recommend_new", "spark_ratings",
@@ -58,7 +60,7 @@ def evaluate(model: Model, frame: DataFrame, *, unknown: str = "fallback", clip:
     picked = picked_columns(frame, find_columns(frame.columns, {role: names.get(role) for role in roles}))
     shared = frame.sparkSession.sparkContext.broadcast(model.without_ratings())
 
-    def measure(batches: Iterable[Any]) -> Iterator[Any]:
+    def measure(batches: Batches) -> Iterator[RecordBatch]:
         import pyarrow as pa
 
         for table in _gathered(batches):
@@ -106,9 +108,11 @@ def recommend_all(model: Model, n: int = 10, *, exclude_seen: bool = True, spark
     else:
         blocks = _spans(ratings, working_session(spark or spark_session()))
     shared = blocks.sparkSession.sparkContext.broadcast(model.without_ratings())
-    seen = None if isinstance(ratings, SparkRatings) else blocks.sparkSession.sparkContext.broadcast(ratings.by_user)
+    seen = None
+    if not isinstance(ratings, SparkRatings):
+        seen = blocks.sparkSession.sparkContext.broadcast(ratings.to_local().by_user)
 
-    def best(batches: Iterable[Any]) -> Iterator[Any]:
+    def best(batches: Batches) -> Iterator[RecordBatch]:
         for first, rows in _seen_rows(batches, seen):
             whole = _with_block(shared.value, first, rows)
             for low in range(first, first + rows.n_rows, USERS_AT_A_TIME):
@@ -122,7 +126,7 @@ def recommend_all(model: Model, n: int = 10, *, exclude_seen: bool = True, spark
 def _recommend_stored(model: StoredModel, n: int, exclude_seen: bool, spark: SparkSession) -> DataFrame:
     """The same of a model in a folder, of which every worker reads what it needs."""
 
-    def best(batches: Iterable[Any]) -> Iterator[Any]:
+    def best(batches: Batches) -> Iterator[RecordBatch]:
         for batch in batches:
             for first, stop in zip(*(column.to_pylist() for column in batch.columns), strict=True):
                 users = model.user_ids.take(np.arange(first, stop))
@@ -141,7 +145,7 @@ def fold_in(model: Model, frame: DataFrame, **names: str | int | None) -> DataFr
     known = _foldable(model)
     shared = frame.sparkSession.sparkContext.broadcast(known.without_ratings())
 
-    def solve(batches: Iterable[Any]) -> Iterator[Any]:
+    def solve(batches: Batches) -> Iterator[RecordBatch]:
         import pyarrow as pa
 
         for users, rows in _new_users(batches, shared.value):
@@ -164,7 +168,7 @@ def recommend_new(model: Model, frame: DataFrame, n: int = 10, **names: str | in
     known = _foldable(model)
     shared = frame.sparkSession.sparkContext.broadcast(known.without_ratings())
 
-    def best(batches: Iterable[Any]) -> Iterator[Any]:
+    def best(batches: Batches) -> Iterator[RecordBatch]:
         for users, rows in _new_users(batches, shared.value):
             made = _of_new(shared.value, users, rows).recommend(None, n)
             yield from made.select("user", "item", "score", "rank").to_arrow().to_batches()
@@ -194,7 +198,7 @@ def _spans(ratings: RatingsTable, spark: SparkSession) -> DataFrame:
     )
 
 
-def _seen_rows(batches: Iterable[Any], seen: Any) -> Iterator[tuple[int, CSR]]:
+def _seen_rows(batches: Batches, seen: Broadcast[CSR] | None) -> Iterator[tuple[int, CSR]]:
     """The first user and the ratings of each block, or of each range of users of a table that came along."""
     if seen is None:
         yield from blocks_in(batches)
@@ -226,7 +230,7 @@ def _by_user(frame: DataFrame, names: dict[str, str | int | None]) -> DataFrame:
     return picked.repartition(4 * parallelism(frame.sparkSession), "user")
 
 
-def _new_users(batches: Iterable[Any], model: Model) -> Iterator[tuple[pl.Series, CSR]]:
+def _new_users(batches: Batches, model: Model) -> Iterator[tuple[pl.Series, CSR]]:
     """The users of a partition and their ratings of known items, sorted."""
     parts = [pl.DataFrame(pl.from_arrow(batch)) for batch in batches]
     if not parts or sum(part.height for part in parts) == 0:
@@ -239,7 +243,7 @@ def _new_users(batches: Iterable[Any], model: Model) -> Iterator[tuple[pl.Series
     yield users, csr_from_sorted(codes, table["item"].to_numpy(), table["rating"].to_numpy(), len(users))
 
 
-def _gathered(batches: Iterable[Any]) -> Iterator[pl.DataFrame]:
+def _gathered(batches: Batches) -> Iterator[pl.DataFrame]:
     """Batches put together: looking ids up costs much for few rows."""
     held: list[pl.DataFrame] = []
     for batch in batches:

@@ -10,6 +10,7 @@ import numpy.typing as npt
 import polars as pl
 
 from gramian.errors import DataError
+from gramian.kernels.arrays import Array
 
 __all__ = ["Codes", "Id", "IdMap", "IdTable", "Ids", "Where", "id_series", "row_number"]
 
@@ -75,8 +76,8 @@ def _as_series(values: Ids, what: str) -> pl.Series:
         raise DataError(_mixed(values, what)) from None
 
 
-def _mixed(values: Iterable[Any], what: str) -> str:
-    examples: dict[str, Any] = {}
+def _mixed(values: Iterable[object], what: str) -> str:
+    examples: dict[str, object] = {}
     for value in values:
         examples.setdefault(type(value).__name__, value)
     found = " and ".join(f"{kind} (such as {value!r})" for kind, value in examples.items())
@@ -173,7 +174,7 @@ class IdMap:
         fresh = series.filter(pl.Series(self.codes(series, what)) < 0)
         return IdMap(pl.concat([self.ids, fresh.alias("id")]) if len(self) else fresh) if len(fresh) else self
 
-    def take(self, codes: npt.NDArray[Any]) -> pl.Series:
+    def take(self, codes: Array) -> pl.Series:
         """The ids of ``codes``."""
         return self.ids.gather(codes)
 

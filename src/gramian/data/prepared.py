@@ -14,10 +14,8 @@ import zlib
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import polars as pl
 
 from gramian.core.file_format import Arrays, pack_text, unpack_text
@@ -26,6 +24,7 @@ from gramian.data.described import Noted
 from gramian.data.ids import IdMap
 from gramian.data.ratings import Ratings
 from gramian.errors import DataError, FormatError
+from gramian.kernels.arrays import Array
 from gramian.kernels.csr import CSR
 
 __all__ = ["ABOUT", "FORMAT", "PreparedRatings", "is_prepared", "open_prepared", "open_stored"]
@@ -135,7 +134,7 @@ def _read_ids(path: Path) -> pl.Series:
     return pl.read_ipc(path).to_series()
 
 
-def _mapped(path: Path, dtype: str) -> npt.NDArray[Any]:
+def _mapped(path: Path, dtype: str) -> Array:
     if path.stat().st_size == 0:
         return np.empty(0, dtype)
     return np.asarray(np.memmap(path, dtype, "r"))

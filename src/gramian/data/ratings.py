@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -31,6 +31,21 @@ Connection = Any  # of whatever driver polars.read_database knows
 DUPLICATES = ("last", "mean", "raise")
 PIECE = 1 << 24  # ratings whose distances from the mean are held at a time
 COMPARED = 1 << 22  # ratings that are compared with pairs at a time
+
+
+class Entries(Protocol):
+    """The stored entries of a sparse matrix, as SciPy has them."""
+
+    row: npt.NDArray[Any]
+    col: npt.NDArray[Any]
+    data: npt.NDArray[Any]
+
+
+class SparseMatrix(Protocol):
+    """A sparse matrix of SciPy, of whatever format."""
+
+    def tocoo(self) -> Entries:
+        """Its stored entries."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -112,7 +127,7 @@ class Ratings(LocalTable):
         return _assemble(user_ids, users, item_ids, items, values, times, duplicates)
 
     @classmethod
-    def from_csr(cls, matrix: Any, *, duplicates: str = "raise") -> Ratings:
+    def from_csr(cls, matrix: SparseMatrix, *, duplicates: str = "raise") -> Ratings:
         """Make ratings from a SciPy sparse matrix: users are its rows, items its columns, ids their numbers.
 
         Every stored entry is a rating, stored zeros too. Rows and columns without entries get no id.

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import tempfile
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import polars as pl
@@ -21,7 +21,14 @@ from gramian.data.described import Described
 from gramian.data.ids import Codes, IdMap
 from gramian.data.ratings import DUPLICATES, Ratings
 from gramian.data.table import RatingsTable
-from gramian.engine.spark.session import is_spark_frame, parallelism, working_session
+from gramian.engine.spark.session import (
+    HadoopPath,
+    checkpoint_folder,
+    hadoop_path,
+    is_spark_frame,
+    parallelism,
+    working_session,
+)
 from gramian.errors import DataError, ParameterError
 from gramian.kernels.csr import CSR
 
@@ -57,30 +64,22 @@ class SparkRatings(Described):
 
     def read_text(self, name: str) -> str | None:
         """A small file of the storage, or None where there is none."""
-        system, path = self._path(name)
-        if not system.exists(path):
+        if not self._path(name).exists():
             return None
         return str(self.session.read.text(f"{self.storage}/{name}", wholetext=True).collect()[0][0])
 
     def write_text(self, name: str, text: str) -> None:
         """Write a small file of the storage under another name, then rename it."""
-        system, path = self._path(f".{name}.new")
-        stream = system.create(path, True)
-        stream.write(bytearray(text.encode()))
-        stream.close()
-        _, goal = self._path(name)
-        system.delete(goal, False)
-        system.rename(path, goal)
+        fresh = self._path(f".{name}.new")
+        fresh.write(text.encode())
+        fresh.rename_over(self._path(name))
 
     def remove(self, name: str) -> None:
         """Remove a folder of the storage, if it is there."""
-        system, path = self._path(name)
-        system.delete(path, True)
+        self._path(name).remove()
 
-    def _path(self, name: str) -> tuple[Any, Any]:
-        context: Any = self.session.sparkContext
-        path = context._jvm.org.apache.hadoop.fs.Path(f"{self.storage}/{name}")
-        return path.getFileSystem(context._jsc.hadoopConfiguration()), path
+    def _path(self, name: str) -> HadoopPath:
+        return hadoop_path(self.session, f"{self.storage}/{name}")
 
     @cached_property
     def user_ids(self) -> IdMap:
@@ -196,10 +195,9 @@ def open_spark_ratings(spark: SparkSession, storage: str) -> SparkRatings:
 
 
 def _storage(spark: SparkSession) -> str:
-    context = spark.sparkContext
-    folder = context._jsc.sc().getCheckpointDir()
-    if folder.isDefined():
-        return f"{folder.get()}/gramian-{context.applicationId}"
+    context, folder = spark.sparkContext, checkpoint_folder(spark)
+    if folder is not None:
+        return f"{folder}/gramian-{context.applicationId}"
     if not str(context.master).startswith("local"):
         raise ParameterError(
             "Blocks of ratings need a folder that all machines reach: give storage='hdfs://…', or set the Spark "
@@ -287,9 +285,7 @@ def _build(frame: DataFrame, spark: SparkSession, storage: str, duplicates: str,
 
 def _read_about(spark: SparkSession, storage: str) -> Plain | None:
     """What a storage says of itself, or None where there is none or it is not whole."""
-    jvm: Any = spark.sparkContext._jvm
-    path = jvm.org.apache.hadoop.fs.Path(f"{storage}/about/_SUCCESS")
-    if not path.getFileSystem(spark.sparkContext._jsc.hadoopConfiguration()).exists(path):
+    if not hadoop_path(spark, f"{storage}/about/_SUCCESS").exists():
         return None
     about = json.loads(spark.read.text(f"{storage}/about").collect()[0][0])
     return about if about["format"] == FORMAT else None

@@ -28,7 +28,7 @@ from gramian.models.model import Model
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["Calibration", "calibration", "check_intervals"]
+__all__ = ["LEVELS", "Calibration", "calibration", "check_intervals"]
 
 LEVELS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
 

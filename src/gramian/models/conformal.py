@@ -36,12 +36,12 @@ from gramian.core.parameters import check_choice, check_level, check_number
 from gramian.core.plain import Plain
 from gramian.data.columns import Frame
 from gramian.data.groups import BY, group_edges, group_names, group_of, training_counts
-from gramian.data.ids import Codes, Ids
+from gramian.data.ids import Codes, Id, Ids
 from gramian.data.pairs import Pairs
 from gramian.data.table import RatingsTable
 from gramian.errors import DataError, DataWarning, FormatError, ParameterError
 from gramian.kernels.arrays import Array
-from gramian.models.calibration import Calibration, calibration
+from gramian.models.calibration import LEVELS, Calibration, calibration
 from gramian.models.capabilities import Capabilities
 from gramian.models.fold_in import FoldingModel, Given, NewUser
 from gramian.models.interval_model import Forecast, IntervalModel
@@ -101,11 +101,11 @@ class Conformal(IntervalModel):
         """The model's."""
         return self.model.best_codes(users, n, exclude_seen=exclude_seen, among=among)
 
-    def recommend(self, users: Any = None, n: int = 10, **options: Any) -> pl.DataFrame:
+    def recommend(self, users: Ids | None = None, n: int = 10, **options: Any) -> pl.DataFrame:  # noqa: ANN401 - the model's
         """The model's, with its options."""
         return self.model.recommend(users, n, **options)
 
-    def __getattr__(self, name: str) -> Any:
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - whatever it is of the model
         """What the model has beyond :class:`Model`: ``recommend_for`` and ``explain``, say."""
         if name.startswith("_") or name == "model":
             raise AttributeError(name)
@@ -199,12 +199,22 @@ class Conformal(IntervalModel):
         made = Forecast.empty(len(levels), len(values))
         return made._replace(lower=lower, upper=upper, spread=half[len(levels) // 2])
 
-    def calibration(self, test: RatingsTable, **options: Any) -> Calibration:
+    def calibration(
+        self,
+        test: RatingsTable,
+        *,
+        levels: Sequence[float] = LEVELS,
+        level: float = 0.9,
+        groups: int = 4,
+        unknown: str = "fallback",
+    ) -> Calibration:
         """How well the intervals hold on ``test``; see :func:`gramian.calibration`."""
-        return calibration(self, test, **options)
+        return calibration(self, test, levels=levels, level=level, groups=groups, unknown=unknown)
 
-    def new_user(self, ratings: Given, **options: Any) -> ConformalNewUser:
-        """Somebody folded into the model, with conformal intervals; options as of the model's.
+    def new_user(
+        self, ratings: Given, *, times: TimesGiven = None, who: Id | None = None, unknown: str = "fallback"
+    ) -> ConformalNewUser:
+        """Somebody folded into the model, with conformal intervals; arguments as of :class:`FoldingModel`.
 
         Raises:
             ParameterError: The model cannot take in somebody new.
@@ -212,7 +222,7 @@ class Conformal(IntervalModel):
         if not isinstance(self.model, FoldingModel):
             name = self.model.recipe.name
             raise ParameterError(f"A model of {name!r} cannot take in somebody new; take one that can, ALS say.")
-        return ConformalNewUser(self, self.model.new_user(ratings, **options))
+        return ConformalNewUser(self, self.model.new_user(ratings, times=times, who=who, unknown=unknown))
 
     def with_items(self, table: Frame) -> Conformal:
         """As of :class:`Model`."""

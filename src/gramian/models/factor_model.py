@@ -206,13 +206,14 @@ class FactorModel(FoldingModel):
 
     def solved(self, rows: Rows) -> Array:
         """The rows of users with these ratings."""
-        return self._solve(rows, self.item_rows)
+        return self.rows_given(rows, self.item_rows)
 
     def with_users(self, ratings: RatingsTable, rows: Array) -> Self:
         """The model as it is for other users, with their ratings and their rows."""
         return dataclasses.replace(self, ratings=ratings, user_rows=rows)
 
-    def _solve(self, rows: Rows, fixed: Array) -> Array:
+    def rows_given(self, rows: Rows, fixed: Array) -> Array:
+        """The rows of one side with these ratings, given those of the other side."""
         s = self.settings
         return local.half_sweep(rows, fixed, s.penalty, s.intercepts(self.global_mean), s.n_jobs)[0]
 
@@ -354,9 +355,9 @@ class FactorModel(FoldingModel):
             item_rows=_padded(self.item_rows, ratings.n_items),
             global_mean=ratings.global_mean if self.settings.centred else 0.0,
         )
-        users = grown._solve(ratings.by_user, grown.item_rows)
-        items = grown._solve(ratings.by_item, users)
-        users = grown._solve(ratings.by_user, items)
+        users = grown.rows_given(ratings.by_user, grown.item_rows)
+        items = grown.rows_given(ratings.by_item, users)
+        users = grown.rows_given(ratings.by_user, items)
         return dataclasses.replace(grown, user_rows=users, item_rows=items)
 
 

@@ -84,7 +84,8 @@ class CentredModel(FactorModel):
     def _influence(self, rated: Array, target: Array) -> Array:
         """By how much uᵀw grows with each rated item's t, for the item factors u."""
 
-    def _solve(self, rows: Rows, fixed: Array) -> Array:
+    def rows_given(self, rows: Rows, fixed: Array) -> Array:
+        """As of :class:`FactorModel`."""
         assert isinstance(rows, CSR)
         left, biases = remainder(rows, self.offsets, self.user_regularization, self.settings.n_jobs)
         factors = self._factors(left, np.ascontiguousarray(fixed[:, : self.n_factors]))

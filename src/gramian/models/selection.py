@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import polars as pl
@@ -65,7 +64,12 @@ def top_n(scores: Array, n: int) -> Array:
 
 
 def item_table(
-    ids: IdTable, codes: Array, titles: pl.Series | None, *, first: dict[str, Any] | None = None, **columns: Any
+    ids: IdTable,
+    codes: Array,
+    titles: pl.Series | None,
+    *,
+    first: Mapping[str, pl.Series] | None = None,
+    **columns: Array,
 ) -> pl.DataFrame:
     """A table with ``item``, further columns, and ``title`` where titles are known."""
     made = {**(first or {}), "item": ids.take(codes), **columns}

@@ -7,13 +7,15 @@ from typing import Any
 
 import numpy as np
 
+from gramian.core.plain import Plain
 from gramian.errors import DataError, ParameterError
+from gramian.kernels.arrays import Array
 from gramian.serve.live import Id, Live
 from gramian.serve.schemas import Explained, Pair, Predicted, Recommended
 
 __all__ = ["ask_next", "explain", "predict_items", "predict_pairs", "recommend_known", "recommend_new", "with_ends"]
 
-Rows = list[dict[str, Any]]
+Rows = list[Plain]
 History = Mapping[Any, float]
 MOST_FOLDED = 100  # users who are folded in for one request
 
@@ -44,7 +46,7 @@ def with_ends(live: Live, user: int, rows: Rows, level: float) -> Rows:
     return [dict(row) for row in rows] if ends is None else _joined(rows, ends)
 
 
-def _joined(rows: Rows, ends: Any) -> Rows:
+def _joined(rows: Rows, ends: Array) -> Rows:
     return [{**row, "lower": low, "upper": high} for row, (low, high) in zip(rows, ends.tolist(), strict=True)]
 
 
@@ -110,14 +112,14 @@ def predict_items(live: Live, asked: Predicted) -> Rows:
     return _predictions([None] * len(items), items, somebody.predict(codes), somebody.interval(codes, asked.level))
 
 
-def _predictions(users: Sequence[Id | None], items: Sequence[Id], predicted: Any, ends: Any) -> Rows:
+def _predictions(users: Sequence[Id | None], items: Sequence[Id], predicted: Array, ends: Array | None) -> Rows:
     lowers, uppers = ([None] * len(items),) * 2 if ends is None else np.asarray(ends).T.tolist()
     columns = zip(users, items, np.asarray(predicted).tolist(), lowers, uppers, strict=True)
     names = ("user", "item", "predicted", "lower", "upper")
     return [dict(zip(names, row, strict=True)) for row in columns]
 
 
-def explain(live: Live, ratings: History, asked: Explained) -> dict[str, Any]:
+def explain(live: Live, ratings: History, asked: Explained) -> Plain:
     """The rated items that pull a prediction most, of somebody with these ratings."""
     if not live.can.explain:
         raise ParameterError("This model cannot say why: serve one with factors, ALS say.")

@@ -18,13 +18,13 @@ import numpy.typing as npt
 
 from gramian.engine.rows import BlockedRows, Step, Weights
 from gramian.engine.spark import routed
-from gramian.engine.spark.blocks import BLOCK_SCHEMA, RESULT_SCHEMA, assembled, blocks_in, on_blocks
+from gramian.engine.spark.arrow import Table
+from gramian.engine.spark.blocks import BLOCK_SCHEMA, RESULT_SCHEMA, OnBlock, assembled, blocks_in, on_blocks
 from gramian.engine.spark.session import executors
 from gramian.kernels.arrays import Array
 from gramian.kernels.csr import CSR
 
 if TYPE_CHECKING:
-    import pyarrow as pa
     from pyspark import Broadcast
     from pyspark.sql import DataFrame, SparkSession
 
@@ -89,7 +89,7 @@ class SparkRows(BlockedRows):
         counts = [np.frombuffer(held.as_buffer(), np.int64)[0] for held in met.column("data")]
         return int(sum(counts)) + n_others < copies * n_others
 
-    def _broadcast(self, step: Step) -> pa.Table:
+    def _broadcast(self, step: Step) -> Table:
         factors, fixed, weights = (self._share(array) for array in (step.factors, step.fixed, step.weights))
         light = _without_arrays(step)
 
@@ -101,7 +101,7 @@ class SparkRows(BlockedRows):
 
         return self.results(on_block)
 
-    def _routed(self, step: Step) -> pa.Table:
+    def _routed(self, step: Step) -> Table:
         weights, kind, light = self._share(step.weights), step.fixed.dtype, _without_arrays(step)
         shape = len(self.edges) - 1, step.fixed.shape[1]
         sent = routed.sent_rows(self.spark, step.fixed, self.other_edges)
@@ -120,7 +120,7 @@ class SparkRows(BlockedRows):
         routed.write_routes(self.kept, self.other_edges, path)
         return self.spark.read.parquet(path)
 
-    def results(self, on_block: Callable[[int, CSR], tuple[Array, int]]) -> Any:
+    def results(self, on_block: OnBlock) -> Table:
         """What a step makes of every block, as an Arrow table."""
         return self.frame().mapInArrow(on_blocks(on_block), RESULT_SCHEMA).toArrow()
 

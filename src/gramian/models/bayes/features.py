@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import hashlib
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -25,8 +25,9 @@ import numpy.typing as npt
 import polars as pl
 
 from gramian.core.file_format import Arrays, pack_text, unpack_text
-from gramian.data.columns import find_columns, to_polars
-from gramian.data.ids import Codes, IdMap, IdTable, id_series
+from gramian.core.plain import Plain
+from gramian.data.columns import Frame, find_columns, to_polars
+from gramian.data.ids import Codes, Id, IdMap, IdTable, id_series
 from gramian.data.table import RatingsTable
 from gramian.engine import products, ridge
 from gramian.errors import DataError, DataWarning, FormatError, ParameterError, UnknownIdError
@@ -60,7 +61,7 @@ class FeatureTable:
     scales: npt.NDArray[np.float64] | None = field(default=None, compare=False)
 
     @classmethod
-    def from_frame(cls, frame: Any, what: str) -> FeatureTable:
+    def from_frame(cls, frame: Frame, what: str) -> FeatureTable:
         """The features of a dataframe with a column for the id of the ``what`` (``"user"`` or ``"item"``).
 
         Raises:
@@ -72,7 +73,7 @@ class FeatureTable:
         return made
 
     @classmethod
-    def found_in(cls, frame: Any, what: str) -> FeatureTable | None:
+    def found_in(cls, frame: Frame, what: str) -> FeatureTable | None:
         """As :meth:`from_frame`; None where no feature is left, as of a table of titles only."""
         table = to_polars(frame)
         name = find_columns(table.columns, {what: None})[what]
@@ -92,7 +93,7 @@ class FeatureTable:
     def __repr__(self) -> str:
         return f"<{len(self.names)} features {self.digest}>"
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> Plain:
         """What a recipe says of it."""
         return {"digest": self.digest, "names": list(self.names)}
 
@@ -112,7 +113,7 @@ class FeatureTable:
         empty = self.matrix._replace(indptr=np.append(self.matrix.indptr, self.matrix.indptr[-1]))
         return empty.take(np.where(lost, len(self.ids), codes))
 
-    def row_of(self, who: Any) -> npt.NDArray[np.float32]:
+    def row_of(self, who: Id) -> npt.NDArray[np.float32]:
         """The features (F,) of an id of the table.
 
         Raises:
@@ -127,7 +128,7 @@ class FeatureTable:
         out[columns] = values
         return out
 
-    def row(self, known: Mapping[str, Any]) -> npt.NDArray[np.float32]:
+    def row(self, known: Mapping[str, object]) -> npt.NDArray[np.float32]:
         """The features (F,) of somebody whose columns are ``known``; a column that is not given counts as missing.
 
         Raises:
@@ -177,7 +178,7 @@ class FeatureTable:
         return FeatureTable(self.digest, self.names, IdMap(ids), matrix, scales)
 
 
-def table_of(value: Any, what: str) -> FeatureTable | None:
+def table_of(value: object, what: str) -> FeatureTable | None:
     """What a recipe was given: nothing, a dataframe, such a table already, or its plain data from a file."""
     if value is None or isinstance(value, FeatureTable):
         return value
@@ -199,7 +200,7 @@ def _digest(ids: pl.Series, names: tuple[str, ...], matrix: CSR, scales: npt.NDA
     return made.hexdigest()
 
 
-def _number(value: Any) -> float | None:
+def _number(value: object) -> float | None:
     """A value of a numeric or temporal column; None where it is missing."""
     if value is None:
         return None
@@ -215,9 +216,11 @@ def _seconds(column: pl.Series) -> pl.Series:
     return column.cast(pl.Float64) if column.dtype == pl.Time else column.cast(pl.Datetime("us")).dt.epoch("s")
 
 
-def _entries(value: Any) -> list[str]:
+def _entries(value: object) -> list[str]:
     """The entries of a value of a text or a list column."""
-    return [str(entry) for entry in (value.split(SEPARATOR) if isinstance(value, str) else value)]
+    if isinstance(value, str):
+        return value.split(SEPARATOR)
+    return [str(entry) for entry in value] if isinstance(value, Iterable) else [str(value)]
 
 
 def _encoded(column: pl.Series) -> tuple[list[str], npt.NDArray[np.float32], npt.NDArray[np.float64]]:

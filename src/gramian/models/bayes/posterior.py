@@ -82,7 +82,7 @@ class BayesianModel(Posterior):
         model = ordered(self, by, level, seed, "recommend")
         return model.recommend(users, n, exclude_seen=exclude_seen, among=among, unknown=unknown)
 
-    def recommend_for(
+    def recommend_for(  # noqa: PLR0913 - its options are the user's
         self,
         ratings: Given,
         n: int = 10,
