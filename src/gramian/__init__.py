@@ -82,6 +82,7 @@ _HOMES = {
     "load": "gramian.registry",
     "make_recipe": "gramian.registry",
     "recipe_from_dict": "gramian.registry",
+    "register": "gramian.registry",
 }
 
 

@@ -1,10 +1,13 @@
-"""The registry: every recipe by its name. A new model is one file in `models/` and one import here."""
+"""The registry: every recipe by its name. A new model is one file in `models/` and one import here.
+
+A recipe that lives elsewhere is made known by :func:`register`.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import os
-from typing import Any
+from typing import Any, TypeVar
 
 from gramian.cluster.stored_model import is_stored_model, open_stored_model
 from gramian.core.file_format import read_file
@@ -27,11 +30,30 @@ from gramian.models.sgd import SGD as SGD
 from gramian.models.softimpute import SoftImpute as SoftImpute
 from gramian.models.svd import SVD as SVD
 
-__all__ = ["RECIPES", "family", "load", "make_recipe", "recipe_from_dict"]
+__all__ = ["RECIPES", "family", "load", "make_recipe", "recipe_from_dict", "register"]
+
+RecipeT = TypeVar("RecipeT", bound=AnyRecipe)
 
 RECIPES: dict[str, type[AnyRecipe]] = {
     value.name: value for value in tuple(globals().values()) if isinstance(value, type) and hasattr(value, "name")
 }
+
+
+def register(kind: type[RecipeT]) -> type[RecipeT]:
+    """Make a recipe of your own known by its name; a class may be decorated with it.
+
+    Its models can then be loaded, and ``make_recipe``, ``compare`` and ``tune`` take its name.
+
+    Raises:
+        ParameterError: Another recipe has this name.
+    """
+    known = RECIPES.get(kind.name, kind)
+    if (known.__module__, known.__qualname__) != (kind.__module__, kind.__qualname__):  # a cell may be run again
+        raise ParameterError(
+            f"The name {kind.name!r} is that of the recipe {known.__qualname__}; give {kind.__qualname__} another."
+        )
+    RECIPES[kind.name] = kind
+    return kind
 
 
 def family() -> list[AnyRecipe]:

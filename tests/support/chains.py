@@ -7,10 +7,10 @@ import numpy as np
 from gramian.engine.rows import Intercepts
 from gramian.kernels.csr import csr_from_sorted
 from gramian.models.bayes import gibbs
+from gramian.models.bayes.bundles import Chance, Setup
 from gramian.models.bayes.gibbs import BothWays
 from gramian.models.bayes.state import USERS, RowPrior, State
-from gramian.models.bayes.terms.term import Chance, Setup
-from gramian.models.bayes.terms.terms import Terms
+from gramian.models.bayes.terms.collection import Terms
 
 
 def both_ways(users, items, values, shape) -> BothWays:

@@ -181,7 +181,7 @@ class SVD(Recipe["SVDModel"]):
             return products.sparse_product(by_item, left, n_jobs=self.n_jobs) + fill * np.sum(left)
 
         size = min(ratings.n_items, 2 * self.factors + 20)
-        return lanczos.cycle(apply, lanczos.Pairs(**pairs), size, min(size, self.factors + size // 4))._asdict()
+        return lanczos.cycle(apply, lanczos.EigenPairs(**pairs), size, min(size, self.factors + size // 4))._asdict()
 
     def _vectors(self, arrays: Arrays) -> Array:
         """V, (M, K): columns of unit length whose largest entry is positive, or zero where there is no more."""

@@ -15,7 +15,7 @@ from contract import assert_same_bits, every_pair, plain_history
 import gramian as gm
 from gramian.models.bayes import gibbs
 from gramian.models.bayes.state import compact
-from gramian.models.bayes.terms.terms import Terms
+from gramian.models.bayes.terms.collection import Terms
 from gramian.models.bayes.traces import TRACED_PAIRS, trace_names
 
 SMALL = gm.BPMF(factors=2, draws=20, burn_in=3, keep_dtype="float32")

@@ -20,9 +20,9 @@ from gramian.engine.rows import Intercepts
 from gramian.kernels import reference
 from gramian.kernels.sampling import wishart
 from gramian.models.bayes import gibbs
+from gramian.models.bayes.bundles import Setup
 from gramian.models.bayes.gibbs import RowDraw
 from gramian.models.bayes.state import ITEMS, USERS, Key, RowPrior, State
-from gramian.models.bayes.terms.term import Setup
 
 K, D = 2, 3
 HYPER = gibbs.Hyperprior(scale=np.array([1.0, 1.0, 0.5]), strength=2.0, shape=3.0, rate=9.0)

@@ -34,19 +34,19 @@ from gramian.core.history import History
 from gramian.core.parameters import Range, param
 from gramian.core.plain import Plain
 from gramian.data.pairs import Pairs
-from gramian.data.table import RatingsTable
+from gramian.data.table import LocalTable, RatingsTable
 from gramian.engine.rows import Intercepts
 from gramian.errors import DivergenceError, FormatError, ParameterError
 from gramian.kernels.arrays import Array
 from gramian.models.bayes import gibbs
+from gramian.models.bayes.bundles import Beginning, Setup
+from gramian.models.bayes.chains import Kept, Sampling, Seen, Watch, n_bytes, parts_of, thinned
 from gramian.models.bayes.features import FeatureTable, table_of
 from gramian.models.bayes.posterior import BayesianModel
-from gramian.models.bayes.sampling import Kept, Sampling, Seen, Watch, n_bytes, parts_of, thinned
 from gramian.models.bayes.state import SIDES, Key, RowPrior, State
+from gramian.models.bayes.terms.collection import AnyTerm, Terms
 from gramian.models.bayes.terms.ordinal import Ordinal
 from gramian.models.bayes.terms.side_information import SideInformation
-from gramian.models.bayes.terms.term import Beginning, Setup
-from gramian.models.bayes.terms.terms import AnyTerm, Terms
 from gramian.models.bayes.terms.time_factors import TimeFactors
 from gramian.models.bayes.terms.time_offsets import TimeOffsets
 from gramian.models.bayes.terms.user_noise import UserNoise
@@ -147,8 +147,8 @@ class BPMF(Recipe[BayesianModel, Sampling]):
     def terms(self, ratings: RatingsTable, arrays: Arrays | None = None) -> Terms:
         """The terms that the settings ask for, made for these ratings; what a file knows of them comes in ``arrays``.
 
-        A recipe with one more term adds it here:
-        ``Terms((*super().terms(ratings, arrays), MyTerm(...)))``.
+        A recipe of your own with one more term adds it here, ``Terms((*super().terms(ratings, arrays), MyTerm(…)))``,
+        and is made known by :func:`gramian.register`.
 
         Raises:
             DataError: The ratings do not have what a term needs.
@@ -217,6 +217,8 @@ class BPMF(Recipe[BayesianModel, Sampling]):
     def start(self, ratings: RatingsTable) -> Sampling:
         """Every chain before its first sweep."""
         terms = self.terms(ratings)
+        if not isinstance(ratings, LocalTable):
+            terms.check_distributed(type(self).__name__)
         return Sampling(
             terms=terms,
             ratings=gibbs.BothWays.of(ratings, terms),

@@ -12,10 +12,10 @@ from gramian.engine.rows import Intercepts
 from gramian.kernels.arrays import Array
 from gramian.models.bayes.state import State
 
-__all__ = ["Explained", "contributions", "expected_drops", "user_given"]
+__all__ = ["Targets", "contributions", "expected_drops", "user_given"]
 
 
-class Explained(NamedTuple):
+class Targets(NamedTuple):
     """A user's ratings as a draw explains them: the codes of the items, and what each is to explain."""
 
     items: Codes
@@ -30,13 +30,13 @@ def _design(rows: Array, biased: bool) -> Array:
     return V
 
 
-def _left(draw: State, rated: Explained, intercepts: Intercepts) -> Array:
+def _left(draw: State, rated: Targets, intercepts: Intercepts) -> Array:
     """t: what is left of the targets without μ and the items' biases."""
     biases = draw.item_rows[rated.items, -1] if intercepts.biased else 0.0
     return np.asarray(rated.targets - intercepts.offset - biases)
 
 
-def user_given(draw: State, rated: Explained, intercepts: Intercepts) -> tuple[Array, Array]:
+def user_given(draw: State, rated: Targets, intercepts: Intercepts) -> tuple[Array, Array]:
     """Mean and covariance of a user's row, given a draw of everything else: A⁻¹y and A⁻¹."""
     V, t = _design(draw.item_rows[rated.items], intercepts.biased), _left(draw, rated, intercepts)
     covariance = np.linalg.inv(draw.users.precision + draw.noise_precision * V.T @ V)
@@ -44,7 +44,7 @@ def user_given(draw: State, rated: Explained, intercepts: Intercepts) -> tuple[A
     return covariance @ y, covariance
 
 
-def expected_drops(draws: Sequence[State], rated: Sequence[Explained], about: Codes, intercepts: Intercepts) -> Array:
+def expected_drops(draws: Sequence[State], rated: Sequence[Targets], about: Codes, intercepts: Intercepts) -> Array:
     """(M,): by how much a rating of each item would lower a user's mean predictive variance over the items ``about``.
 
     ``rated`` are the user's ratings as each draw explains them. See
@@ -71,7 +71,7 @@ def expected_drops(draws: Sequence[State], rated: Sequence[Explained], about: Co
     return np.asarray(shared / (noise + variance))
 
 
-def contributions(draw: State, rated: Explained, item: int, intercepts: Intercepts) -> Array:
+def contributions(draw: State, rated: Targets, item: int, intercepts: Intercepts) -> Array:
     r"""The terms of :math:`(u, 0)^\top A^{-1} \alpha \sum_j v_j t_j`: what each rating adds through the factors."""
     V = _design(draw.item_rows[rated.items], intercepts.biased)
     target = draw.item_rows[item].astype(np.float64)

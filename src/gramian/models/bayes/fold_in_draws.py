@@ -15,10 +15,10 @@ from gramian.engine import entries
 from gramian.engine.rows import Intercepts
 from gramian.kernels.arrays import Array
 from gramian.kernels.csr import one_row
+from gramian.models.bayes.bundles import Chance, Newcomer, Rest, Setup, Some
 from gramian.models.bayes.gibbs import RowDraw, draw_rows
 from gramian.models.bayes.state import USERS, State
-from gramian.models.bayes.terms.term import Chance, Newcomer, Rest, Setup, Some
-from gramian.models.bayes.terms.terms import Terms
+from gramian.models.bayes.terms.collection import Terms
 
 __all__ = ["fold_in", "targets_of"]
 

@@ -31,9 +31,10 @@ from gramian.engine import entries, local, products
 from gramian.engine.rows import Penalty, Rows, Weights, run
 from gramian.kernels.arrays import Array
 from gramian.kernels.csr import CSR
+from gramian.models.bayes.bundles import Chance, Rest, Setup
 from gramian.models.bayes.state import ITEMS, USERS, Key, RowPrior, State
-from gramian.models.bayes.terms.term import Addition, Chance, Rest, Setup
-from gramian.models.bayes.terms.terms import Terms
+from gramian.models.bayes.terms.collection import Terms
+from gramian.models.bayes.terms.term import Addition
 
 __all__ = ["BothWays", "Hyperprior", "RowDraw", "Swept", "draw_prior", "draw_rows", "sweep"]
 

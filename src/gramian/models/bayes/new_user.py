@@ -8,10 +8,10 @@ import polars as pl
 from gramian.core.parameters import check_level
 from gramian.data.ids import Codes
 from gramian.kernels.arrays import Array
+from gramian.models.bayes.bundles import Newcomer
 from gramian.models.bayes.conditionals import contributions
 from gramian.models.bayes.ranking_rules import ordered
 from gramian.models.bayes.scores import Posterior
-from gramian.models.bayes.terms.term import Newcomer
 from gramian.models.fold_in import NewUser
 from gramian.models.predictive import Mixture, central
 
@@ -54,9 +54,9 @@ class PosteriorNewUser(NewUser[Posterior]):
 
     def reasons(self, item: int) -> pl.DataFrame:
         """As of :class:`NewUser`: averaged over the draws."""
-        draws, explained = self.model.draws_of_new(self.items, self.about), self.model.explained(self.who, self.about)
+        draws = self.model.draws_of_new(self.items, self.about)
+        targets = self.model.targets_of_new(self.who, self.about)
         parts = [
-            contributions(draw, rated, item, self.model.intercepts)
-            for draw, rated in zip(draws, explained, strict=True)
+            contributions(draw, rated, item, self.model.intercepts) for draw, rated in zip(draws, targets, strict=True)
         ]
         return self.reasons_table(np.mean(parts, axis=0))

@@ -17,6 +17,7 @@ from gramian.data.ids import Id, Ids
 from gramian.data.table import RatingsTable
 from gramian.engine.rows import Penalty
 from gramian.kernels.arrays import Array
+from gramian.models.bayes.bundles import Newcomer, Setup
 from gramian.models.bayes.conditionals import contributions, expected_drops
 from gramian.models.bayes.diagnostics import as_datatree, diagnostics
 from gramian.models.bayes.gibbs import BothWays
@@ -25,7 +26,6 @@ from gramian.models.bayes.point import mean_directions
 from gramian.models.bayes.ranking_rules import ORDERS, ordered
 from gramian.models.bayes.scores import FOLDING, Posterior
 from gramian.models.bayes.state import ITEMS, SIDES, USERS
-from gramian.models.bayes.terms.term import Newcomer, Setup
 from gramian.models.bayes.traces import TRACED_PAIRS, trace_names
 from gramian.models.bayes.update import Renewal, redrawn
 from gramian.models.capabilities import Capabilities
@@ -150,17 +150,14 @@ class BayesianModel(Posterior):
         check_number("n", n, low=1, whole=True, owner="ask_next")
         if isinstance(user, Mapping):
             who = Newcomer(*self._given(user, "fallback"))
-            items, draws, explained = who.items, self.draws_of_new(who.items, None), self.explained(who)
+            items, draws, targets = who.items, self.draws_of_new(who.items, None), self.targets_of_new(who)
         else:
             code = self._one_code(self.user_ids, user, "user")
-            items, draws, explained = (
-                self.ratings.by_user.row(code)[0],
-                self.draws_of_user(code),
-                self.explained_of(code),
-            )
+            items, draws = self.ratings.by_user.row(code)[0], self.draws_of_user(code)
+            targets = self.targets_of_user(code)
         unrated = np.setdiff1d(np.arange(self.ratings.n_items), items)
         about = np.random.default_rng(self.seed).permutation(unrated)[:ABOUT_ITEMS]
-        gain = expected_drops(draws, explained, about, self.intercepts)
+        gain = expected_drops(draws, targets, about, self.intercepts)
         table = self.best_scored(gain, n, leave_out=self.item_ids.take(items).to_list(), among=among)
         return table.rename({"score": "gain"})
 
@@ -260,8 +257,8 @@ class BayesianModel(Posterior):
         """
         i, j = self._one_code(self.user_ids, user, "user"), self._one_code(self.item_ids, item, "item")
         rated, values = self.ratings.by_user.row(i)
-        draws, explained = self.draws_of_user(i), self.explained_of(i)
-        parts = [contributions(draw, own, j, self.intercepts) for draw, own in zip(draws, explained, strict=True)]
+        draws, targets = self.draws_of_user(i), self.targets_of_user(i)
+        parts = [contributions(draw, own, j, self.intercepts) for draw, own in zip(draws, targets, strict=True)]
         terms = np.mean(parts, axis=0)
         order = np.argsort(-np.abs(terms), kind="stable")
         table = item_table(

@@ -21,10 +21,10 @@ from gramian.data.ids import Codes
 from gramian.data.pairs import Pairs
 from gramian.kernels.arrays import Array
 from gramian.kernels.csr import CSR
-from gramian.models.bayes.conditionals import Explained
+from gramian.models.bayes.bundles import Chance, Newcomer, Some
+from gramian.models.bayes.conditionals import Targets
 from gramian.models.bayes.fold_in_draws import fold_in, targets_of
 from gramian.models.bayes.state import ITEMS, USERS, State
-from gramian.models.bayes.terms.term import Chance, Newcomer, Some
 from gramian.models.bayes.unseen import Draws, Found
 from gramian.models.distributions.normal_mixture import NormalMixture
 from gramian.models.distributions.ordinal_mixture import StepMixture
@@ -267,24 +267,24 @@ class Posterior(Draws):
         draws = self.draws_of_new(who.items, about)
         return fold_in(draws, who, self.terms, (self.seed, FOLDING), self.intercepts)
 
-    def explained(self, who: Newcomer, about: object = None) -> list[Explained]:
+    def targets_of_new(self, who: Newcomer, about: object = None) -> list[Targets]:
         """The ratings of somebody new as each draw explains them."""
         if not self.terms.by_rating:
-            return [Explained(who.items, who.values)] * self.n_draws
-        return [Explained(who.items, targets) for targets in self.folded(who, about)[1]]
+            return [Targets(who.items, who.values)] * self.n_draws
+        return [Targets(who.items, targets) for targets in self.folded(who, about)[1]]
 
-    def explained_of(self, user: int) -> list[Explained]:
+    def targets_of_user(self, user: int) -> list[Targets]:
         """The training ratings of a user as each draw explains them."""
         items, values = self.ratings.by_user.row(user)
         if not self.terms.by_rating:
-            return [Explained(items, values)] * self.n_draws
+            return [Targets(items, values)] * self.n_draws
         rows, one, made = self.ratings.by_user, np.array([user]), []
         assert isinstance(rows, CSR)
         for s, draw in enumerate(self.draws):
             some = Some(rows.places(one), rows.take(one), draw.item_rows)
             chance = Chance(np.random.default_rng(0), (self.seed, FOLDING + s, USERS), 1)
             std = float(np.sqrt(self.terms.variance(draw, one))[0])
-            made.append(Explained(items, targets_of(draw, user, some, self.terms, std, chance, self.intercepts)))
+            made.append(Targets(items, targets_of(draw, user, some, self.terms, std, chance, self.intercepts)))
         return made
 
     def score_row(self, row: Array) -> Array:

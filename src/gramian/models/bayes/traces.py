@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from gramian.models.bayes.state import State
-from gramian.models.bayes.terms.terms import Terms
+from gramian.models.bayes.terms.collection import Terms
 
 __all__ = ["TRACED_PAIRS", "trace_names", "trace_scalars"]
 

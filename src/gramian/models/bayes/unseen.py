@@ -19,8 +19,8 @@ from gramian.engine.rows import Intercepts
 from gramian.errors import ParameterError
 from gramian.kernels.arrays import Array
 from gramian.models.bayes.state import ITEMS, SIDES, USERS, RowPrior, State
+from gramian.models.bayes.terms.collection import Terms
 from gramian.models.bayes.terms.term import Knowledge, PriorMean
-from gramian.models.bayes.terms.terms import Terms
 from gramian.models.fold_in import FoldingModel
 from gramian.models.predictive import UncertainModel
 

@@ -10,10 +10,10 @@ from gramian.data.ids import Codes
 from gramian.engine import entries
 from gramian.kernels.arrays import Array
 from gramian.kernels.csr import CSR
+from gramian.models.bayes.bundles import Chance, Rest, Setup, Some
 from gramian.models.bayes.gibbs import BothWays, RowDraw, draw_rows
 from gramian.models.bayes.state import ITEMS, USERS, State, compact
-from gramian.models.bayes.terms.term import Chance, Rest, Setup, Some
-from gramian.models.bayes.terms.terms import Terms
+from gramian.models.bayes.terms.collection import Terms
 
 __all__ = ["Renewal", "redrawn"]
 
@@ -110,6 +110,8 @@ def _additions(
     for place, term in reversed(list(enumerate(additions))):
         beside: Array | None = None
         for other in additions[:place]:
+            if side == ITEMS and other.in_rows:  # what it adds is in the moved rows
+                continue
             own = other.added_to(other.of(state), some)
             beside = own if beside is None else beside + own
         value, left = term.redrawn(term.of(state), before[term.name], side, some, left, beside, rest, chance)

@@ -20,7 +20,7 @@ from gramian.metrics import prediction
 from gramian.models.bayes import gibbs
 from gramian.models.bayes.state import Key, State
 from gramian.models.bayes.terms import ordinal
-from gramian.models.bayes.terms.terms import Terms
+from gramian.models.bayes.terms.collection import Terms
 from gramian.models.distributions.ordinal_mixture import StepMixture
 
 CUTS = np.array([1.5, 2.2, 3.6, 4.5])

@@ -17,11 +17,11 @@ from gramian.engine.rows import Intercepts
 from gramian.kernels.csr import CSR, csr_from_sorted, transpose
 from gramian.models.bayes import features as tables
 from gramian.models.bayes import gibbs
+from gramian.models.bayes.bundles import Chance, Setup
 from gramian.models.bayes.gibbs import RowDraw
 from gramian.models.bayes.state import RowPrior
 from gramian.models.bayes.terms import side_information
 from gramian.models.bayes.terms.side_information import Link, SideInformation
-from gramian.models.bayes.terms.term import Chance, Setup
 
 D, SCALE = 2, np.array([1.0, 0.7])
 HYPER = gibbs.Hyperprior(SCALE, 2.0, 1.0, 1.0)

@@ -16,11 +16,11 @@ from gramian.data.pairs import Pairs
 from gramian.engine import entries, local
 from gramian.engine.rows import Intercepts
 from gramian.models.bayes import gibbs
+from gramian.models.bayes.bundles import Beginning, Chance, Rest, Setup
 from gramian.models.bayes.calendar import Calendar, Clock, clock_of
 from gramian.models.bayes.state import Key, State
 from gramian.models.bayes.terms import time_factors, time_offsets
-from gramian.models.bayes.terms.term import Beginning, Chance, Rest, Setup
-from gramian.models.bayes.terms.terms import Terms
+from gramian.models.bayes.terms.collection import Terms
 from gramian.models.bayes.terms.time_factors import TimeFactors
 from gramian.models.bayes.terms.time_offsets import TimeOffsets
 
@@ -229,10 +229,10 @@ def test_predictions_have_the_deviations_of_their_days(model):
     assert model.explain(user, item).prediction == pytest.approx(np.mean(unknown), abs=1e-5)
     rated, values = model.ratings.by_user.row(3)
     places, calendar = slice(*model.ratings.by_user.indptr[3:5]), calendar_of(model.ratings)
-    for draw, explained in zip(model.draws, model.explained_of(3), strict=True):
+    for draw, mine in zip(model.draws, model.targets_of_user(3), strict=True):
         rows = draw.drift.rows[calendar.kinds[0].codes[places]]
         left = values - draw.time.of(calendar, places) - np.sum(rows * draw.item_rows[rated, :K], axis=1)
-        np.testing.assert_allclose(explained.targets, left, atol=1e-5)
+        np.testing.assert_allclose(mine.targets, left, atol=1e-5)
 
 
 def test_an_unknown_item_is_seen_by_who_the_user_was_on_that_day(model):

@@ -16,11 +16,11 @@ import gramian as gm
 from gramian.data.pairs import Pairs
 from gramian.kernels import reference
 from gramian.models.bayes import gibbs
+from gramian.models.bayes.bundles import Beginning, Chance, Rest
 from gramian.models.bayes.calendar import Calendar, Clock, clock_of
 from gramian.models.bayes.state import Key, State
 from gramian.models.bayes.terms import time_offsets
-from gramian.models.bayes.terms.term import Beginning, Chance, Rest
-from gramian.models.bayes.terms.terms import Terms
+from gramian.models.bayes.terms.collection import Terms
 from gramian.models.bayes.terms.time_offsets import TimeOffsets
 
 DAY = 86_400

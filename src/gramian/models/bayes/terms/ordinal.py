@@ -43,7 +43,8 @@ from gramian.engine import entries
 from gramian.errors import DataError, FormatError
 from gramian.kernels.arrays import Array
 from gramian.kernels.csr import CSR
-from gramian.models.bayes.terms.term import Beginning, Chance, Observation
+from gramian.models.bayes.bundles import Beginning, Chance
+from gramian.models.bayes.terms.term import Observation
 
 __all__ = ["Cuts", "Ordinal", "draw_cuts", "expected", "first_cuts", "levels_of", "steps_of"]
 

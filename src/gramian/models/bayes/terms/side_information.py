@@ -50,9 +50,10 @@ from gramian.engine import products, ridge
 from gramian.errors import DivergenceError, ParameterError
 from gramian.kernels.arrays import Array
 from gramian.kernels.csr import CSR, one_row
+from gramian.models.bayes.bundles import Beginning, Chance
 from gramian.models.bayes.features import FeatureTable, SideFeatures, Unseen, implicit_sets, side_features
 from gramian.models.bayes.state import SIDES, compact
-from gramian.models.bayes.terms.term import Beginning, Chance, Knowledge, PriorMean
+from gramian.models.bayes.terms.term import Knowledge, PriorMean
 
 __all__ = ["Link", "SideInformation", "draw_link", "explained"]
 

@@ -12,91 +12,31 @@ A term is made for the ratings of a training: it has what is known of them befor
 and the name by which a draw holds its *value*, what is sampled of it. A term says: the value that a chain starts at;
 how it is drawn given the rest; what it does to pairs that are asked for; how it is drawn anew for new ratings and for
 somebody new; and its arrays, their shapes and what is followed of it. The sweep, the update, the fold-in and the scores
-are loops over the terms of a recipe (:class:`gramian.models.bayes.terms.terms.Terms`), and know none of them by name.
+are loops over the terms of a recipe (:class:`gramian.models.bayes.terms.collection.Terms`), and know none by name.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Hashable, Mapping, Sequence
-from typing import ClassVar, Generic, NamedTuple, Self, TypeVar, cast
+from typing import ClassVar, Generic, Self, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
 
 from gramian.core.file_format import Arrays
 from gramian.data.ids import Codes, Ids
-from gramian.data.pairs import Pairs, Times
+from gramian.data.pairs import Pairs
 from gramian.data.table import RatingsTable
-from gramian.engine.rows import Intercepts, Rows, Weights
+from gramian.engine.rows import Rows, Weights
 from gramian.kernels.arrays import Array
 from gramian.kernels.csr import CSR
+from gramian.models.bayes.bundles import Beginning, Chance, Newcomer, Rest, Some
 from gramian.models.bayes.state import State
 
-__all__ = [
-    "Addition", "Beginning", "Chance", "Knowledge", "Newcomer", "NewcomerPart", "Observation", "PriorMean", "Rest",
-    "Setup", "Some", "Term", "Weighting",
-]  # fmt: skip
+__all__ = ["Addition", "Knowledge", "NewcomerPart", "Observation", "PriorMean", "Term", "Weighting"]
 
 V = TypeVar("V")
-
-
-# ---- what always goes together -----------------------------------------------------------------------
-
-
-class Setup(NamedTuple):
-    """What goes with every step over the ratings: μ and whether there are biases, and the threads."""
-
-    intercepts: Intercepts
-    n_jobs: int | None = None
-
-
-class Beginning(NamedTuple):
-    """What a chain begins with: the sizes N, M, K and D, the variance of the ratings, and the precision of rows."""
-
-    n_users: int
-    n_items: int
-    factors: int
-    size: int
-    variance: float
-    dtype: str
-
-
-class Chance(NamedTuple):
-    """Where random numbers come from: a generator, and the counters (seed, sweep, side) of those that go by row."""
-
-    rng: np.random.Generator
-    counters: tuple[int, int, int]
-    n_jobs: int | None = None
-
-
-class Rest(NamedTuple):
-    """All that an addition is drawn given beside what is left of the ratings: the rows of the items, ω or None, α."""
-
-    items: Array
-    weights: Array | None
-    noise_precision: float
-
-
-class Some(NamedTuple):
-    """Some ratings of the training: where they stand in the order of the users, the ratings, the other side's rows."""
-
-    places: Array
-    rows: CSR
-    fixed: Array
-
-
-class Newcomer(NamedTuple):
-    """Somebody's ratings: codes of the items, values, and times where they are known."""
-
-    items: Codes
-    values: Array
-    times: Times | None = None
-
-    def sorted(self) -> Newcomer:
-        """In the order of the items."""
-        order = np.argsort(self.items)
-        return Newcomer(self.items[order], self.values[order], None if self.times is None else self.times[order])
 
 
 # ---- any term ----------------------------------------------------------------------------------------
@@ -364,12 +304,12 @@ class Addition(Term[V]):
 
     @abstractmethod
     def drawn(self, value: V, left: Array, beside: Array | None, rest: Rest, chance: Chance) -> tuple[V, Array]:
-        """The value, given what is left of the ratings; and what it leaves of them.
+        """The value, given what is left of the ratings; and ``left`` less what it adds.
 
         Args:
             value: Before.
             left: (n,), float64: what the rows, and the additions drawn before, leave.
-            beside: What the additions that are drawn after it add, or None.
+            beside: What the additions that are drawn after it add, which is in ``left``, too; or None.
             rest: All else.
             chance: Of the draw.
         """

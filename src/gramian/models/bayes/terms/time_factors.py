@@ -34,9 +34,10 @@ from gramian.engine import entries, local
 from gramian.engine.rows import NO_INTERCEPTS, Penalty
 from gramian.kernels.arrays import Array
 from gramian.kernels.csr import CSR
+from gramian.models.bayes.bundles import Beginning, Chance, Newcomer, Rest, Some
 from gramian.models.bayes.calendar import Calendar, Clock, by_cell
 from gramian.models.bayes.state import ITEMS, compact
-from gramian.models.bayes.terms.term import Addition, Beginning, Chance, Newcomer, NewcomerPart, Rest, Some
+from gramian.models.bayes.terms.term import Addition, NewcomerPart
 from gramian.models.bayes.terms.time_offsets import DaysOfOne, TimeOffsets
 
 __all__ = ["Drift", "TimeFactors", "centred", "deviations", "rows_of_days", "unknown_variance"]

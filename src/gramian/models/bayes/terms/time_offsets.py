@@ -37,9 +37,10 @@ from gramian.data.pairs import Pairs
 from gramian.data.table import RatingsTable
 from gramian.errors import DataError, FormatError
 from gramian.kernels.arrays import Array
+from gramian.models.bayes.bundles import Beginning, Chance, Newcomer, Rest, Some
 from gramian.models.bayes.calendar import Calendar, Clock, clock_of
 from gramian.models.bayes.state import ITEMS, USERS, compact
-from gramian.models.bayes.terms.term import Addition, Beginning, Chance, Newcomer, NewcomerPart, Rest, Some
+from gramian.models.bayes.terms.term import Addition, NewcomerPart
 
 __all__ = ["KINDS", "Offsets", "TimeOffsets", "drawn_cells", "levelled"]
 
@@ -161,7 +162,7 @@ class TimeOffsets(Addition[Offsets]):
             )
             left -= drawn[k][cells.codes]
             precisions[k] = chance.rng.gamma(1 + len(cells.keys) / 2) / (self.rate + np.sum(drawn[k] ** 2) / 2)
-        return levelled(self.cells, drawn, precisions), left
+        return levelled(self.cells, drawn, precisions), left if beside is None else left + beside
 
     def compacted(self, value: Offsets, dtype: npt.DTypeLike, n_jobs: int | None = None) -> Offsets:
         """As of :class:`Term`."""
@@ -199,7 +200,7 @@ class TimeOffsets(Addition[Offsets]):
         rest: Rest, chance: Chance,
     ) -> tuple[Offsets, Array]:  # fmt: skip
         """Of users, their days, and stretches of the calendar in which the old ratings have none; of items, periods."""
-        left, places = left if beside is None else left - beside, some.places
+        given, places = left if beside is None else left - beside, some.places
         offsets, (_, weights, alpha) = list(value.offsets), rest
         for k in (0, 2) if side == USERS else (1,):
             cells = self.cells.kinds[k]
@@ -208,7 +209,7 @@ class TimeOffsets(Addition[Offsets]):
                 wanted = (before.cells.kinds[k].find(cells.rows, cells.slots) < 0)[codes]
             there, local = np.unique(codes[wanted], return_inverse=True)
             now = value._replace(offsets=(offsets[0], offsets[1], offsets[2]))
-            rest_of = left - now.of(self.cells, places) + offsets[k][codes]
+            rest_of = given - now.of(self.cells, places) + offsets[k][codes]
             mine, precision = None if weights is None else weights[wanted], value.precisions[k]
             offsets[k] = offsets[k].copy()
             offsets[k][there] = drawn_cells(

@@ -34,8 +34,9 @@ from gramian.data.table import RatingsTable
 from gramian.engine.rows import Rows, Weights
 from gramian.kernels.arrays import Array
 from gramian.kernels.csr import CSR
+from gramian.models.bayes.bundles import Beginning, Chance
 from gramian.models.bayes.state import ITEMS
-from gramian.models.bayes.terms.term import Beginning, Chance, Weighting
+from gramian.models.bayes.terms.term import Weighting
 
 __all__ = ["NoiseFactors", "UserNoise", "draw_factors"]
 

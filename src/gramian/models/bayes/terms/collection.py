@@ -13,9 +13,11 @@ import numpy.typing as npt
 from gramian.core.file_format import Arrays
 from gramian.data.ids import Codes
 from gramian.data.table import RatingsTable
+from gramian.errors import ParameterError
 from gramian.kernels.arrays import Array
+from gramian.models.bayes.bundles import Beginning
 from gramian.models.bayes.state import RowPrior, State, compact
-from gramian.models.bayes.terms.term import Addition, Beginning, Observation, PriorMean, Term, Weighting
+from gramian.models.bayes.terms.term import Addition, Observation, PriorMean, Term, Weighting
 
 __all__ = ["AnyTerm", "Terms"]
 
@@ -30,7 +32,7 @@ class Terms:
         every: The terms, in the order in which additions are summed up.
 
     Raises:
-        ValueError: Two terms have one name, or more than one says what is observed or how much it counts.
+        ParameterError: Two terms have one name, or more than one says what is observed or how much it counts.
     """
 
     every: tuple[AnyTerm, ...] = ()
@@ -38,10 +40,11 @@ class Terms:
     def __post_init__(self) -> None:
         names = [term.name for term in self.every]
         if len(set(names)) < len(names):
-            raise ValueError(f"Two terms have one name: found {names}; give each its own.")
-        for kind in (Observation, Weighting):
-            if sum(isinstance(term, kind) for term in self.every) > 1:
-                raise ValueError(f"More than one term is an {kind.__name__}: found {names}; leave one out.")
+            raise ParameterError(f"Two terms have one name: found {names}; give each its own.")
+        for kind, what in ((Observation, "what is observed"), (Weighting, "how much a rating counts")):
+            both = [term.name for term in self.every if isinstance(term, kind)]
+            if len(both) > 1:
+                raise ParameterError(f"More than one term says {what}: found {both}; leave one out.")
 
     def __iter__(self) -> Iterator[AnyTerm]:
         return iter(self.every)
@@ -70,6 +73,15 @@ class Terms:
             tuple(term for term in self.every if isinstance(term, PriorMean) and term.side == side) for side in (0, 1)
         )
         return users, items
+
+    def check_distributed(self, owner: str) -> None:
+        """Raise ParameterError where a term needs all ratings here; ``owner`` is named."""
+        for term in self.every:
+            if not term.distributed:
+                raise ParameterError(
+                    f"What {owner} knows by its term {term.name!r} cannot be sampled on Spark; leave it out, or bring "
+                    "the ratings here with to_local()."
+                )
 
     @property
     def by_rating(self) -> bool:

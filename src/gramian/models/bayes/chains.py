@@ -14,7 +14,7 @@ from gramian.data.table import RatingsTable
 from gramian.kernels.arrays import Array
 from gramian.models.bayes.gibbs import BothWays
 from gramian.models.bayes.state import State
-from gramian.models.bayes.terms.terms import Terms
+from gramian.models.bayes.terms.collection import Terms
 
 __all__ = ["Kept", "Sampling", "Seen", "Watch", "n_bytes", "parts_of", "thinned"]
 
