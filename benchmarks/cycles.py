@@ -20,10 +20,11 @@ from numba import njit
 
 import gramian as gm
 from gramian.engine import local
+from gramian.engine.rows import Intercepts, Penalty
 from gramian.kernels.arrays import readonly
 from gramian.kernels.csr import CSR
-from gramian.kernels.sweep.arguments import Observed, Shape, observed_of
 from gramian.kernels.sweep.gather import gather, prepare_roots
+from gramian.kernels.sweep.given import Observed, Shape, observed_of
 from gramian.kernels.sweep.gram import add_gramian
 from gramian.kernels.sweep.row_layout import aligned, block_ratings, padded_columns
 from machine import THREADS, sgemm_speed
@@ -79,10 +80,10 @@ def shared_out(work: Callable[[int, int], None], rows: CSR) -> Callable[[], None
 def parts(rows: CSR, other: Any) -> dict[str, Callable[[], object]]:
     """The whole half-sweep and its parts, ready to be timed."""
     K = other.shape[1]
-    penalty = local.Penalty(np.eye(K) * 10.0)
+    penalty, intercepts = Penalty(np.eye(K) * 10.0), Intercepts(biased=False, offset=3.5)
 
     def sweep(some: CSR, **more: Any) -> Callable[[], object]:
-        return lambda: local.half_sweep(some, other, penalty, biased=False, offset=3.5, n_jobs=THREADS, **more)
+        return lambda: local.HalfSweep(other, intercepts, penalty, **more).run(some, THREADS)
 
     # With a Gramian that all rows share, be it zero, no row is solved by a smaller dual system.
     directly = {"shared": np.zeros((K, K), other.dtype)}

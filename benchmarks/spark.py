@@ -137,8 +137,8 @@ def descends(pid: int) -> bool:
 def moved(spark: Any) -> dict[str, float]:
     """Megabytes so far: shuffled, read from storage, and sent to the driver by tasks."""
     context = spark.sparkContext
-    none = context._gateway.new_array(context._jvm.double, 0)
-    stages = context._jsc.sc().statusStore().stageList(None, False, False, none, None)
+    none = context._gateway.new_array(context._jvm.double, 0)  # noqa: SLF001 - only the JVM knows
+    stages = context._jsc.sc().statusStore().stageList(None, False, False, none, None)  # noqa: SLF001
     made = {"shuffled": 0, "read": 0, "to_driver": 0}
     for place in range(stages.size()):
         stage = stages.apply(place)
@@ -168,10 +168,10 @@ def ours(spark: Any, folder: Path, factors: int, quick: bool) -> dict[str, Any]:
 def sweep(recipe: gm.ALS, ratings: SparkRatings, arrays: Any) -> None:
     """One iteration, without the objective, which MLlib does not compute either."""
     rows: Any = arrays["user_rows"].copy()
-    how: dict[str, Any] = {"biased": recipe.biases, "offset": ratings.global_mean}
+    intercepts = recipe.side.intercepts(ratings.global_mean)
     sides: tuple[Any, Any] = ratings.by_item, ratings.by_user
     for side in sides:
-        rows, _ = local.half_sweep(side, rows, recipe.side.penalty, **how)
+        rows, _ = local.half_sweep(side, rows, recipe.side.penalty, intercepts)
 
 
 def mllib(spark: Any, folder: Path, factors: int, quick: bool) -> dict[str, Any]:

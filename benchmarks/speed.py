@@ -16,6 +16,7 @@ import numpy as np
 import gramian as gm
 from epoch import medians
 from gramian.engine import local
+from gramian.engine.rows import Intercepts, Penalty
 from gramian.kernels.arrays import aligned_rows
 from gramian.kernels.csr import CSR
 from machine import THREADS, sgemm_speed
@@ -27,14 +28,15 @@ FACTORS = (10, 16, 32, 64, 128)
 def iteration(ratings: gm.Ratings, factors: int, *, biases: bool) -> Callable[[], object]:
     """Both half-sweeps of ALS, without the objective."""
     recipe = gm.ALS(factors=factors, biases=biases, n_jobs=THREADS)
-    side, offset = recipe.side, recipe.offset(ratings)
+    side = recipe.side
+    intercepts = side.intercepts(recipe.offset(ratings))
     users = recipe.start(ratings)["user_rows"]
     ratings.by_item  # noqa: B018  (made before anything is timed)
 
     def run() -> None:
         items = users
         for rows in (ratings.by_item, ratings.by_user):
-            items, _ = local.half_sweep(rows, items, side.penalty, biased=side.biased, offset=offset, n_jobs=THREADS)
+            items, _ = local.half_sweep(rows, items, side.penalty, intercepts, THREADS)
 
     return run
 
@@ -76,10 +78,10 @@ def heavy_item_line(factors: int = 64, n_ratings: int = 8_000_000) -> str:
     rows = CSR(np.concatenate([[0], np.cumsum(counts)]), rng.integers(0, 100_000, counts.sum(), np.int32), values)
     users = aligned_rows(100_000, factors, np.float32)
     users[:] = rng.normal(0, 0.3, users.shape)
-    penalty = local.Penalty(10 * np.eye(factors))
+    penalty, intercepts = Penalty(10 * np.eye(factors)), Intercepts(biased=False, offset=3.0)
 
     def run(threads: int) -> Callable[[], object]:
-        return lambda: local.half_sweep(rows, users, penalty, biased=False, offset=3.0, n_jobs=threads)
+        return lambda: local.half_sweep(rows, users, penalty, intercepts, threads)
 
     seconds = medians({"one": run(1), "two": run(2)}, count=3)
     return (

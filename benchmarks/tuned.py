@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 import gramian as gm
+from gramian.data.pairs import Pairs
 from gramian.metrics.significance import paired_test
 from page import options, write_section
 
@@ -63,8 +64,8 @@ def row(name: str, split: Split, trials: int) -> str:
     recipes: list[Any] = [default, tuned]
     for recipe in recipes:
         model = recipe.fit(train)
-        codes = model.codes_of(test)
-        losses.append(np.square(test.values - model._predict_codes(*codes, "fallback", True).astype(float)))
+        pairs = Pairs(*model.codes_of(test))
+        losses.append(np.square(test.values - model.predict_codes(pairs).astype(float)))
         errors.append(float(np.sqrt(losses[-1].mean())))
     p = paired_test(losses[0], losses[1], test.user_codes).p_value
     changed = [f.name for f in dataclasses.fields(tuned) if getattr(tuned, f.name) != getattr(default, f.name)]

@@ -82,10 +82,11 @@ _HOMES = {
     "load": "gramian.registry",
     "make_recipe": "gramian.registry",
     "recipe_from_dict": "gramian.registry",
+    "register": "gramian.registry",
 }
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> Any:  # noqa: ANN401 - each name has the type that it has where it lives
     """Find a public name where it lives: in `_HOMES`, or, capitalized, among the errors or the recipes."""
     homes = [_HOMES[name]] if name in _HOMES else ["gramian.errors", "gramian.registry"] if name[0].isupper() else []
     for home in homes:

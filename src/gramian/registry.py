@@ -1,10 +1,13 @@
-"""The registry: every recipe by its name. A new model is one file in `models/` and one import here."""
+"""The registry: every recipe by its name. A new model is one file in `models/` and one import here.
+
+A recipe that lives elsewhere is made known by :func:`register`.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import os
-from typing import Any
+from typing import Any, TypeVar
 
 from gramian.cluster.stored_model import is_stored_model, open_stored_model
 from gramian.core.file_format import read_file
@@ -22,24 +25,43 @@ from gramian.models.neural.factorization import MLP as MLP
 from gramian.models.neural.factorization import NeuralMF as NeuralMF
 from gramian.models.neural.factorization import ResidualMF as ResidualMF
 from gramian.models.pmf import PMF as PMF
-from gramian.models.recipe import Recipe
+from gramian.models.recipe import AnyRecipe
 from gramian.models.sgd import SGD as SGD
 from gramian.models.softimpute import SoftImpute as SoftImpute
 from gramian.models.svd import SVD as SVD
 
-__all__ = ["RECIPES", "family", "load", "make_recipe", "recipe_from_dict"]
+__all__ = ["RECIPES", "family", "load", "make_recipe", "recipe_from_dict", "register"]
 
-RECIPES: dict[str, type[Recipe[Any]]] = {
+RecipeT = TypeVar("RecipeT", bound=AnyRecipe)
+
+RECIPES: dict[str, type[AnyRecipe]] = {
     value.name: value for value in tuple(globals().values()) if isinstance(value, type) and hasattr(value, "name")
 }
 
 
-def family() -> list[Recipe[Any]]:
+def register(kind: type[RecipeT]) -> type[RecipeT]:
+    """Make a recipe of your own known by its name; a class may be decorated with it.
+
+    Its models can then be loaded, and ``make_recipe``, ``compare`` and ``tune`` take its name.
+
+    Raises:
+        ParameterError: Another recipe has this name.
+    """
+    known = RECIPES.get(kind.name, kind)
+    if (known.__module__, known.__qualname__) != (kind.__module__, kind.__qualname__):  # a cell may be run again
+        raise ParameterError(
+            f"The name {kind.name!r} is that of the recipe {known.__qualname__}; give {kind.__qualname__} another."
+        )
+    RECIPES[kind.name] = kind
+    return kind
+
+
+def family() -> list[AnyRecipe]:
     """One recipe of every kind that can be trained here, with its default settings."""
     return [kind() for kind in RECIPES.values() if not kind.extra or backend.is_installed()]
 
 
-def make_recipe(name: str, **fields: Any) -> Recipe[Any]:
+def make_recipe(name: str, **fields: object) -> AnyRecipe:
     """The recipe of this name with these fields.
 
     Raises:
@@ -54,7 +76,7 @@ def make_recipe(name: str, **fields: Any) -> Recipe[Any]:
     return RECIPES[name](**fields)
 
 
-def recipe_from_dict(data: dict[str, Any]) -> Recipe[Any]:
+def recipe_from_dict(data: dict[str, Any]) -> AnyRecipe:
     """The recipe that :meth:`Recipe.to_dict` wrote."""
     fields = dict(data)
     return make_recipe(fields.pop("name"), **fields)

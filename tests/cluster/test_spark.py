@@ -253,7 +253,7 @@ def test_frames_that_cannot_be_used(frame, change, match):
 
 
 def test_what_does_not_train_there(there, frame, monkeypatch):
-    monkeypatch.setattr("gramian.models.training.as_ratings", lambda table: pytest.fail("blocks were made"))
+    monkeypatch.setattr("gramian.models.recipe.as_ratings", lambda table: pytest.fail("blocks were made"))
     for recipe, match in ((gm.SVD(), "SVD does not train on Spark"), (gm.BPMF(implicit="both"), "'implicit'")):
         with pytest.raises(gm.ParameterError, match=match):
             recipe.fit(frame)
@@ -300,17 +300,17 @@ from gramian.engine.spark.session import spark_session
 source, folder = sys.argv[1:]
 ordinary = spark_rows._run
 
-def killing(call, first, block, weights):
+def killing(step, first, block):
     if os.path.exists(folder + "/armed") and first == 0:
         try:
             os.rename(folder + "/armed", folder + "/fired")  # of two workers, one
         except FileNotFoundError:
-            return ordinary(call, first, block, weights)
+            return ordinary(step, first, block)
         parent = os.getpid()
         while b"CoarseGrainedExecutorBackend" not in open(f"/proc/{parent}/cmdline", "rb").read():
             parent = int(open(f"/proc/{parent}/stat").read().split(")")[1].split()[1])
         os.kill(parent, signal.SIGKILL)  # the executor that this task runs on
-    return ordinary(call, first, block, weights)
+    return ordinary(step, first, block)
 
 spark_rows._run = killing
 light = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"

@@ -12,6 +12,7 @@ from problems import EPSILON, as_keywords, penalty_of, problems, random_rows
 
 import gramian as gm
 from gramian.engine import local, pool
+from gramian.engine.rows import Intercepts
 from gramian.kernels import reference
 from gramian.kernels.sweep import cg, subspace
 
@@ -30,7 +31,7 @@ def quadratic(rows, here, other, penalty, biased, offset):
 def test_conjugate_gradient_equals_its_slow_twin(problem):
     rows, other, penalty, biased, offset, here = problem
     before = here.copy(), other.copy()
-    fast = local.cg_update(rows, here, other, penalty, biased=biased, offset=offset)
+    fast = local.update("cg", rows, here, other, penalty, Intercepts(biased, offset))[0]
     slow = reference.cg_half_sweep(rows, here, other, cg.STEPS, **as_keywords(penalty, biased, offset))
     np.testing.assert_array_equal(here, before[0])
     np.testing.assert_array_equal(other, before[1])
@@ -49,7 +50,7 @@ def test_blocks_equal_their_slow_twin(width, problem):
     rows, other, penalty, biased, offset, here = problem
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(subspace, "BLOCK_COLUMNS", width)
-        fast, singular = local.block_update(rows, here, other, penalty, biased=biased, offset=offset)
+        fast, singular = local.update("block", rows, here, other, penalty, Intercepts(biased, offset))
     slow = reference.block_half_sweep(rows, here, other, width, **as_keywords(penalty, biased, offset))
     assert singular == 0
     assert fast.dtype == other.dtype
@@ -71,9 +72,9 @@ def test_rows_of_any_length_and_width(dtype, biased, K):
     penalty = penalty_of(K + biased, 1.5, 0.5, biased)
     keywords = as_keywords(penalty, biased, 3.0)
     tolerance = 3e-5 if dtype == np.float32 else 1e-12
-    fast = local.cg_update(rows, here, other, penalty, biased=biased, offset=3.0)
+    fast = local.update("cg", rows, here, other, penalty, Intercepts(biased, 3.0))[0]
     np.testing.assert_allclose(fast, reference.cg_half_sweep(rows, here, other, cg.STEPS, **keywords), atol=tolerance)
-    fast, _ = local.block_update(rows, here, other, penalty, biased=biased, offset=3.0)
+    fast, _ = local.update("block", rows, here, other, penalty, Intercepts(biased, 3.0))
     slow = reference.block_half_sweep(rows, here, other, subspace.BLOCK_COLUMNS, **keywords)
     np.testing.assert_allclose(fast, slow, atol=tolerance)
 
@@ -86,13 +87,13 @@ def test_again_and_again_gives_the_exact_rows(solver, biased, monkeypatch):
     rows = random_rows(rng, rng.integers(0, 60, 30), 80)
     other = rng.normal(size=(80, 10 + biased))
     penalty = penalty_of(10 + biased, 2.0, 1.0, biased)
-    exact, _ = local.half_sweep(rows, other, penalty, biased=biased, offset=3.0)
+    exact, _ = local.half_sweep(rows, other, penalty, Intercepts(biased, 3.0))
     here = rng.normal(size=exact.shape)
     for _ in range(120):
         if solver == "cg":
-            here = local.cg_update(rows, here, other, penalty, biased=biased, offset=3.0)
+            here = local.update("cg", rows, here, other, penalty, Intercepts(biased, 3.0))[0]
         else:
-            here, _ = local.block_update(rows, here, other, penalty, biased=biased, offset=3.0)
+            here, _ = local.update("block", rows, here, other, penalty, Intercepts(biased, 3.0))
     np.testing.assert_allclose(here, exact, atol=1e-9)
 
 
@@ -101,11 +102,10 @@ def test_threads_and_the_cut_of_blocks_change_no_bit(solver, pools, monkeypatch)
     rng = np.random.default_rng(1)
     rows = random_rows(rng, rng.integers(0, 120, 300), 150)
     other, here = (rng.normal(size=(size, 70)).astype(np.float32) for size in (150, 300))
-    update = getattr(local, f"{solver}_update")
+    intercepts = Intercepts(biased=True, offset=3.0)
 
     def solved(n_jobs):
-        made = update(rows, here, other, penalty_of(70, 0.5, 1.5, True), biased=True, offset=3.0, n_jobs=n_jobs)
-        return made if solver == "cg" else made[0]
+        return local.update(solver, rows, here, other, penalty_of(70, 0.5, 1.5, True), intercepts, n_jobs)[0]
 
     once = solved(1)
     for blocks in (50, 7):
@@ -150,7 +150,7 @@ def test_the_users_of_the_model_are_solved_exactly(solver, ratings):
     model = gm.ALS(factors=12, regularization=2.0, epochs=3, solver=solver).fit(ratings)
     settings = model.settings
     exact, _ = local.half_sweep(
-        ratings.by_user, model.item_rows, settings.penalty, biased=True, offset=model.global_mean
+        ratings.by_user, model.item_rows, settings.penalty, Intercepts(biased=True, offset=model.global_mean)
     )
     assert exact.tobytes() == model.user_rows.tobytes()
 

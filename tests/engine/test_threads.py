@@ -13,6 +13,7 @@ from problems import penalty_of, random_rows
 
 import gramian.kernels
 from gramian.engine import local, pool
+from gramian.engine.rows import Intercepts
 from gramian.kernels import reference
 
 
@@ -86,7 +87,7 @@ def test_the_rescue_by_lapack_runs_when_our_threads_are_idle(pools, monkeypatch)
 
     monkeypatch.setattr(reference, "minimum_norm_row", watched)
     other = np.random.default_rng(1).normal(size=(30, 9))
-    _, singular = local.half_sweep(rows, other, penalty_of(9, 0, 0, True), biased=True, offset=0.0, n_jobs=3)
+    _, singular = local.half_sweep(rows, other, penalty_of(9, 0, 0, True), Intercepts(biased=True, offset=0.0), 3)
     assert pools == [3]
     assert singular == 400
     assert seen == [0] * 400

@@ -78,7 +78,7 @@ def test_what_is_believed_of_somebody_new_is_as_wide_as_the_prior(world, model):
         part(world[0].with_columns(pl.col("rating").round().clip(1, 5)), False, False)
     )
     assert np.median(steps.predict_std(USERS - 1, steps.item_ids.ids, of="mean")) > 0.2
-    mean = steps.believed_codes(*steps._pair_codes(USERS - 1, steps.item_ids.ids, "raise")).mean(axis=0)
+    mean = steps.believed_codes(steps._pairs_of(USERS - 1, steps.item_ids.ids, None, "raise")).mean(axis=0)
     assert np.abs(mean - steps.predict(USERS - 1, steps.item_ids.ids)).max() < 0.15
 
 
@@ -117,7 +117,7 @@ def test_somebody_new_may_be_told_by_features(world, model):
     """Told what the table has of an id, the rows of an empty fold-in are drawn about that id's predictions."""
     user, items = USERS - 1, model.item_ids.ids
     row = model.fold_in({}, features=features_of(world, user))
-    assert np.sqrt(np.mean((model._scores_of(row) - model.predict(user, items, clip=False)) ** 2)) < 0.15
+    assert np.sqrt(np.mean((model.score_row(row) - model.predict(user, items, clip=False)) ** 2)) < 0.15
     np.testing.assert_array_equal(row, model.fold_in({}, features=user))  # by the id
     with pytest.raises(gm.errors.UnknownIdError, match="The table of features has no 300"):
         model.fold_in({}, features=USERS)
@@ -139,7 +139,7 @@ def test_features_and_ratings_together_tell_more_than_either(world, model):
         rows = {"both": model.fold_in(given, features=told), "ratings": model.fold_in(given),
                 "features": model.fold_in({}, features=told)}  # fmt: skip
         for name, row in rows.items():
-            errors[name].append(model._scores_of(row)[codes] - values)
+            errors[name].append(model.score_row(row)[codes] - values)
         mixture = model.predictive_of_row(rows["both"], codes)
         inside.append((mixture.quantile(0.05) <= values) & (values <= mixture.quantile(0.95)))
     rmse = {name: np.sqrt(np.mean(np.concatenate(parts) ** 2)) for name, parts in errors.items()}

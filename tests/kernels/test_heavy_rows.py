@@ -9,6 +9,7 @@ import pytest
 from sweeps import assert_close, solve
 
 from gramian.engine import local, pool
+from gramian.engine.rows import Intercepts, Penalty
 from gramian.kernels import reference
 from gramian.kernels.csr import CSR, PIECE_RATINGS, pieces_of
 from gramian.kernels.sweep import half_sweep
@@ -54,9 +55,9 @@ def case(request):
 def test_heavy_rows_equal_their_twin(case, by_count, all_options):
     rows, other, precision, biased = case
     more = everything(rows, other.shape[1], other.dtype) if all_options else {}
-    settings = {"biased": biased, "offset": 0.25, **more}
-    found, singular = local.half_sweep(rows, other, local.Penalty(precision, by_count), **settings)
-    expected = reference.half_sweep(rows, other, precision=precision, by_count=by_count, **settings)
+    intercepts = Intercepts(biased, 0.25)
+    found, singular = local.HalfSweep(other, intercepts, Penalty(precision, by_count), **more).run(rows)
+    expected = reference.half_sweep(rows, other, precision=precision, by_count=by_count, **intercepts._asdict(), **more)
     assert singular == 0
     assert_close(found, expected, other.dtype, other.shape[1])
 
@@ -65,11 +66,11 @@ def test_heavy_rows_equal_their_twin(case, by_count, all_options):
 def test_bits_do_not_depend_on_threads_or_on_waves(case, all_options, pools, monkeypatch):
     rows, other, precision, biased = case
     more = everything(rows, other.shape[1], other.dtype) if all_options else {}
-    settings = {"biased": biased, "offset": 0.25, **more}
-    kernel, _ = solve(rows, other, precision, **settings)  # one call of the kernel solves all rows
+    intercepts = Intercepts(biased, 0.25)
+    kernel, _ = solve(rows, other, precision, **intercepts._asdict(), **more)  # one call of the kernel solves all rows
     for parts_bytes, n_jobs in itertools.product([1, 300_000, 2**26], [1, 2, 4]):
         monkeypatch.setattr(local, "PARTS_BYTES", parts_bytes)
-        found, _ = local.half_sweep(rows, other, local.Penalty(precision), n_jobs=n_jobs, **settings)
+        found, _ = local.HalfSweep(other, intercepts, Penalty(precision), **more).run(rows, n_jobs)
         assert found.tobytes() == kernel.tobytes()
     assert set(pools) == {2, 4}
 
@@ -94,7 +95,7 @@ def test_a_heavy_row_is_never_one_task_and_few_sums_are_held(pools, monkeypatch)
 
     monkeypatch.setattr(half_sweep, "piece_sums", counted_sums)
     monkeypatch.setattr(half_sweep, "prepared", counted)
-    local.half_sweep(rows, other, local.Penalty(precision), biased=False, offset=0.0, n_jobs=2)
+    local.half_sweep(rows, other, Penalty(precision), Intercepts(biased=False, offset=0.0), 2)
     assert sorted(solved) == [(row, count > PIECE_RATINGS) for row, count in enumerate(COUNTS)]
     heavy = [row for row, count in enumerate(COUNTS) if count > PIECE_RATINGS]
     assert sorted(summed) == [(row, p) for row in heavy for p in range(pieces_of(COUNTS[row]))]
@@ -106,7 +107,7 @@ def test_a_heavy_row_is_never_one_task_and_few_sums_are_held(pools, monkeypatch)
 def test_a_heavy_row_without_a_prior_may_be_singular():
     rows, other, _ = problem(6, np.float64, False)
     other[:, 3:] = 0
-    found, singular = local.half_sweep(rows, other, local.Penalty(np.zeros((6, 6))), biased=False, offset=0.0)
+    found, singular = local.half_sweep(rows, other, Penalty(np.zeros((6, 6))), Intercepts(biased=False, offset=0.0))
     assert singular == np.count_nonzero(rows.counts)
     expected = reference.minimum_norm_row(
         *rows.row(1), other, biased=False, offset=0.0, precision=np.zeros((6, 6)), by_count=False

@@ -13,6 +13,7 @@ from problems import EPSILON, as_keywords, penalty_of, problems, random_rows
 
 import gramian as gm
 from gramian.engine import local, pool
+from gramian.engine.rows import Intercepts, Penalty
 from gramian.kernels import reference
 from gramian.kernels.csr import CSR, csr_from_sorted, transpose
 
@@ -31,7 +32,7 @@ def assert_close_rows(fast, slow, rows, other, penalty, biased, offset):
 def test_the_fast_half_sweep_equals_its_slow_twin(problem):
     rows, other, penalty, biased, offset, _ = problem
     before = other.copy(), [array.copy() for array in rows]
-    fast, singular = local.half_sweep(rows, other, penalty, biased=biased, offset=offset)
+    fast, singular = local.half_sweep(rows, other, penalty, Intercepts(biased, offset))
     slow = reference.half_sweep(rows, other, **as_keywords(penalty, biased, offset))
     assert fast.dtype == other.dtype
     assert singular == 0
@@ -47,7 +48,7 @@ def test_the_half_sweep_solves_the_equations_of_the_theory(problem):
     """A x = y written out by hand, apart from the reference twin's code."""
     rows, other, penalty, biased, offset, _ = problem
     wide = other.astype(np.float64)
-    fast = local.half_sweep(rows, wide, penalty, biased=biased, offset=offset)[0]
+    fast = local.half_sweep(rows, wide, penalty, Intercepts(biased, offset))[0]
     K = other.shape[1] - biased
     for i in np.flatnonzero(rows.counts):
         indices, values = rows.row(i)
@@ -68,7 +69,7 @@ def test_a_separate_update_equals_the_listing(problem):
         return
     wide, here = other.astype(np.float64), start.astype(np.float64)
     kept = here.copy()
-    fast, singular = local.separate_update(rows, here, wide, penalty, offset=offset)
+    fast, singular = local.SeparateUpdate(wide, Intercepts(biased=True, offset=offset), penalty, factors=here).run(rows)
     np.testing.assert_array_equal(here, kept)
     assert singular == 0
     U, c = wide[:, :-1].copy(), wide[:, -1].copy()
@@ -124,7 +125,7 @@ def test_a_whole_separate_training_equals_the_listing_epoch_by_epoch(
     for number, record in enumerate(history, 1):
         listing(ratings.by_item, U, c, W, b, mu, regularization, bias)
         listing(ratings.by_user, W, b, U, c, mu, regularization, bias)
-        arrays = recipe.epoch(ratings, arrays, number).arrays
+        arrays = recipe.epoch(ratings, arrays, number).state
         np.testing.assert_allclose(arrays["user_rows"], np.column_stack([W, b]), rtol=1e-9, atol=1e-9)
         np.testing.assert_allclose(arrays["item_rows"], np.column_stack([U, c]), rtol=1e-9, atol=1e-9)
         predicted = mu + b[ratings.user_codes] + c[ratings.item_codes]
@@ -160,7 +161,7 @@ def test_the_recorded_objective_is_the_reference_one(recipe, ratings):
     arrays = recipe.start(ratings)
     model = recipe.fit(ratings)
     for number, record in enumerate(model.history, 1):
-        arrays = recipe.epoch(ratings, arrays, number).arrays
+        arrays = recipe.epoch(ratings, arrays, number).state
         wide = [arrays[name].astype(np.float64) for name in ("user_rows", "item_rows")]
         J = reference.objective(ratings.by_user, ratings.by_item, *wide, **arguments_of(model))
         squared = reference.squared_errors(
@@ -253,7 +254,7 @@ def test_without_regularization_the_solution_has_the_least_norm(dtype, biased, k
     if kind == "zero":
         other[:, 3:K] = 0
     penalty = penalty_of(K + biased, 0, 0, biased)
-    got, singular = local.half_sweep(rows, other, penalty, biased=biased, offset=3.0)
+    got, singular = local.half_sweep(rows, other, penalty, Intercepts(biased, 3.0))
     deficient = 0
     for i in range(rows.n_rows):
         indices, values = rows.row(i)
@@ -273,7 +274,7 @@ def test_without_regularization_of_the_factors_only_the_bias_is_shrunk():
     rows = random_rows(rng, np.array([2, 3, 20]), 30)
     other = rng.normal(size=(30, 7))
     penalty = penalty_of(7, 0.0, 2.0, True)
-    got, singular = local.half_sweep(rows, other, penalty, biased=True, offset=1.0)
+    got, singular = local.half_sweep(rows, other, penalty, Intercepts(biased=True, offset=1.0))
     assert singular == 2
     for i in range(3):
         V, targets, A, y = reference.row_system(*rows.row(i), other, **as_keywords(penalty, True, 1.0))
@@ -305,11 +306,13 @@ def test_threads_and_the_cut_of_blocks_change_no_bit(dtype, separate, pools, mon
 
     def solved(n_jobs):
         if separate:
-            return local.separate_update(rows, start, other, penalty, offset=3.0, n_jobs=n_jobs)[0]
-        return local.half_sweep(rows, other, penalty, biased=True, offset=3.0, n_jobs=n_jobs)[0]
+            return local.SeparateUpdate(other, Intercepts(biased=True, offset=3.0), penalty, factors=start).run(
+                rows, n_jobs
+            )[0]
+        return local.half_sweep(rows, other, penalty, Intercepts(biased=True, offset=3.0), n_jobs)[0]
 
     def errors(n_jobs):
-        return local.squared_errors(rows, once, other, biased=True, offset=3.0, n_jobs=n_jobs)
+        return local.squared_errors(rows, once, other, Intercepts(biased=True, offset=3.0), n_jobs)
 
     once = solved(1)
     total = errors(1)
@@ -328,10 +331,13 @@ def test_a_row_is_solved_the_same_alone_as_among_others():
     rows = random_rows(rng, np.array([3, 0, 64, 65, 130, 1, 64]), 200)
     other = rng.normal(size=(200, 9)).astype(np.float32)
     penalty = penalty_of(9, 1.0, 1.0, True, by_count=True)
-    whole = local.half_sweep(rows, other, penalty, biased=True, offset=3.0)[0]
+    whole = local.half_sweep(rows, other, penalty, Intercepts(biased=True, offset=3.0))[0]
     for i in range(rows.n_rows):
         alone = CSR(np.array([0, rows.counts[i]]), *(array.copy() for array in rows.row(i)))
-        assert local.half_sweep(alone, other, penalty, biased=True, offset=3.0)[0].tobytes() == whole[i].tobytes()
+        assert (
+            local.half_sweep(alone, other, penalty, Intercepts(biased=True, offset=3.0))[0].tobytes()
+            == whole[i].tobytes()
+        )
 
 
 @pytest.mark.parametrize("n_jobs", [1, 3])
@@ -347,7 +353,7 @@ def test_an_interrupt_in_a_block_of_rows_drops_the_rest(n_jobs, pools, monkeypat
 
     monkeypatch.setattr(half_sweep, "prepared", lambda *_, **__: interrupted)
     with pytest.raises(KeyboardInterrupt):
-        local.half_sweep(rows, np.ones((30, 2)), penalty_of(2, 1, 1, True), biased=True, offset=0.0, n_jobs=n_jobs)
+        local.half_sweep(rows, np.ones((30, 2)), penalty_of(2, 1, 1, True), Intercepts(biased=True, offset=0.0), n_jobs)
     assert pools == ([] if n_jobs == 1 else [n_jobs])
     # Of 64 blocks; with threads, how many had begun by then is a matter of chance.
     assert len(begun) == 1 if n_jobs == 1 else 1 <= len(begun) <= 64
@@ -356,7 +362,7 @@ def test_an_interrupt_in_a_block_of_rows_drops_the_rest(n_jobs, pools, monkeypat
 @given(problems())
 def test_squared_errors_equal_their_slow_twin(problem):
     rows, other, _, biased, offset, here = problem
-    fast = local.squared_errors(rows, here, other, biased=biased, offset=offset)
+    fast = local.squared_errors(rows, here, other, Intercepts(biased, offset))
     slow = reference.squared_errors(
         rows, here.astype(np.float64), other.astype(np.float64), biased=biased, offset=offset
     )
@@ -397,7 +403,7 @@ def test_singular_rows_keep_their_weights_and_prior_means():
     other = rng.normal(size=(30, 6))
     precision = np.diag([2.0, 0, 0, 0, 0, 0])
     more = {"weights": rng.uniform(0.5, 2, 17), "linear": rng.normal(size=(3, 6)) * [1, 0, 0, 0, 0, 0]}
-    found, singular = local.half_sweep(rows, other, local.Penalty(precision), biased=False, offset=1.0, **more)
+    found, singular = local.HalfSweep(other, Intercepts(biased=False, offset=1.0), Penalty(precision), **more).run(rows)
     assert singular == 2
     expected = reference.half_sweep(rows, other, biased=False, offset=1.0, precision=precision, **more)
     np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-9)

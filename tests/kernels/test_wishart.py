@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from chains import drawn_prior
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from gramian.engine import local
+from gramian.engine import products
 from gramian.kernels import reference
 from gramian.kernels.sampling import wishart
 from gramian.models.bayes import gibbs
@@ -75,7 +76,7 @@ def many():
     rng = np.random.default_rng(1)
     rows = rng.normal(size=(7, 3)) @ np.array([[1.0, 0, 0], [0.8, 0.5, 0], [-0.3, 0.2, 2]]) + [0.5, -1, 2]
     hyper = gibbs.Hyperprior(np.array([0.5, 1.0, 2.0]), 2.0, 1.0, 1.0)
-    draws = [gibbs.draw_prior(rows, hyper, rng)[:2] for _ in range(20_000)]
+    draws = [drawn_prior(rows, hyper, rng)[0] for _ in range(20_000)]
     away = rows.mean(axis=0)
     spread = (rows - away).T @ (rows - away)
     inverse = np.diag(hyper.scale) + spread + (2 * 7 / 9) * np.outer(away, away)
@@ -119,13 +120,13 @@ def test_means_have_the_moments_of_their_t_distribution(many):
 
 @pytest.mark.parametrize("threads", [1, 3])
 def test_the_engine_sums_moments_in_the_same_pieces_for_any_threads(threads):
-    rows = np.random.default_rng(2).standard_normal((2 * local.MOMENT_ROWS + 5, 40)).astype(np.float32)
-    total, cross = local.moments(rows, n_jobs=threads)
+    rows = np.random.default_rng(2).standard_normal((2 * products.MOMENT_ROWS + 5, 40)).astype(np.float32)
+    total, cross = products.moments(rows, n_jobs=threads)
     np.testing.assert_allclose(total, rows.astype(float).sum(0), rtol=1e-10)
     np.testing.assert_allclose(cross, np.tril(rows.T.astype(float) @ rows), atol=1e-7)
-    assert [total.tobytes(), cross.tobytes()] == [part.tobytes() for part in local.moments(rows, n_jobs=2)]
+    assert [total.tobytes(), cross.tobytes()] == [part.tobytes() for part in products.moments(rows, n_jobs=2)]
 
 
 def test_the_engine_converts_rows_as_numpy_does():
     rows = np.random.default_rng(3).standard_normal((60_001, 25)).astype(np.float32)
-    np.testing.assert_array_equal(local.converted(rows, np.float16, n_jobs=2), rows.astype(np.float16))
+    np.testing.assert_array_equal(products.converted(rows, np.float16, n_jobs=2), rows.astype(np.float16))

@@ -17,6 +17,7 @@ from scipy import stats
 import gramian as gm
 from gramian.core import file_format
 from gramian.data.groups import group_edges, group_names, group_of, training_counts
+from gramian.data.pairs import Pairs
 from gramian.metrics.intervals import coverage, interval_score, mean_width, pit_histogram, spearman
 from gramian.models.conformal import conformal_quantile
 
@@ -92,10 +93,10 @@ def test_spearman_is_that_of_scipy(values, seed):
 
 
 def test_groups_go_by_training_counts(ratings):
-    users = np.array([-1, 0, 1], np.int32)
-    counts = training_counts(ratings, users, np.array([0, -1, 2], np.int32), "activity")
+    pairs = Pairs(np.array([-1, 0, 1], np.int32), np.array([0, -1, 2], np.int32))
+    counts = training_counts(ratings, pairs, "activity")
     assert counts.tolist() == [0, *ratings.by_user.counts[:2]]
-    assert training_counts(ratings, users, np.array([0, -1, 2], np.int32), "popularity")[1] == 0
+    assert training_counts(ratings, pairs, "popularity")[1] == 0
     assert group_names(np.array([0, 3, 4, 9])) == ["0–2", "3", "4–8", "9+"]
     edges = group_edges(ratings, "popularity", 4)
     assert edges[0] == 0

@@ -110,7 +110,7 @@ def test_a_step_of_plain_descent_is_the_gradient_of_the_objective(ratings):
 
 
 def test_the_grid_holds_every_rating_once_and_the_blocks_of_a_round_share_no_row(wide_ratings):
-    made = grid._make(wide_ratings.by_user, wide_ratings.n_items, 3)
+    made = grid.grid_of(wide_ratings.by_user, wide_ratings.n_items, 3)
     pairs = sorted(zip(made.users.tolist(), made.items.tolist(), made.values.tolist(), strict=True))
     table = wide_ratings.by_user
     assert pairs == list(zip(table.row_codes().tolist(), table.indices.tolist(), table.values.tolist(), strict=True))

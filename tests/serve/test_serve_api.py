@@ -23,7 +23,7 @@ import gramian as gm
 from gramian.serve.asgi import create_app
 from gramian.serve.batch import Batcher
 from gramian.serve.feedback import Feedback
-from gramian.serve.limits import Settings
+from gramian.serve.limits import Limits
 from gramian.serve.live import load_live
 from gramian.serve.problems import Problem
 from gramian.serve.service import Service
@@ -105,7 +105,7 @@ class Api:
         return self.send("POST", f"/v1/{path}", None if body is None else json.dumps(body).encode(), headers)
 
 
-def api_of(path: str, settings: Settings = Settings(rate=0), **more: Any) -> Api:  # noqa: B008
+def api_of(path: str, settings: Limits = Limits(rate=0), **more: Any) -> Api:  # noqa: B008
     return Api(Service(lambda: load_live(path), settings, **more))
 
 
@@ -122,7 +122,7 @@ def apis(files, parts) -> Iterator[dict[str, Api]]:
 def fed(files, where) -> Iterator[tuple[Api, Store]]:
     """A Bayesian model with a store, on SQLite and on PostgreSQL."""
     store = Store(where)
-    settings = Settings(rate=0)
+    settings = Limits(rate=0)
     with api_of(files["bpmf"], settings, feedback=Feedback(store, settings)) as api:
         yield api, store
 
@@ -405,7 +405,7 @@ def test_a_database_that_fails_is_said_and_does_not_end_the_server(fed) -> None:
 
 
 def test_another_server_on_the_same_database_is_seen(files, where) -> None:
-    settings = Settings(rate=0, history_seconds=0.05)
+    settings = Limits(rate=0, history_seconds=0.05)
     with api_of(files["als"], settings, feedback=Feedback(Store(where), settings)) as api:
         assert api.post("recommend", {"user": USER}).json["from"] == "model"
         other = Store(where)
@@ -421,7 +421,7 @@ def test_another_server_on_the_same_database_is_seen(files, where) -> None:
 
 
 def test_keys_and_roles(files, tmp_path) -> None:
-    settings = Settings(keys=True, rate=0)
+    settings = Limits(keys=True, rate=0)
     store = Store(str(tmp_path / "feedback.db"))
     secrets = {role: store.create_key(role, role) for role in ("read", "write", "admin")}
     headers = {role: {"Authorization": f"Bearer {secret}"} for role, secret in secrets.items()}
@@ -446,14 +446,14 @@ def test_keys_and_roles(files, tmp_path) -> None:
 
 
 def test_rates_are_limited(files) -> None:
-    with api_of(files["als"], Settings(rate=0.5, burst=4)) as api:
+    with api_of(files["als"], Limits(rate=0.5, burst=4)) as api:
         answers = [api.post("recommend", {"user": USER}) for _ in range(6)]
         assert "rate limit" in said(answers[-1], 429)
         assert int(answers[-1].headers["retry-after"]) >= 1
 
 
 def test_bodies_are_limited(files) -> None:
-    with api_of(files["als"], Settings(rate=0, body_bytes=1000)) as api:
+    with api_of(files["als"], Limits(rate=0, body_bytes=1000)) as api:
         text = said(api.post("recommend", {"user": "1" * 2000}), 413)
         assert text == "The body is too large: the most is 1,000 bytes; send it in parts."
 
@@ -469,7 +469,7 @@ def test_what_takes_too_long_is_given_up(files, monkeypatch) -> None:
     from gramian.serve.live import Live
 
     monkeypatch.setattr(Live, "search", lambda *_: time.sleep(1))
-    with api_of(files["als"], Settings(rate=0, request_seconds=0.3, body_seconds=0.1)) as api:
+    with api_of(files["als"], Limits(rate=0, request_seconds=0.3, body_seconds=0.1)) as api:
         assert "took too long" in said(api.get("/v1/items?q=x"), 503)
         with socket.create_connection(("127.0.0.1", api.port)) as slow:
             head = f"POST /v1/recommend HTTP/1.1\r\nHost: 127.0.0.1:{api.port}\r\nContent-Type: application/json\r\n"
@@ -484,7 +484,7 @@ def test_other_sites_are_refused(apis) -> None:
 
 
 def test_a_name_behind_a_proxy(files) -> None:
-    with api_of(files["als"], Settings(rate=0, names=("films.example",))) as api:
+    with api_of(files["als"], Limits(rate=0, names=("films.example",))) as api:
         proxied = {"Host": "films.example", "Origin": "https://films.example"}
         assert api.get("/v1/model", headers=proxied).status == 200
         said(api.get("/v1/model", headers={**proxied, "Origin": "https://evil.example"}), 403)

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 
 from gramian.errors import DataError, FormatError, ParameterError
 from gramian.serve import tables
-from gramian.serve.store import Given, Key, RepeatedKeyError, Store, StoreError
+from gramian.serve.store import ApiKey, Given, RepeatedKeyError, Store, StoreError
 
 
 @pytest.fixture
@@ -111,7 +111,7 @@ def test_feedback_as_a_table(store) -> None:
 
 def test_keys_are_kept_as_digests_only(store, where) -> None:
     secret = store.create_key("shop", "write")
-    assert store.find_key(secret) == Key(1, "shop", "write")
+    assert store.find_key(secret) == ApiKey(1, "shop", "write")
     assert store.find_key(secret[:-1]) is None
     with pytest.raises(ParameterError, match="already a key 'shop'"):
         store.create_key("shop", "read")
@@ -125,9 +125,9 @@ def test_keys_are_kept_as_digests_only(store, where) -> None:
 
 
 def test_roles_include_each_other() -> None:
-    assert Key(1, "", "admin").may("write")
-    assert Key(1, "", "write").may("read")
-    assert not Key(1, "", "read").may("write")
+    assert ApiKey(1, "", "admin").may("write")
+    assert ApiKey(1, "", "write").may("read")
+    assert not ApiKey(1, "", "read").may("write")
 
 
 def test_an_older_database_is_brought_up_to_date(where) -> None:

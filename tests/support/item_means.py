@@ -14,6 +14,7 @@ import polars as pl
 
 import gramian as gm
 from gramian.core.parameters import param
+from gramian.data.pairs import Pairs
 from gramian.models.distributions.normal_mixture import NormalMixture
 from gramian.models.predictive import UncertainModel
 from gramian.models.recipe import Epoch, Recipe
@@ -51,14 +52,14 @@ class ItemMeansModel(UncertainModel):
     def n_draws(self):
         return len(self.means)
 
-    def predictive_codes(self, users, items, times=None):
+    def predictive_codes(self, pairs):
         z = np.random.default_rng(99).standard_normal((self.n_draws, 1))
         prior = self.ratings.global_mean + self.recipe.spread * z
-        means = np.where(items < 0, prior, self.means[:, items])
+        means = np.where(pairs.items < 0, prior, self.means[:, pairs.items])
         return NormalMixture(means, np.full((self.n_draws, 1), self.recipe.noise))
 
     def score_pairs(self, users, items):
-        return self.predictive_codes(users, items).mean()
+        return self.predictive_codes(Pairs(users, items)).mean()
 
     def score_block(self, users):
         return np.tile(self.means.mean(axis=0), (len(users), 1))
@@ -66,11 +67,11 @@ class ItemMeansModel(UncertainModel):
     def arrays(self):
         return {"means": self.means}
 
-    def _predict_codes(self, users, items, unknown, clip, times=None):
+    def predict_codes(self, pairs, *, unknown="fallback", clip=True):
         """The mean of the draws clipped one by one, as a sampler's predictions are."""
-        means = self.predictive_codes(users, items).means
+        means = self.predictive_codes(pairs).means
         predicted = (np.clip(means, *self.scale) if clip else means).mean(axis=0)
-        return np.where((users < 0) | (items < 0), np.nan, predicted) if unknown == "nan" else predicted
+        return np.where(pairs.unknown, np.nan, predicted) if unknown == "nan" else predicted
 
     def recommend(self, users=None, n=10, *, by="mean", **options):
         return super().recommend(users, n, **options).with_columns(by=pl.lit(by))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from hypothesis import strategies as st
 
-from gramian.engine import local
+from gramian.engine.rows import Penalty
 from gramian.kernels.csr import csr_from_sorted
 
 EPSILON = {np.float32: 1.2e-7, np.float64: 2.3e-16}
@@ -23,7 +23,7 @@ def penalty_of(width, regularization, bias_regularization, biased, by_count=Fals
     lambdas = np.full(width, float(regularization))
     if biased:
         lambdas[-1] = bias_regularization
-    return local.Penalty(np.diag(lambdas), by_count)
+    return Penalty(np.diag(lambdas), by_count)
 
 
 def as_keywords(penalty, biased, offset):

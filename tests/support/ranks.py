@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from scipy import stats
 
-from gramian.models.bayes import gibbs
+from gramian.models.bayes.state import RowPrior
 
 
 def uniformity(ranks_of, simulations, kept=9):
@@ -21,6 +21,6 @@ def drawn_sides(rng, sizes, hyper):
     for n in sizes:
         precision = stats.wishart(size, np.diag(1 / hyper.scale)).rvs(random_state=rng)
         mean = rng.multivariate_normal(np.zeros(size), np.linalg.inv(hyper.strength * precision))
-        priors.append(gibbs.RowPrior(mean, precision))
+        priors.append(RowPrior(mean, precision))
         rows.append(mean + np.linalg.solve(np.linalg.cholesky(precision).T, rng.normal(size=(size, n))).T)
     return rows, priors

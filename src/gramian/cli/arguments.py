@@ -6,24 +6,31 @@ import dataclasses
 import functools
 import inspect
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
 from gramian.cli.options import Duplicates, Item, Rating, Separator, Time, User
-from gramian.core.parameters import check_number
+from gramian.core.parameters import FieldSpec, check_number
+from gramian.core.plain import Plain
 from gramian.errors import DataWarning, ParameterError, UnknownIdWarning
 from gramian.visuals.console import note
 
 if TYPE_CHECKING:
     import polars as pl
 
+    from gramian.data.ids import Id, IdTable
     from gramian.data.ratings import Ratings
+    from gramian.data.table import RatingsTable
+    from gramian.kernels.arrays import Array
     from gramian.models.bayes.posterior import BayesianModel
     from gramian.models.calibration import Calibration
+    from gramian.models.conformal import Conformal
     from gramian.models.factor_model import FactorModel
+    from gramian.models.model import Model
+    from gramian.models.predictive import UncertainModel
 
 __all__ = [
     "READ",
@@ -45,6 +52,7 @@ __all__ = [
     "recipe_fields",
     "tables_about",
     "typed_id",
+    "with_options",
     "with_reading",
     "with_recipe_fields",
 ]
@@ -55,20 +63,21 @@ def with_recipe_fields(command: Callable[..., None]) -> Callable[..., None]:
     from gramian.registry import RECIPES
 
     options: dict[str, tuple[type, list[str], dict[str, None]]] = {}
-    parsers: dict[str, tuple[Callable[[str], Any], str]] = {}
+    parsers: dict[str, tuple[Callable[[str], object], str]] = {}
     for name, recipe in sorted(RECIPES.items()):
         for field in dataclasses.fields(recipe):
-            if field.metadata["table"]:  # a command reads the file and gives the table
+            spec = FieldSpec.of(field)
+            if spec.table:  # a command reads the file and gives the table
                 continue
             kind = {"int": int, "float": float, "bool": bool}.get(str(field.type).split(" ")[0], str)
-            option = field.metadata["option"] or field.name
-            if field.metadata["word"] is not None:
+            option = spec.option or field.name
+            if spec.word is not None:
                 parsers[option] = (_number_or_word, "NUMBER|WORD")
-            if field.metadata["most"] > 1:
+            if spec.most > 1:
                 parsers[option] = (_numbers, "NUMBER[,NUMBER…]")
             _, owners, helps = options.setdefault(option, (kind, [], {}))
             owners.append(name)
-            helps[f"{field.metadata['help']} [default for {name}: {field.default}]"] = None
+            helps[f"{spec.help} [default for {name}: {field.default}]"] = None
     given = [p for p in inspect.signature(command).parameters.values() if p.kind is not p.VAR_KEYWORD]
     made = [
         inspect.Parameter(
@@ -88,7 +97,7 @@ def with_recipe_fields(command: Callable[..., None]) -> Callable[..., None]:
     return command
 
 
-def _option(kind: type, text: str, parser: Callable[[str], Any] | None = None, shown: str | None = None) -> Any:
+def _option(kind: type, text: str, parser: Callable[[str], object] | None = None, shown: str | None = None) -> object:
     if parser is not None:
         return Annotated[str | None, typer.Option(help=text, parser=parser, metavar=shown)]
     return Annotated[kind | None, typer.Option(help=text)]
@@ -112,11 +121,11 @@ def _numbers(text: str) -> tuple[int, ...]:
         ) from None
 
 
-def _named_models(names: str) -> Any:
+def _named_models(names: str) -> object:
     return Annotated[str, typer.Option("--model", "-m", help=f"Which model: {names}.")]
 
 
-def recipe_fields(model: str, given: dict[str, Any], time: str | None) -> tuple[dict[str, Any], str | None]:
+def recipe_fields(model: str, given: Mapping[str, object], time: str | None) -> tuple[Plain, str | None]:
     """The fields of a recipe among the options given, by their names; and the column of times.
 
     ``--time auto`` is a setting of a model that knows of time, not a column.
@@ -124,8 +133,8 @@ def recipe_fields(model: str, given: dict[str, Any], time: str | None) -> tuple[
     from gramian.registry import RECIPES
 
     fields = dataclasses.fields(RECIPES[model]) if model in RECIPES else ()
-    names = {field.metadata["option"]: field.name for field in fields if field.metadata["option"]}
-    made = {names.get(name, name): value for name, value in given.items() if value is not None}
+    names = {spec.option: field.name for field in fields if (spec := FieldSpec.of(field)).option}
+    made: Plain = {names.get(name, name): value for name, value in given.items() if value is not None}
     if time == "auto" and "time" in names.values():
         made.setdefault("time", "auto")
         time = None
@@ -144,13 +153,13 @@ def checkpoint_beside(out: str, resume: bool) -> Path:
     return path
 
 
-def column_choices(user: str | None, item: str | None, rating: str | None, time: str | None) -> dict[str, Any]:
+def column_choices(user: str | None, item: str | None, rating: str | None, time: str | None) -> Plain:
     """Column names as given, positions as integers."""
     given = {"user": user, "item": item, "rating": rating, "time": time}
     return {role: int(text) if text is not None and text.isdecimal() else text for role, text in given.items()}
 
 
-def open_source(ratings: str, separator: str | None) -> Any:
+def open_source(ratings: str, separator: str | None) -> str | Ratings:
     """A data set by its name, or the path itself."""
     if Path(ratings).exists() or separator is not None or "." in Path(ratings).name or "/" in ratings:
         return ratings
@@ -162,9 +171,7 @@ def open_source(ratings: str, separator: str | None) -> Any:
         raise ParameterError(f"There is no file or data set {ratings!r}; check the path or the name.") from None
 
 
-def read_source(
-    ratings: str, names: dict[str, Any], separator: str | None, duplicates: str, quiet: bool = False
-) -> Ratings:
+def read_source(ratings: str, names: Plain, separator: str | None, duplicates: str, quiet: bool = False) -> Ratings:
     """The ratings of a file, or a data set by its name."""
     from gramian.data.readers import read_ratings
 
@@ -179,7 +186,7 @@ def read_source(
         return read_ratings(found, **names, separator=separator, duplicates=duplicates)
 
 
-READING: list[tuple[str, Any, str | None]] = [
+READING: list[tuple[str, object, str | None]] = [
     ("user", User, None),
     ("item", Item, None),
     ("rating", Rating, None),
@@ -193,7 +200,7 @@ READING: list[tuple[str, Any, str | None]] = [
 class Reading:
     """How a table of ratings is read: its columns, what parts them, and what is done with repeated pairs."""
 
-    columns: dict[str, Any]
+    columns: Plain
     separator: str | None
     duplicates: str
 
@@ -205,35 +212,63 @@ class Reading:
 READ = Reading({}, None, "last")  # stands for the options that `with_reading` puts in its place
 
 
-def with_reading(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command that takes ``read`` the options for it: --user, --item, --rating, --time and how to read."""
-    signature = inspect.signature(command)
-    hints = inspect.get_annotations(command, eval_str=True)
-    made: list[inspect.Parameter] = []
-    for name, parameter in signature.parameters.items():
-        if name != "read":
-            made.append(parameter.replace(annotation=hints[name], kind=inspect.Parameter.KEYWORD_ONLY))
-            continue
-        made += [
-            inspect.Parameter(role, inspect.Parameter.KEYWORD_ONLY, default=usual, annotation=kind)
-            for role, kind, usual in READING
-        ]
+def with_options(
+    name: str, options: Sequence[tuple[str, object, object]], bundle: Callable[..., object]
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command that takes ``name`` some options in its place, of which ``bundle`` makes it.
 
-    @functools.wraps(command)
-    def run(**given: Any) -> None:
-        columns = column_choices(*(given.pop(role) for role, _, _ in READING[:4]))
-        command(read=Reading(columns, given.pop("separator"), given.pop("duplicates")), **given)
+    Args:
+        name: The parameter of the command.
+        options: The name, the annotation for Typer, and the default of each option.
+        bundle: Called with the options by their names.
+    """
 
-    run.__signature__ = signature.replace(parameters=made)  # type: ignore[attr-defined]
-    run.__annotations__ = {parameter.name: parameter.annotation for parameter in made}
-    return run
+    def changed(command: Callable[..., None]) -> Callable[..., None]:
+        signature = inspect.signature(command)
+        hints = inspect.get_annotations(command, eval_str=True)
+        made: list[inspect.Parameter] = []
+        for own, parameter in signature.parameters.items():
+            if own != name:
+                made.append(parameter.replace(annotation=hints[own], kind=inspect.Parameter.KEYWORD_ONLY))
+                continue
+            made += [
+                inspect.Parameter(option, inspect.Parameter.KEYWORD_ONLY, default=usual, annotation=kind)
+                for option, kind, usual in options
+            ]
+
+        @functools.wraps(command)
+        def run(**given: object) -> None:
+            rest: Plain = {**given}
+            together = bundle(**{option: rest.pop(option) for option, _, _ in options})
+            command(**{name: together}, **rest)
+
+        run.__signature__ = signature.replace(parameters=made)  # type: ignore[attr-defined]
+        run.__annotations__ = {parameter.name: parameter.annotation for parameter in made}
+        return run
+
+    return changed
 
 
-def held_out_part(train: Ratings, validation: str | None, read: Reading) -> tuple[Ratings, Ratings | None]:
+def _reading(separator: str | None, duplicates: str, **columns: str | None) -> Reading:
+    return Reading(column_choices(**columns), separator, duplicates)
+
+
+# Gives a command that takes `read` the options for it: --user, --item, --rating, --time and how to read.
+with_reading = with_options("read", READING, _reading)
+
+
+def held_out_part(
+    train: RatingsTable, validation: str | None, read: Reading
+) -> tuple[RatingsTable, RatingsTable | None]:
     """The training and the validation ratings: a random share of the file, or a file of its own."""
+    from gramian.data.ratings import Ratings
+
     if validation is None:
         return train, None
-    return train.split(float(validation), seed=0) if is_share(validation) else (train, read(validation))
+    if not is_share(validation):
+        return train, read(validation)
+    assert isinstance(train, Ratings), "of ratings on a cluster a share is refused before"
+    return train.split(float(validation), seed=0)
 
 
 def is_share(validation: str) -> bool:
@@ -247,7 +282,7 @@ def is_share(validation: str) -> bool:
 
 def tables_about(
     model: str, users: str | None, items: str | None, items_id: str | None, items_title: str | None
-) -> tuple[dict[str, Any], pl.DataFrame | None]:
+) -> tuple[Plain, pl.DataFrame | None]:
     """The fields of a recipe that learns from features, and the items with their titles, where there are some."""
     from gramian.data.readers import TITLES, features_of, items_of, read_features, read_whole_table
     from gramian.models.bayes.features import FeatureTable
@@ -256,7 +291,7 @@ def tables_about(
     learns = model in RECIPES and "item_features" in {field.name for field in dataclasses.fields(RECIPES[model])}
     if users is not None and not learns:
         raise ParameterError(f"The model {model!r} does not learn from a table of users; use --model bpmf.")
-    fields: dict[str, Any] = {} if users is None else {"user_features": read_features(users, "user")}
+    fields: Plain = {} if users is None else {"user_features": read_features(users, "user")}
     if items is None:
         return fields, None
     table = read_whole_table(items)
@@ -282,7 +317,7 @@ def load_model(path: str, *, stored: bool = False) -> FactorModel:
     return cast("FactorModel", load(path))
 
 
-def need_draws(model: Any, what: str) -> BayesianModel:
+def need_draws(model: Model, what: str) -> BayesianModel:
     """The model, if it is a posterior; else an error that says what it lacks."""
     from gramian.models.bayes.posterior import BayesianModel
 
@@ -294,28 +329,30 @@ def need_draws(model: Any, what: str) -> BayesianModel:
     return model
 
 
-def intervals(model: Any, users: Any, items: Any, times: Any, level: float, unknown: str, clip: bool) -> Any:
-    """The intervals of a model that has some."""
+def intervals(model: Model, pairs: pl.DataFrame, level: float, unknown: str, clip: bool) -> Array:
+    """The intervals of a model that has some, for a table of ``user``, ``item`` and perhaps ``time``."""
     from gramian.models.calibration import check_intervals
 
-    check_intervals(model)
+    trained = cast("UncertainModel | Conformal", check_intervals(model))
+    times = pairs.get_column("time", default=None)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UnknownIdWarning)  # the prediction has said it
-        return model.predict_interval(users, items, level, times=times, clip=clip, unknown=unknown)
+        return trained.predict_interval(pairs["user"], pairs["item"], level, times=times, clip=clip, unknown=unknown)
 
 
-def probabilities(model: Any, users: Any, items: Any, times: Any, unknown: str) -> Any:
+def probabilities(model: Model, pairs: pl.DataFrame, unknown: str) -> pl.DataFrame:
     """A table of the probability of every rating, of a model that has them."""
     import polars as pl
 
     trained = need_draws(model, "probabilities")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UnknownIdWarning)  # the prediction has said it
-        made = trained.predict_proba(users, items, times=times, unknown=unknown)
+        times = pairs.get_column("time", default=None)
+        made = trained.predict_proba(pairs["user"], pairs["item"], times=times, unknown=unknown)
     return pl.DataFrame({f"p_{level:g}": column for level, column in zip(trained.levels, made.T, strict=True)})
 
 
-def measure_intervals(model: Any, test: Ratings, unknown: str, plot: str | None) -> Calibration:
+def measure_intervals(model: Model, test: Ratings, unknown: str, plot: str | None) -> Calibration:
     """The calibration of a model's intervals, drawn to a file where one is given."""
     from gramian.models.calibration import calibration
 
@@ -326,7 +363,7 @@ def measure_intervals(model: Any, test: Ratings, unknown: str, plot: str | None)
     return measured
 
 
-def typed_id(text: str, ids: Any) -> int | str:
+def typed_id(text: str, ids: IdTable) -> Id:
     """An id from the command line, of the kind that the model's ids are."""
     if ids.is_text:
         return text
@@ -336,10 +373,10 @@ def typed_id(text: str, ids: Any) -> int | str:
         raise ParameterError(f"The ids of this model are integers; got {text!r}; give an integer.") from None
 
 
-def item_id(model: FactorModel, text: str) -> int | str:
+def item_id(model: Model, text: str) -> Id:
     """An item by its id or, failing that, by a part of its title that only one item has."""
     if model.item_ids.is_text or text.lstrip("-").isdecimal():
-        code: int | str = typed_id(text, model.item_ids)
+        code = typed_id(text, model.item_ids)
         if code in model.item_ids or model.ratings.titles is None:
             return code
     found = model.find_items(text, 5)
@@ -353,7 +390,7 @@ def item_id(model: FactorModel, text: str) -> int | str:
     )
 
 
-def rated_items(model: Any, rated: list[str]) -> dict[Any, float]:
+def rated_items(model: Model, rated: list[str]) -> dict[Id, float]:
     """The ratings that several ITEM=RATING of the command line give."""
     ratings = dict(_parse_rated(model, text) for text in rated)
     if len(ratings) < len(rated):
@@ -370,7 +407,7 @@ def known_columns(about: list[str]) -> dict[str, str]:
     return {column: value for column, _, value in parts}
 
 
-def _parse_rated(model: FactorModel, text: str) -> tuple[int | str, float]:
+def _parse_rated(model: Model, text: str) -> tuple[Id, float]:
     """An ITEM=RATING of the command line."""
     item, _, rating = text.rpartition("=")
     try:

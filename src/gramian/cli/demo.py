@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import polars as pl
@@ -15,14 +14,14 @@ from gramian.metrics.intervals import coverage
 from gramian.models.bayes.posterior import BayesianModel
 from gramian.models.factor_model import FactorModel
 from gramian.models.model import Model
-from gramian.models.recipe import Recipe
+from gramian.models.recipe import AnyRecipe
 from gramian.registry import ALS, BPMF, Baseline
 from gramian.visuals.console import note, print_table
 
 __all__ = ["DEMO_RECIPES", "run_demo"]
 
 # Chosen on validation parts of the training ratings (see benchmarks/README.md), never on the test ratings.
-DEMO_RECIPES: dict[str, Recipe[Any]] = {
+DEMO_RECIPES: dict[str, AnyRecipe] = {
     "global mean": Baseline(biases=False),
     "baseline (biases)": Baseline(regularization=4.0),
     "ALS, K = 32": ALS(factors=32, regularization=12.0, bias_regularization=3.0, epochs=15),
@@ -46,9 +45,11 @@ def run_demo(folder: Path, user: int) -> None:
         raise ParameterError(f"There is no user {user} in the bundled ratings; give one from 1 to {ratings.n_users}.")
     print(f"\nA random fifth is the test: {len(train):,} ratings to learn from, {len(test):,} to be measured on.\n")
     compile_kernels(train)
-    models: dict[str, Any] = {name: recipe.fit(train, test, progress=True) for name, recipe in DEMO_RECIPES.items()}
+    models: dict[str, Model] = {name: recipe.fit(train, test, progress=True) for name, recipe in DEMO_RECIPES.items()}
     print_table(error_table(models, train, test), "Errors in stars (predictions clipped to the scale)")
     model, sure = models["ALS, K = 32"], models["BPMF, K = 16"]
+    assert isinstance(model, FactorModel)
+    assert isinstance(sure, BayesianModel)
     print()
     show_intervals(sure, test, user)
     show_features(model)

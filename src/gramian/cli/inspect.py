@@ -93,7 +93,9 @@ def features(
         return
     for k, both in ends.items():
         name = "title" if "title" in both[0].columns else "item"
-        columns = [t.select(pl.col(name).alias(end), pl.col("weight").alias(f"weight {end}"))
-                   for t, end in zip(both, ("high", "low"), strict=True)]  # fmt: skip
+        columns = [
+            part.select(pl.col(name).alias(end), pl.col("weight").alias(f"weight {end}"))
+            for part, end in zip(both, ("high", "low"), strict=True)
+        ]
         print_table(pl.concat(columns, how="horizontal"), f"feature {k}")
         print()

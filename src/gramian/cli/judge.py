@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from gramian.cli.arguments import READ, Reading, load_model, measure_intervals, with_reading
 from gramian.cli.options import Engine, Items, Json, Master, ModelPath, Out, RatingsPath, Unknown
+from gramian.core.plain import Plain
 from gramian.errors import ParameterError
 from gramian.visuals.console import note, print_json, print_table, terminal_width, write_table
 
@@ -42,7 +43,7 @@ Resume = Annotated[bool, typer.Option("--resume", help="Go on: take what is in t
 
 
 @with_reading
-def evaluate(
+def evaluate(  # noqa: PLR0913 - its options are the user's
     model: ModelPath,
     ratings: RatingsPath,
     unknown: Unknown = "fallback",
@@ -93,7 +94,7 @@ def evaluate(
 
 
 @with_reading
-def compare(
+def compare(  # noqa: PLR0913 - its options are the user's
     ratings: RatingsPath,
     models: Models = None,
     test: Test = "0.2",
@@ -156,7 +157,7 @@ def keep_apart(train: Ratings, test: Ratings, rule: str, seed: int) -> HeldOut:
     return HeldOut(*cut_off(train, rule, VALIDATION, seed + 1), train, rule, test, seed)
 
 
-def _measure_best(made: Comparison, held: HeldOut, log: str | None) -> dict[str, Any]:
+def _measure_best(made: Comparison, held: HeldOut, log: str | None) -> Plain:
     """The model chosen, fitted on training and validation ratings, and measured on the test once."""
     from gramian.evaluate.log import append_record
     from gramian.registry import recipe_from_dict
@@ -205,7 +206,7 @@ def parts(ratings: str, test: str, protocol: str | None, seed: int, read: Readin
     return *cut_off(table, rule, share, seed), rule
 
 
-def _show(made: Comparison, final: dict[str, Any] | None, out: str | None, json: bool, k: int) -> None:
+def _show(made: Comparison, final: Plain | None, out: str | None, json: bool, k: int) -> None:
     on = "the test" if final is None else "validation ratings"
     if json:
         print_json(made.records if final is None else {"records": made.records, "chosen": final})
@@ -229,7 +230,7 @@ def _show(made: Comparison, final: dict[str, Any] | None, out: str | None, json:
 
 
 @with_reading
-def tune(
+def tune(  # noqa: PLR0913 - its options are the user's
     ratings: RatingsPath,
     model: Annotated[str, typer.Option("--model", "-m", help="Which model.")] = "als",
     trials: Annotated[int, typer.Option(help="How many settings are tried.")] = 50,
@@ -274,7 +275,7 @@ def tune(
 
 
 @with_reading
-def report(
+def report(  # noqa: PLR0913 - its options are the user's
     ratings: RatingsPath,
     out: Annotated[str, typer.Option("--out", "-o", help="The HTML file to write.")] = "report.html",
     title: Annotated[str | None, typer.Option(help="The heading; the name of the ratings if not given.")] = None,

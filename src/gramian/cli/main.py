@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
@@ -34,7 +34,7 @@ from gramian.cli.arguments import (
 from gramian.cli.convert import convert, export
 from gramian.cli.inspect import ask, diagnose, features, similar
 from gramian.cli.judge import compare, evaluate, report, tune
-from gramian.cli.on_spark import fit_in_folder, prepare, recommend_on_spark, spark_source
+from gramian.cli.on_spark import SparkTable, fit_in_folder, prepare, recommend_on_spark, spark_source
 from gramian.cli.options import (
     Count,
     Engine,
@@ -53,8 +53,14 @@ from gramian.cli.options import (
     User,
 )
 from gramian.cli.server import keys, serve, update
+from gramian.core.plain import Plain
 from gramian.errors import GramianError, ParameterError, TrainingWarning
 from gramian.visuals.console import give, note, print_json, show_warnings_as_notes, write_table
+
+if TYPE_CHECKING:
+    from gramian.data.table import RatingsTable
+
+T = TypeVar("T")
 
 app = typer.Typer(
     name="gramian",
@@ -147,7 +153,7 @@ def describe(
 
 @with_reading
 @with_recipe_fields
-def fit(
+def fit(  # noqa: PLR0913 - its options are the user's
     ratings: RatingsPath,
     model: str = "als",
     out: Annotated[str, typer.Option("--out", "-o", help="The model file to write.")] = "model.gramian",
@@ -165,7 +171,7 @@ def fit(
     stored: Stored = False,
     read: Reading = READ,
     json: Json = False,
-    **fields: Any,
+    **fields: object,
 ) -> None:
     """Train a model and write it to a file."""
     from gramian.registry import make_recipe
@@ -174,13 +180,11 @@ def fit(
     given, time = recipe_fields(model, fields, read.columns["time"])
     recipe = make_recipe(model, **given, **features)
     read = dataclasses.replace(read, columns={**read.columns, "time": time})
+    on_spark = SparkTable(engine, master, ratings, storage, read)
     if stored:
-        fit_in_folder(recipe, engine, ratings, master, storage, read, validation, out, resume, json)
+        fit_in_folder(recipe, on_spark, validation, out, resume, json)
         return
-    if engine == "local":
-        train: Any = read(ratings)
-    else:
-        train = spark_source(recipe, engine, ratings, master, storage, read, validation)
+    train: RatingsTable = read(ratings) if engine == "local" else spark_source(recipe, on_spark, validation)
     if titles is not None:
         train = train.with_items(titles)
     train, held_out = held_out_part(train, validation, read)
@@ -205,7 +209,7 @@ def fit(
         sys.exit(130)
 
 
-def _interruptible(training: Callable[[], Any]) -> tuple[Any, bool]:
+def _interruptible(training: Callable[[], T]) -> tuple[T, bool]:
     """Run a training; say whether it was interrupted and its model is that of the last full epoch."""
     import warnings
 
@@ -217,7 +221,7 @@ def _interruptible(training: Callable[[], Any]) -> tuple[Any, bool]:
     return trained, any(issubclass(w.category, TrainingWarning) for w in caught)
 
 
-def predict(
+def predict(  # noqa: PLR0913 - its options are the user's
     model: ModelPath,
     pairs: Annotated[str, typer.Argument(metavar="PAIRS", help="A table with the columns user and item.")],
     out: Out = None,
@@ -238,15 +242,14 @@ def predict(
 
     trained = load_model(model, stored=True)
     table = read_table(pairs, column_choices(user, item, None, time), separator=separator, needed=("user", "item"))[0]
-    times = table["time"] if "time" in table.columns else None
-    table = table.select("user", "item")
+    times = table.get_column("time", default=None)
     predicted = trained.predict(table["user"], table["item"], times=times, unknown=unknown, clip=clip)
-    made = table.with_columns(prediction=predicted)
+    made = table.select("user", "item").with_columns(prediction=predicted)
     if interval is not None:
-        ends = intervals(trained, table["user"], table["item"], times, interval, unknown, clip)
+        ends = intervals(trained, table, interval, unknown, clip)
         made = made.with_columns(lower=ends[:, 0], upper=ends[:, 1])
     if proba:
-        made = made.hstack(probabilities(trained, table["user"], table["item"], times, unknown))
+        made = made.hstack(probabilities(trained, table, unknown))
     if json:
         print_json(made.to_dicts())
     elif out:
@@ -273,7 +276,7 @@ def conformal(
     note(f"{out}: the model of {model} with intervals from {len(held_out):,} ratings")
 
 
-def recommend(
+def recommend(  # noqa: PLR0913 - its options are the user's
     model: ModelPath,
     user: Annotated[list[str] | None, typer.Option(help="A user id; may be given several times.")] = None,
     everyone: Annotated[bool, typer.Option("--all", help="For every user.")] = False,
@@ -306,7 +309,7 @@ def recommend(
     if engine != "local":
         recommend_on_spark(engine, trained, everyone, n, not seen, master, out)
         return
-    how: dict[str, Any] = {"exclude_seen": not seen, "unknown": unknown}
+    how: Plain = {"exclude_seen": not seen, "unknown": unknown}
     how["among"] = [item_id(trained, text) for text in among] if among else None
     if by is not None:
         need_draws(trained, "other order of recommendations")

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from gramian.cli.arguments import READ, Reading, is_share, with_reading
 from gramian.cli.options import Json
 from gramian.core.parameters import check_choice
+from gramian.core.plain import Plain
 from gramian.errors import ParameterError
 from gramian.visuals.console import note, print_json
 
@@ -17,13 +19,26 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
     from gramian.data.spark_ratings import SparkRatings
+    from gramian.models.model import Model
+    from gramian.models.recipe import AnyRecipe
 
-__all__ = ["fit_in_folder", "prepare", "recommend_on_spark", "spark_frame", "spark_source"]
+__all__ = ["SparkTable", "fit_in_folder", "prepare", "recommend_on_spark", "spark_frame", "spark_source"]
 
 ENGINES = ("local", "spark")
 READERS = {".parquet": "parquet", ".pq": "parquet", ".csv": "csv", ".orc": "orc", ".json": "json"}
 
 LARGE = "a Parquet, Arrow or text file, a folder of them, a Delta Lake or Iceberg table, or a database's address"
+
+
+@dataclasses.dataclass(frozen=True)
+class SparkTable:
+    """A table of ratings on Spark: by which session it is read, how, and where its blocks go."""
+
+    engine: str
+    master: str | None
+    ratings: str
+    storage: str | None
+    read: Reading
 
 
 @with_reading
@@ -82,36 +97,31 @@ def spark_frame(engine: str, ratings: str, master: str | None) -> DataFrame:
         raise ParameterError(f"Spark cannot read {ratings!r}: {reason}") from None
 
 
-def spark_source(
-    recipe: Any, engine: str, ratings: str, master: str | None, storage: str | None, read: Reading,
-    validation: str | None,
-) -> SparkRatings:  # fmt: skip
+def spark_source(recipe: AnyRecipe, table: SparkTable, validation: str | None) -> SparkRatings:
     """The ratings of a table on Spark, in blocks there, for a recipe that trains there."""
     from gramian.data.spark_ratings import spark_ratings
-    from gramian.models.training import check_distributed
 
-    check_choice("--engine", engine, ENGINES, "the command")
-    check_distributed(recipe)
+    check_choice("--engine", table.engine, ENGINES, "the command")
+    recipe.check_distributed()
     if validation is not None and is_share(validation):
         raise ParameterError("On Spark a share cannot be held out: give --validation a file.")
-    frame = spark_frame(engine, ratings, master)
-    return spark_ratings(frame, **read.columns, duplicates=read.duplicates, storage=storage)
+    frame = spark_frame(table.engine, table.ratings, table.master)
+    return spark_ratings(frame, **table.read.columns, duplicates=table.read.duplicates, storage=table.storage)
 
 
 def fit_in_folder(
-    recipe: Any, engine: str, ratings: str, master: str | None, storage: str | None, read: Reading,
-    validation: str | None, out: str, resume: bool, json: bool,
-) -> None:  # fmt: skip
+    recipe: AnyRecipe, table: SparkTable, validation: str | None, out: str, resume: bool, json: bool
+) -> None:
     """Train on Spark a model that stays in the folder ``out``, with the blocks of its ratings."""
     from gramian.cluster.stored_training import check_stored, fit_stored
 
-    if engine == "local" or validation is not None or storage is not None:
+    if table.engine == "local" or validation is not None or table.storage is not None:
         raise ParameterError("With --stored a model is trained by --engine spark, in OUT, without --validation.")
     check_stored(recipe)
-    train = spark_source(recipe, engine, ratings, master, out, read, None)
+    train = spark_source(recipe, dataclasses.replace(table, storage=out), None)
     note(f"{recipe}\n{train}")
 
-    def say(record: dict[str, Any]) -> None:
+    def say(record: Plain) -> None:
         note(f"epoch {record['epoch']}: train_rmse {record['train_rmse']:.4f}, {record['seconds']:.1f} s")
 
     model = fit_stored(recipe, train, resume=resume, callback=say)
@@ -122,7 +132,7 @@ def fit_in_folder(
 
 
 def recommend_on_spark(
-    engine: str, model: Any, everyone: bool, n: int, exclude_seen: bool, master: str | None, out: str | None
+    engine: str, model: Model, everyone: bool, n: int, exclude_seen: bool, master: str | None, out: str | None
 ) -> None:
     """Write the best items for every user as a folder of Parquet."""
     from gramian.cluster.inference import recommend_all

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
-from gramian.cli.arguments import READ, Reading, load_model, with_reading
+from gramian.cli.arguments import READ, Reading, load_model, with_options, with_reading
 from gramian.cli.options import Json, ModelPath
 from gramian.errors import GramianError, ParameterError
 from gramian.visuals.console import note, print_json, print_table
+
+if TYPE_CHECKING:
+    from gramian.data.ratings import Ratings
+    from gramian.models.model import Model
 
 __all__ = ["keys", "serve", "update"]
 
@@ -28,6 +32,19 @@ def need(extra: str = "serve") -> None:
         raise GramianError(f"This needs FastAPI and others, which are not installed: pip install 'gramian[{extra}]'.")
 
 
+class Capacity(NamedTuple):
+    """How much the server takes on: requests per second of one client, and how many are worked on at once."""
+
+    rate: float = 200.0
+    threads: int = 2
+
+
+CAPACITY = Capacity()
+RATE = Annotated[float, typer.Option(help="Requests per second of one client, 0 for no limit.", min=0)]
+THREADS = Annotated[int, typer.Option(help="How many requests are worked on at once.", min=1, max=64)]
+
+
+@with_options("capacity", [("rate", RATE, CAPACITY.rate), ("threads", THREADS, CAPACITY.threads)], Capacity)
 def serve(
     model: Annotated[
         str | None, typer.Argument(metavar="[MODEL]", help="A model file; the demonstration's model if not given.")
@@ -45,16 +62,16 @@ def serve(
         list[str] | None,
         typer.Option(help="A name it may be called by, behind a proxy say; several times for more."),
     ] = None,
-    rate: Annotated[float, typer.Option(help="Requests per second of one client, 0 for no limit.", min=0)] = 200.0,
-    threads: Annotated[int, typer.Option(help="How many requests are worked on at once.", min=1, max=64)] = 2,
+    capacity: Capacity = CAPACITY,
 ) -> None:
     """Put a model on the network: an HTTP API, a page for people, and new ratings kept."""
     need()
-    from gramian.serve.limits import Settings
+    from gramian.serve.limits import Limits
     from gramian.serve.run import run
 
     names = tuple(one.lower() for one in name or ())
-    settings = Settings(host=host, names=names, keys=db is not None, rate=rate, burst=int(2 * rate), threads=threads)
+    rate, threads = capacity
+    settings = Limits(host=host, names=names, keys=db is not None, rate=rate, burst=int(2 * rate), threads=threads)
     run(model, settings, port=port, db=db, items=items, test=test)
 
 
@@ -140,7 +157,7 @@ def update(
         )
 
 
-def _feedback(db: str, model: Any) -> Any:
+def _feedback(db: str, model: Model) -> Ratings:
     """All feedback of a database, of each pair the latest rating."""
     need()
     from gramian.data.ratings import Ratings

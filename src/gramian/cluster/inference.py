@@ -9,8 +9,8 @@ from __future__ import annotations
 import dataclasses
 import math
 import warnings
-from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import numpy as np
 import polars as pl
@@ -21,6 +21,8 @@ from gramian.data.columns import find_columns
 from gramian.data.ids import IdMap
 from gramian.data.ratings import Ratings
 from gramian.data.spark_ratings import SparkRatings, open_spark_ratings, picked_columns, spark_ratings
+from gramian.data.table import RatingsTable
+from gramian.engine.spark.arrow import Batches, RecordBatch
 from gramian.engine.spark.blocks import blocks_in
 from gramian.engine.spark.session import parallelism, spark_session, working_session
 from gramian.errors import DataError, ParameterError, UnknownIdWarning
@@ -29,6 +31,7 @@ from gramian.models.factor_model import FactorModel
 from gramian.models.model import UNKNOWN, Model
 
 if TYPE_CHECKING:
+    from pyspark import Broadcast
     from pyspark.sql import DataFrame, SparkSession
 
 __all__ = ["evaluate", "fold_in", "open_spark_ratings", "recommend_all", "recommend_new", "spark_ratings",
@@ -36,6 +39,7 @@ __all__ = ["evaluate", "fold_in", "open_spark_ratings", "recommend_all", "recomm
 
 GATHERED = 500_000  # rows that a worker predicts at a time
 USERS_AT_A_TIME = 10_000
+Foldable = FactorModel | StoredModel  # models of one set of factors
 
 
 def evaluate(model: Model, frame: DataFrame, *, unknown: str = "fallback", clip: bool = True,
@@ -54,9 +58,9 @@ def evaluate(model: Model, frame: DataFrame, *, unknown: str = "fallback", clip:
     check_choice("unknown", unknown, UNKNOWN, "evaluate")
     roles = ("user", "item", "rating")
     picked = picked_columns(frame, find_columns(frame.columns, {role: names.get(role) for role in roles}))
-    shared = frame.sparkSession.sparkContext.broadcast(without_ratings(model))
+    shared = frame.sparkSession.sparkContext.broadcast(model.without_ratings())
 
-    def measure(batches: Iterable[Any]) -> Iterator[Any]:
+    def measure(batches: Batches) -> Iterator[RecordBatch]:
         import pyarrow as pa
 
         for table in _gathered(batches):
@@ -103,10 +107,12 @@ def recommend_all(model: Model, n: int = 10, *, exclude_seen: bool = True, spark
         blocks = ratings.by_user.frame()
     else:
         blocks = _spans(ratings, working_session(spark or spark_session()))
-    shared = blocks.sparkSession.sparkContext.broadcast(without_ratings(model))
-    seen = None if isinstance(ratings, SparkRatings) else blocks.sparkSession.sparkContext.broadcast(ratings.by_user)
+    shared = blocks.sparkSession.sparkContext.broadcast(model.without_ratings())
+    seen = None
+    if not isinstance(ratings, SparkRatings):
+        seen = blocks.sparkSession.sparkContext.broadcast(ratings.to_local().by_user)
 
-    def best(batches: Iterable[Any]) -> Iterator[Any]:
+    def best(batches: Batches) -> Iterator[RecordBatch]:
         for first, rows in _seen_rows(batches, seen):
             whole = _with_block(shared.value, first, rows)
             for low in range(first, first + rows.n_rows, USERS_AT_A_TIME):
@@ -120,7 +126,7 @@ def recommend_all(model: Model, n: int = 10, *, exclude_seen: bool = True, spark
 def _recommend_stored(model: StoredModel, n: int, exclude_seen: bool, spark: SparkSession) -> DataFrame:
     """The same of a model in a folder, of which every worker reads what it needs."""
 
-    def best(batches: Iterable[Any]) -> Iterator[Any]:
+    def best(batches: Batches) -> Iterator[RecordBatch]:
         for batch in batches:
             for first, stop in zip(*(column.to_pylist() for column in batch.columns), strict=True):
                 users = model.user_ids.take(np.arange(first, stop))
@@ -136,14 +142,14 @@ def fold_in(model: Model, frame: DataFrame, **names: str | int | None) -> DataFr
     The row is K factors and, where the model has biases, the bias: what :meth:`gramian.FactorModel.fold_in` gives.
     Items that the model does not know say nothing. Repeated pairs keep the largest rating.
     """
-    known = model if isinstance(model, StoredModel) else _factor_model(model)
-    shared = frame.sparkSession.sparkContext.broadcast(without_ratings(known))
+    known = _foldable(model)
+    shared = frame.sparkSession.sparkContext.broadcast(known.without_ratings())
 
-    def solve(batches: Iterable[Any]) -> Iterator[Any]:
+    def solve(batches: Batches) -> Iterator[RecordBatch]:
         import pyarrow as pa
 
         for users, rows in _new_users(batches, shared.value):
-            solved = _solved(shared.value, rows)
+            solved = shared.value.solved(rows)
             ends = pa.array(np.arange(0, solved.size + 1, solved.shape[1], dtype=np.int32))
             held = pa.ListArray.from_arrays(ends, pa.array(solved.astype(np.float32).reshape(-1)))
             yield pa.RecordBatch.from_arrays([users.to_arrow(), held], ["user", "row"])
@@ -159,10 +165,10 @@ def recommend_new(model: Model, frame: DataFrame, n: int = 10, **names: str | in
     What they rated is left out. Arguments as in :func:`fold_in`.
     """
     check_number("n", n, low=1, whole=True, owner="recommend_new")
-    known = model if isinstance(model, StoredModel) else _factor_model(model)
-    shared = frame.sparkSession.sparkContext.broadcast(without_ratings(known))
+    known = _foldable(model)
+    shared = frame.sparkSession.sparkContext.broadcast(known.without_ratings())
 
-    def best(batches: Iterable[Any]) -> Iterator[Any]:
+    def best(batches: Batches) -> Iterator[RecordBatch]:
         for users, rows in _new_users(batches, shared.value):
             made = _of_new(shared.value, users, rows).recommend(None, n)
             yield from made.select("user", "item", "score", "rank").to_arrow().to_batches()
@@ -175,32 +181,15 @@ def recommend_new(model: Model, frame: DataFrame, n: int = 10, **names: str | in
 # ---- what goes to the workers ------------------------------------------------------------------------
 
 
-def without_ratings(model: Model) -> Any:
-    """The model with ids but no ratings: scores and ids are all that a worker needs of it.
-
-    A model in a folder holds neither.
-    """
-    if isinstance(model, StoredModel):
-        return model
-    full = model.ratings
-    none = CSR(np.zeros(full.n_users + 1, np.int64), np.empty(0, np.int32), np.empty(0, np.float32))
-    table = Ratings(full.user_ids, full.item_ids, none)
-    vars(table).update(scale=full.scale, global_mean=full.global_mean, variance=full.variance)
-    return dataclasses.replace(model, ratings=table)
-
-
-def _with_block(model: Any, first: int, rows: CSR) -> Any:
+def _with_block(model: Model, first: int, rows: CSR) -> Model:
     """The model with the ratings of a block of its users."""
     before = np.zeros(first, np.int64)
     after = np.full(model.ratings.n_users - first - rows.n_rows, rows.n_entries)
-    table = dataclasses.replace(
-        model.ratings, by_user=rows._replace(indptr=np.concatenate([before, rows.indptr, after]))
-    )
-    vars(table).update({name: vars(model.ratings)[name] for name in ("scale", "global_mean", "variance")})
-    return dataclasses.replace(model, ratings=table)
+    whole = rows._replace(indptr=np.concatenate([before, rows.indptr, after]))
+    return dataclasses.replace(model, ratings=model.ratings.to_local().with_rows(whole))
 
 
-def _spans(ratings: Ratings, spark: SparkSession) -> DataFrame:
+def _spans(ratings: RatingsTable, spark: SparkSession) -> DataFrame:
     """Ranges of users, for ratings that are not on the cluster."""
     step = max(1, min(USERS_AT_A_TIME, -(-ratings.n_users // (4 * parallelism(spark)))))
     spans = [(low, min(low + step, ratings.n_users)) for low in range(0, ratings.n_users, step)]
@@ -209,7 +198,7 @@ def _spans(ratings: Ratings, spark: SparkSession) -> DataFrame:
     )
 
 
-def _seen_rows(batches: Iterable[Any], seen: Any) -> Iterator[tuple[int, CSR]]:
+def _seen_rows(batches: Batches, seen: Broadcast[CSR] | None) -> Iterator[tuple[int, CSR]]:
     """The first user and the ratings of each block, or of each range of users of a table that came along."""
     if seen is None:
         yield from blocks_in(batches)
@@ -219,21 +208,14 @@ def _seen_rows(batches: Iterable[Any], seen: Any) -> Iterator[tuple[int, CSR]]:
             yield first, seen.value.take(np.arange(first, stop))
 
 
-def _solved(model: Any, rows: CSR) -> Any:
-    """The rows of new users."""
-    return model.solved(rows) if isinstance(model, StoredModel) else model._solve(rows, model.item_rows)
-
-
-def _of_new(model: Any, users: pl.Series, rows: CSR) -> Any:
+def _of_new(model: Foldable, users: pl.Series, rows: CSR) -> Foldable:
     """The model as it is for new users alone, with their ratings."""
-    table = Ratings(IdMap(users), model.item_ids, rows)
-    vars(table).update(scale=model.scale, global_mean=model.ratings.global_mean)
-    theirs = "newcomers" if isinstance(model, StoredModel) else "user_rows"
-    return dataclasses.replace(model, ratings=table, **{theirs: _solved(model, rows)})
+    table = Ratings(IdMap(users), model.item_ids, rows).described_as(model.ratings)
+    return model.with_users(table, model.solved(rows))
 
 
-def _factor_model(model: Model) -> FactorModel:
-    if not isinstance(model, FactorModel):
+def _foldable(model: Model) -> Foldable:
+    if not isinstance(model, FactorModel | StoredModel):
         raise ParameterError(
             f"New users of a {type(model).__name__} cannot be folded in on a cluster: it is no single set of factors; "
             "use recommend_for on one machine, or a model of ALS, PMF or SVD."
@@ -248,7 +230,7 @@ def _by_user(frame: DataFrame, names: dict[str, str | int | None]) -> DataFrame:
     return picked.repartition(4 * parallelism(frame.sparkSession), "user")
 
 
-def _new_users(batches: Iterable[Any], model: Model) -> Iterator[tuple[pl.Series, CSR]]:
+def _new_users(batches: Batches, model: Model) -> Iterator[tuple[pl.Series, CSR]]:
     """The users of a partition and their ratings of known items, sorted."""
     parts = [pl.DataFrame(pl.from_arrow(batch)) for batch in batches]
     if not parts or sum(part.height for part in parts) == 0:
@@ -261,7 +243,7 @@ def _new_users(batches: Iterable[Any], model: Model) -> Iterator[tuple[pl.Series
     yield users, csr_from_sorted(codes, table["item"].to_numpy(), table["rating"].to_numpy(), len(users))
 
 
-def _gathered(batches: Iterable[Any]) -> Iterator[pl.DataFrame]:
+def _gathered(batches: Batches) -> Iterator[pl.DataFrame]:
     """Batches put together: looking ids up costs much for few rows."""
     held: list[pl.DataFrame] = []
     for batch in batches:

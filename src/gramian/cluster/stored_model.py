@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Iterator
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, cast
+from typing import Self, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -20,16 +20,19 @@ import polars as pl
 
 from gramian.core.file_format import Arrays
 from gramian.core.history import History
+from gramian.core.plain import Plain
 from gramian.data.described import Described
-from gramian.data.ids import Codes, IdMap, id_series
+from gramian.data.ids import Codes, IdMap, Ids, id_series
 from gramian.data.ratings import Ratings
+from gramian.data.table import RatingsTable
 from gramian.engine import local
+from gramian.engine.rows import Intercepts, Weights
 from gramian.engine.spark.blocks import blocks_in
 from gramian.errors import DataError, FormatError
 from gramian.kernels.arrays import Array
-from gramian.kernels.csr import CSR
+from gramian.kernels.csr import CSR, one_row
 from gramian.models.als import ALS
-from gramian.models.fold_in import FoldingModel, one_row
+from gramian.models.fold_in import FoldingModel
 
 __all__ = ["ABOUT", "FORMAT", "StoredModel", "StoredRatings", "is_stored_model", "open_stored_model"]
 
@@ -40,7 +43,7 @@ SIDES = ("user", "item")
 
 
 class StoredIds:
-    """The ids of a side in their folder; stands where an :class:`IdMap` stands."""
+    """The ids of a side in their folder."""
 
     def __init__(self, folder: Path, side: str, count: int) -> None:
         self.path, self.count = f"{folder}/{side}_ids/*.parquet", count
@@ -50,7 +53,7 @@ class StoredIds:
         """Whether the ids are text rather than integers."""
         return bool(pl.scan_parquet(self.path).collect_schema()["id"] == pl.String)
 
-    def codes(self, values: Any, what: str = "item") -> Codes:
+    def codes(self, values: Ids, what: str = "item") -> Codes:
         """Codes of ``values`` (int32), −1 for those unknown."""
         wanted = pl.DataFrame({"id": id_series(values, what)})
         if (wanted["id"].dtype == pl.String) != self.is_text and wanted.height:
@@ -73,6 +76,10 @@ class StoredIds:
         """All of them, in the order of their codes."""
         return self._scan().sort("code").collect()["id"]
 
+    def grow(self, values: Ids, what: str = "item") -> IdMap:
+        """A map that also holds ``values``, brought here; every known id keeps its code."""
+        return IdMap(self.ids).grow(values, what)
+
     def _scan(self) -> pl.LazyFrame:
         kind = pl.String if self.is_text else pl.Int64
         return pl.scan_parquet(self.path).select("code", pl.col("id").cast(kind))
@@ -85,10 +92,11 @@ class StoredIds:
 
 
 class StoredRows:
-    """The ratings of users in their folder of blocks."""
+    """The ratings of users in their folder of blocks, to be read."""
 
-    def __init__(self, folder: Path, edges: Array) -> None:
+    def __init__(self, folder: Path, edges: Array, n_entries: int) -> None:
         self.folder, self.edges = folder, edges
+        self.n_rows, self.n_entries = int(edges[-1]), n_entries
         self._last: tuple[int, int, CSR] | None = None
 
     def row(self, i: int) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float32]]:
@@ -107,47 +115,70 @@ class StoredRows:
         ((first, rows),) = blocks_in(found.to_arrow().to_batches())
         return first, rows
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> Plain:
         return {**vars(self), "_last": None}
 
+    @property
+    def counts(self) -> npt.NDArray[np.int64]:
+        """How many ratings each user has."""
+        return self.whole().counts
 
-class StoredRatings(Described, Ratings):
+    def whole(self) -> CSR:
+        """All rows, brought here."""
+        parts = [self.block(number)[1] for number in range(len(self.edges) - 1)]
+        starts = np.cumsum([0, *(part.n_entries for part in parts)])
+        indptr = [part.indptr[1:] + start for part, start in zip(parts, starts, strict=False)]
+        return CSR(
+            np.concatenate([[0], *indptr]),
+            np.concatenate([part.indices for part in parts]),
+            np.concatenate([part.values for part in parts]),
+        )
+
+    def of_rows(self, values: Array) -> Weights:
+        """A number for each rating: that of its row."""
+        return Weights(values, of_rows=True)
+
+    def of_columns(self, values: Array) -> Weights:
+        """A number for each rating: that of its column."""
+        return Weights(values, of_rows=False)
+
+
+class StoredRatings(Described):
     """The ratings that a stored model was trained on, in its folder."""
 
-    folder: Path
+    user_ids: StoredIds
+    item_ids: StoredIds
+    by_user: StoredRows
 
-    def __init__(self, folder: Path, about: dict[str, Any]) -> None:
-        made = {
-            "folder": folder, "about": about, "times": None, "duplicates": about["repeated"], "item_table": None,
-            "user_ids": StoredIds(folder, "user", about["users"]),
-            "item_ids": StoredIds(folder, "item", about["items"]),
-            "by_user": StoredRows(folder, np.array(about["user_edges"])),
-        }  # fmt: skip
-        for name, value in made.items():
-            object.__setattr__(self, name, value)
+    def __init__(self, folder: Path, about: Plain) -> None:
+        super().__init__(about)
+        self.folder = folder
+        self.user_ids, self.item_ids = (StoredIds(folder, side, self.about[f"{side}s"]) for side in SIDES)
+        self.by_user = StoredRows(folder, np.array(about["user_edges"]), len(self))
 
-    def __len__(self) -> int:
-        return int(self.about["ratings"])
-
-    def fingerprint(self) -> str:
-        """A digest of the rows, whatever their order."""
-        return str(self.about["fingerprint"])
+    @property
+    def by_item(self) -> CSR:
+        """The ratings by item, brought here."""
+        return self.to_local().by_item
 
     def to_local(self) -> Ratings:
         """The same table in this machine's memory, without times."""
-        stored = cast(StoredRows, self.by_user)
-        parts = [stored.block(number)[1] for number in range(len(stored.edges) - 1)]
-        starts = np.cumsum([0, *(part.n_entries for part in parts)])
-        indptr = [part.indptr[1:] + start for part, start in zip(parts, starts, strict=False)]
-        rows = CSR(
-            np.concatenate([[0], *indptr]),
-            *(np.concatenate([getattr(part, name) for part in parts]) for name in ("indices", "values")),
-        )
-        return Ratings(IdMap(self.user_ids.ids), IdMap(self.item_ids.ids), rows, None, self.duplicates)
+        return Ratings(IdMap(self.user_ids.ids), IdMap(self.item_ids.ids), self.by_user.whole(), None, self.duplicates)
 
-    def to_arrays(self) -> Arrays:
-        """As of :class:`gramian.Ratings`: a model file holds the ratings."""
-        return self.to_local().to_arrays()
+    def without_rows(self) -> Ratings:
+        """The users and items alone, whose ids stay in the folder, with the scale, μ and s² of the ratings."""
+        none = CSR(np.zeros(self.n_users + 1, np.int64), np.empty(0, np.int32), np.empty(0, np.float32))
+        return Ratings(self.user_ids, self.item_ids, none).described_as(self)
+
+    def count_pairs(self, users: Codes, items: Codes) -> int:
+        """How many of these pairs of codes are in the table: blocks with their users are read."""
+        pairs, edges, seen = np.sort(users.astype(np.int64) * self.n_items + items), self.by_user.edges, 0
+        for number in np.unique(np.searchsorted(edges, users, side="right") - 1).tolist():
+            first, rows = self.by_user.block(number)
+            owners = (rows.row_codes() + np.int64(first)) * self.n_items
+            part = slice(*np.searchsorted(pairs, edges[number : number + 2] * self.n_items))
+            seen += int(np.isin(pairs[part], owners + rows.indices).sum())
+        return seen
 
     def __repr__(self) -> str:
         return f"StoredRatings({len(self):,} by {self.n_users:,} users of {self.n_items:,} items)"
@@ -160,12 +191,12 @@ class StoredModel(FoldingModel):
     Attributes:
         folder: Where it is.
         about: What ``model.json`` says.
-        newcomers: The rows of the users in ``ratings``, where these are none of the folder's.
+        users: The rows of the users in ``ratings``, where these are none of the folder's.
     """
 
     folder: Path
-    about: dict[str, Any]
-    newcomers: Array | None = None
+    about: Plain
+    users: Array | None = None
 
     @property
     def n_factors(self) -> int:
@@ -214,29 +245,39 @@ class StoredModel(FoldingModel):
 
     # ---- somebody new ---------------------------------------------------------------------------
 
-    def fold_in(self, ratings: Mapping[Any, float], *, unknown: str = "fallback") -> Array:
+    def fold_in_codes(self, items: Codes, values: Array) -> Array:
         """As of :class:`gramian.FactorModel`: the row (D,) of a user with these ratings."""
-        return cast(Array, self.solved(one_row(*self._given(ratings, unknown)))[0])
+        return self.solved(one_row(items, values))[0]
 
     def solved(self, rows: CSR) -> Array:
         """The rows of users with these ratings of known items; only the rows of these items are read."""
         needed, places = np.unique(rows.indices, return_inverse=True)
         near = CSR(rows.indptr, places.astype(np.int32), rows.values)
-        how: dict[str, Any] = {"biased": bool(self.about["biased"]), "offset": self.global_mean}
-        return local.half_sweep(near, self.rows("item", needed), cast(ALS, self.recipe).side.penalty, **how)[0]
+        intercepts = Intercepts(bool(self.about["biased"]), self.global_mean)
+        penalty = cast(ALS, self.recipe).side.penalty
+        return local.half_sweep(near, self.rows("item", needed), penalty, intercepts)[0]
 
-    def _scores_of(self, row: Array) -> Array:
+    def with_users(self, ratings: RatingsTable, rows: Array) -> Self:
+        """The model as it is for other users, with their ratings and their rows."""
+        return replace(self, ratings=ratings, users=rows)
+
+    def without_ratings(self) -> Self:
+        """Itself: it holds none."""
+        return self
+
+    def score_row(self, row: Array) -> Array:
+        """As of :class:`FoldingModel`."""
         if not row.any():
             return self.score_block(np.array([-1], np.int32))[0]
-        return cast(Array, self._scores(row[None, :])[0])
+        return self._scores(row[None, :])[0]
 
     # ---- what is read ---------------------------------------------------------------------------
 
     def rows(self, side: str, codes: Codes) -> Array:
         """The rows of some codes, zeros for −1: only their blocks are read."""
         out = np.zeros((len(codes), self.about["width"]), self.about["dtype"])
-        if side == "user" and self.newcomers is not None:
-            out[codes >= 0] = self.newcomers[codes[codes >= 0]]
+        if side == "user" and self.users is not None:
+            out[codes >= 0] = self.users[codes[codes >= 0]]
             return out
         owner = np.searchsorted(self._edges(side), codes, side="right") - 1
         for number in np.unique(owner[codes >= 0]).tolist():
@@ -259,20 +300,6 @@ class StoredModel(FoldingModel):
 
     def _edges(self, side: str) -> Array:
         return np.array(self.about["ratings"][f"{side}_edges"])
-
-    def count_seen(self, test: Ratings) -> int:
-        """How many pairs of another table were in the training: blocks with its users are read."""
-        users, items = self.codes_of(test)
-        known = (users >= 0) & (items >= 0)
-        pairs = np.sort(users[known].astype(np.int64) * self.ratings.n_items + items[known])
-        edges, stored = self._edges("user"), cast(StoredRows, self.ratings.by_user)
-        seen = 0
-        for number in np.unique(np.searchsorted(edges, users[known], side="right") - 1).tolist():
-            first, rows = stored.block(number)
-            owners = (rows.row_codes() + np.int64(first)) * self.ratings.n_items
-            part = slice(*np.searchsorted(pairs, edges[number : number + 2] * self.ratings.n_items))
-            seen += int(np.isin(pairs[part], owners + rows.indices).sum())
-        return seen
 
     def __repr__(self) -> str:
         return f"<stored {self.recipe} on {self.ratings} in {str(self.folder)!r}>"

@@ -20,13 +20,14 @@ from gramian.cluster.stored_model import ABOUT, FORMAT, StoredModel, open_stored
 from gramian.data.spark_ratings import SparkRatings
 from gramian.errors import DataError, ParameterError
 from gramian.models.als import ALS
+from gramian.models.recipe import AnyRecipe
 
 __all__ = ["StoredModel", "check_stored", "fit_stored", "open_stored_model"]
 
 START_BYTES = 1 << 26  # of the start that are on their way to the cluster at a time
 
 
-def fit_stored(recipe: ALS, ratings: SparkRatings, *, resume: bool = False,
+def fit_stored(recipe: AnyRecipe, ratings: SparkRatings, *, resume: bool = False,
                callback: Callable[[dict[str, Any]], object] | None = None) -> StoredModel | None:  # fmt: skip
     """Train ALS with factors that stay in the storage folder of the ratings.
 
@@ -42,10 +43,10 @@ def fit_stored(recipe: ALS, ratings: SparkRatings, *, resume: bool = False,
     Raises:
         ParameterError: The recipe needs what only one machine has.
     """
-    check_stored(recipe)
-    training = _Training(recipe, ratings)
+    als = check_stored(recipe)
+    training = _Training(als, ratings)
     done = training.begin(resume)
-    for number in range(done + 1, recipe.epochs + 1):
+    for number in range(done + 1, als.epochs + 1):
         record = training.epoch(number)
         if callback is not None:
             callback(record)
@@ -53,12 +54,13 @@ def fit_stored(recipe: ALS, ratings: SparkRatings, *, resume: bool = False,
     return open_stored_model(place) if Path(place).is_dir() else None
 
 
-def check_stored(recipe: Any) -> None:
-    """Refuse a recipe that cannot leave its factors in a folder."""
+def check_stored(recipe: AnyRecipe) -> ALS:
+    """The recipe, if it can leave its factors in a folder; else it is refused."""
     if not isinstance(recipe, ALS):
         raise ParameterError(f"Stored factors are those of ALS: got {type(recipe).__name__}; use gm.ALS.")
     if recipe.solver != "exact" or (recipe.biases and recipe.bias_update != "joint") or recipe.patience is not None:
         raise ParameterError("Stored factors need ALS(solver='exact', bias_update='joint', patience=None).")
+    return recipe
 
 
 class _Training:
@@ -69,7 +71,7 @@ class _Training:
 
         self.recipe, self.ratings, self.spark = recipe, ratings, ratings.session
         side = recipe.side
-        self.solve = Solve(side.penalty, side.biased, recipe.offset(ratings), recipe.dtype)
+        self.solve = Solve(side.penalty, side.intercepts(recipe.offset(ratings)), recipe.dtype)
         self.history: list[dict[str, Any]] = []
         self.edges = {side: np.array(ratings.about[f"{side}_edges"]) for side in ("user", "item")}
         self.blocks = {"user": ratings.by_user.kept, "item": ratings.by_item.kept}
@@ -156,8 +158,8 @@ class _Training:
     def _note(self, number: int) -> None:
         about = {
             "format": FORMAT, "recipe": self.recipe.to_resume(), "history": self.history, "epoch": number,
-            "width": len(self.solve.penalty.precision), "dtype": self.recipe.dtype, "biased": self.solve.biased,
-            "offset": self.solve.offset, "ratings": self.ratings.about,
+            "width": len(self.solve.penalty.precision), "dtype": self.recipe.dtype, **self.solve.intercepts._asdict(),
+            "ratings": self.ratings.about,
         }  # fmt: skip
         self.ratings.write_text(ABOUT, json.dumps(about))
         for side in ("user", "item"):

@@ -15,20 +15,21 @@ import os
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from gramian.core.plain import Plain
 from gramian.errors import DataError, FormatError
+from gramian.kernels.arrays import Array
 
 __all__ = ["FORMAT_VERSION", "checked_arrays", "pack_text", "read_file", "unpack_text", "write_file", "written_whole"]
 
 FORMAT_VERSION = 1
 KEY = "gramian"
 KINDS = {"F16": "<f2", "F32": "<f4", "F64": "<f8", "I32": "<i4", "I64": "<i8", "U8": "u1"}
-Arrays = dict[str, npt.NDArray[Any]]
+Arrays = dict[str, Array]
 
 
 @contextlib.contextmanager
@@ -73,7 +74,7 @@ def _keep_mode(temporary: Path, goal: Path) -> None:
     temporary.chmod(mode)
 
 
-def write_file(path: str | os.PathLike[str], arrays: Mapping[str, npt.NDArray[Any]], metadata: dict[str, Any]) -> None:
+def write_file(path: str | os.PathLike[str], arrays: Mapping[str, Array], metadata: Plain) -> None:
     """Write named arrays and JSON-able metadata as one file, atomically."""
     import safetensors
     from safetensors.numpy import save_file
@@ -89,7 +90,7 @@ def write_file(path: str | os.PathLike[str], arrays: Mapping[str, npt.NDArray[An
             raise OSError(str(error)) from error
 
 
-def read_file(path: str | os.PathLike[str], *, mmap: bool = False) -> tuple[Arrays, dict[str, Any]]:
+def read_file(path: str | os.PathLike[str], *, mmap: bool = False) -> tuple[Arrays, Plain]:
     """Read what :func:`write_file` wrote, checked.
 
     Args:
@@ -117,7 +118,7 @@ def read_file(path: str | os.PathLike[str], *, mmap: bool = False) -> tuple[Arra
     return arrays, about
 
 
-def _read_header(source: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+def _read_header(source: Path) -> tuple[Plain, Plain]:
     """The raw safetensors header, and our own metadata in it."""
     with source.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
@@ -140,7 +141,7 @@ def _read_header(source: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     return raw, about
 
 
-def _content_length(source: Path, raw: dict[str, Any]) -> int:
+def _content_length(source: Path, raw: Plain) -> int:
     """How many bytes of arrays there must be; the arrays lie one after another without gaps."""
     end = 0
     try:
@@ -165,7 +166,7 @@ def _loaded(source: Path) -> Arrays:
         raise _damaged(source, str(error)) from None
 
 
-def _mapped(source: Path, raw: dict[str, Any]) -> Arrays:
+def _mapped(source: Path, raw: Plain) -> Arrays:
     """Read-only memory maps of the arrays, at the offsets of the safetensors header."""
     with source.open("rb") as file:
         base = 8 + int.from_bytes(file.read(8), "little")
@@ -180,12 +181,12 @@ def _mapped(source: Path, raw: dict[str, Any]) -> Arrays:
     return arrays
 
 
-def _header_digest(about: dict[str, Any], arrays: Mapping[str, npt.NDArray[Any]]) -> str:
+def _header_digest(about: Plain, arrays: Mapping[str, Array]) -> str:
     shapes = {name: [array.dtype.str, array.shape] for name, array in arrays.items()}
     return hashlib.sha256(json.dumps([about, shapes], sort_keys=True).encode()).hexdigest()
 
 
-def _content_digest(arrays: Mapping[str, npt.NDArray[Any]]) -> str:
+def _content_digest(arrays: Mapping[str, Array]) -> str:
     digest = hashlib.sha256()
     for name in sorted(arrays):
         digest.update(np.ascontiguousarray(arrays[name]).reshape(-1).view(np.uint8).data)

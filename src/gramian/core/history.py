@@ -5,33 +5,35 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, overload
 
+from gramian.core.plain import Plain
+
 if TYPE_CHECKING:
     import polars as pl
 
 __all__ = ["History"]
 
 
-class History(Sequence[Mapping[str, Any]]):
+class History(Sequence[Plain]):
     """What happened in each epoch: a read-only sequence of dictionaries, one per epoch.
 
     Usual keys: ``epoch`` (from 1), ``objective`` (J), ``train_rmse``, ``validation_rmse`` (where a
     validation table was given), ``seconds`` (wall time of the epoch).
     """
 
-    def __init__(self, records: Sequence[Mapping[str, Any]] = ()) -> None:
+    def __init__(self, records: Sequence[Mapping[str, object]] = ()) -> None:
         self._records = tuple(dict(record) for record in records)
 
-    def append(self, **record: Any) -> History:
+    def append(self, **record: object) -> History:
         """Return a new history with one more record at its end."""
         longer = History()
         longer._records = (*self._records, record)
         return longer
 
     @overload
-    def __getitem__(self, index: int) -> Mapping[str, Any]: ...
+    def __getitem__(self, index: int) -> Plain: ...
     @overload
     def __getitem__(self, index: slice) -> History: ...
-    def __getitem__(self, index: int | slice) -> Mapping[str, Any] | History:
+    def __getitem__(self, index: int | slice) -> Plain | History:
         """Return one epoch's record, or a part of the history."""
         if isinstance(index, slice):
             return History(self._records[index])

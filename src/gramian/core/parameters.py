@@ -5,11 +5,16 @@ from __future__ import annotations
 import dataclasses
 import math
 import numbers
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypedDict, TypeVar, Unpack
 
 from gramian.errors import ParameterError
 
-__all__ = ["Range", "check_choice", "check_fields", "check_level", "check_number", "param"]
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+__all__ = ["FieldSpec", "Range", "check_choice", "check_fields", "check_level", "check_number", "param"]
+
+T = TypeVar("T")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,24 +41,10 @@ class Range:
         return self.low * spread**self.power, self.high * spread**self.power
 
 
-def param(
-    default: Any,
-    help: str,
-    *,
-    low: float | None = None,
-    high: float | None = None,
-    choices: tuple[str, ...] | None = None,
-    optional: bool = False,
-    word: str | None = None,
-    table: bool = False,
-    most: int = 1,
-    option: str | None = None,
-) -> Any:
-    """A dataclass field with its help text and range, checked by :func:`check_fields`.
+class About(TypedDict, total=False):
+    """What a field of a recipe may have beside its default and its help.
 
-    Args:
-        default: The value used when nothing is given.
-        help: One line: what it is, when to change it.
+    Attributes:
         low: Smallest value allowed (inclusive), for numbers.
         high: Largest value allowed (inclusive), for numbers.
         choices: The words allowed, for text.
@@ -63,41 +54,78 @@ def param(
         most: How many numbers it may have; several are a tuple, and a tuple of one is that number.
         option: Its name on the command line, where its own means something else.
     """
-    about = {"help": help, "low": low, "high": high, "choices": choices, "optional": optional, "word": word}
-    about |= {"table": table, "most": most, "option": option}
-    return dataclasses.field(default=default, metadata=about)
+
+    low: float | None
+    high: float | None
+    choices: tuple[str, ...] | None
+    optional: bool
+    word: str | None
+    table: bool
+    most: int
+    option: str | None
 
 
-def check_fields(recipe: Any) -> None:
+@dataclasses.dataclass(frozen=True)
+class FieldSpec:
+    """What :func:`param` says of a field; see :class:`About`."""
+
+    help: str
+    low: float | None = None
+    high: float | None = None
+    choices: tuple[str, ...] | None = None
+    optional: bool = False
+    word: str | None = None
+    table: bool = False
+    most: int = 1
+    option: str | None = None
+
+    @classmethod
+    def of(cls, field: dataclasses.Field[Any]) -> FieldSpec:
+        """That of a field which :func:`param` made."""
+        return cls(**field.metadata)
+
+
+def param(default: T, help: str, **about: Unpack[About]) -> T:
+    """A dataclass field with its help text and range, checked by :func:`check_fields`.
+
+    Args:
+        default: The value used when nothing is given.
+        help: One line: what it is, when to change it.
+        **about: What it may be; see :class:`About`.
+    """
+    return dataclasses.field(default=default, metadata=vars(FieldSpec(help, **about)))
+
+
+def check_fields(recipe: DataclassInstance) -> None:
     """Raise ParameterError for the first field of a recipe whose value is outside its range."""
-    owner = type(recipe).__name__
     for field in dataclasses.fields(recipe):
-        value = getattr(recipe, field.name)
-        about = field.metadata
-        if (value is None and about["optional"]) or (isinstance(value, str) and value == about["word"]):
+        spec, value = FieldSpec.of(field), getattr(recipe, field.name)
+        if spec.table or (value is None and spec.optional) or (isinstance(value, str) and value == spec.word):
             continue
-        if about["table"]:
-            continue
-        if about["choices"] is not None:
-            check_choice(field.name, value, about["choices"], owner)
+        if spec.choices is not None:
+            check_choice(field.name, value, spec.choices, type(recipe).__name__)
         elif field.type in ("bool", bool):
             if not isinstance(value, bool):
-                raise ParameterError(_sentence(field.name, owner, "True or False", value))
+                raise ParameterError(_sentence(field.name, type(recipe).__name__, "True or False", value))
         else:
-            whole, several = str(field.type).startswith("int"), about["most"] > 1 and isinstance(value, tuple | list)
-            if several and not 1 <= len(value) <= about["most"]:
-                raise ParameterError(_sentence(field.name, owner, f"1 to {about['most']} numbers", value))
-            checked = tuple(
-                check_number(field.name, one, low=about["low"], high=about["high"], whole=whole, word=about["word"],
-                             owner=owner)
-                for one in (value if several else [value])
-            )  # fmt: skip
-            object.__setattr__(recipe, field.name, checked[0] if len(checked) == 1 else checked)
+            object.__setattr__(recipe, field.name, _numbers(field, value, type(recipe).__name__))
+
+
+def _numbers(field: dataclasses.Field[Any], value: object, owner: str) -> float | tuple[float, ...]:
+    """The number or, where a field may have several, the numbers of a value, checked."""
+    spec = FieldSpec.of(field)
+    each = value if spec.most > 1 and isinstance(value, tuple | list) else (value,)
+    if not 1 <= len(each) <= spec.most:
+        raise ParameterError(_sentence(field.name, owner, f"1 to {spec.most} numbers", value))
+    whole = str(field.type).startswith("int")
+    limits = {"low": spec.low, "high": spec.high}
+    checked = tuple(check_number(field.name, one, **limits, whole=whole, word=spec.word, owner=owner) for one in each)
+    return checked[0] if len(checked) == 1 else checked
 
 
 def check_number(
     name: str,
-    value: Any,
+    value: object,
     *,
     low: float | None = None,
     high: float | None = None,
@@ -106,31 +134,29 @@ def check_number(
     owner: str,
 ) -> int | float:
     """Return ``value`` as a plain int or float, or raise ParameterError with its range (and the other word allowed)."""
-    inside = (
-        isinstance(value, numbers.Integral if whole else numbers.Real)
-        and value is not True
-        and value is not False
+    if (
+        not isinstance(value, bool)
+        and isinstance(value, numbers.Integral if whole else numbers.Real)
         and math.isfinite(value)
         and (low is None or float(value) >= low)
         and (high is None or float(value) <= high)
-    )
-    if not inside:
-        left = "(-inf" if low is None else f"[{low:g}"
-        right = "inf)" if high is None else f"{high:g}]"
-        kind = "a whole number" if whole else "a number"
-        other = "" if word is None else f" or {word!r}"
-        raise ParameterError(_sentence(name, owner, f"{kind} in {left}, {right}{other}", value))
-    return int(value) if whole else float(value)
+    ):
+        return int(value) if whole and isinstance(value, numbers.Integral) else float(value)
+    left = "(-inf" if low is None else f"[{low:g}"
+    right = "inf)" if high is None else f"{high:g}]"
+    kind = "a whole number" if whole else "a number"
+    other = "" if word is None else f" or {word!r}"
+    raise ParameterError(_sentence(name, owner, f"{kind} in {left}, {right}{other}", value))
 
 
-def check_level(name: str, value: Any, owner: str) -> float:
+def check_level(name: str, value: object, owner: str) -> float:
     """Return ``value`` as a float if it lies inside (0, 1), else raise ParameterError."""
     if isinstance(value, numbers.Real) and 0 < float(value) < 1:  # which leaves out True and False
         return float(value)
     raise ParameterError(_sentence(name, owner, "a number in (0, 1)", value))
 
 
-def check_choice(name: str, value: Any, choices: tuple[str, ...], owner: str) -> str:
+def check_choice(name: str, value: object, choices: tuple[str, ...], owner: str) -> str:
     """Return ``value`` if it is one of the words allowed, else raise ParameterError."""
     if not isinstance(value, str) or value not in choices:
         words = ", ".join(repr(c) for c in choices)
@@ -138,5 +164,5 @@ def check_choice(name: str, value: Any, choices: tuple[str, ...], owner: str) ->
     return value
 
 
-def _sentence(name: str, owner: str, expected: str, value: Any) -> str:
+def _sentence(name: str, owner: str, expected: str, value: object) -> str:
     return f"The {name!r} parameter of {owner} must be {expected}; got {value!r}."

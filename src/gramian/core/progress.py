@@ -4,13 +4,23 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Protocol
 
-__all__ = ["epoch_bar"]
+from gramian.core.history import History
+
+__all__ = ["Underway", "epoch_bar"]
+
+
+class Underway(Protocol):
+    """What a training is at, as far as the bar looks."""
+
+    @property
+    def history(self) -> History:
+        """One record for each epoch so far."""
 
 
 @contextlib.contextmanager
-def epoch_bar(title: str, epochs: int, done: int, shown: bool) -> Iterator[Callable[[Any], None]]:
+def epoch_bar(title: str, epochs: int, done: int, shown: bool) -> Iterator[Callable[[Underway], None]]:
     """Give a function to call with the training's state after each epoch."""
     if not shown:
         yield lambda state: None
@@ -22,7 +32,7 @@ def epoch_bar(title: str, epochs: int, done: int, shown: bool) -> Iterator[Calla
     with Progress(*columns, TextColumn("{task.fields[errors]}"), console=Console(stderr=True)) as bar:
         task = bar.add_task(title, total=epochs, completed=done, errors="")
 
-        def advance(state: Any) -> None:
+        def advance(state: Underway) -> None:
             last = state.history[-1]
             names = {"train_rmse": "train RMSE", "validation_rmse": "validation RMSE"}
             errors = ", ".join(f"{word} {last[key]:.4f}" for key, word in names.items() if key in last)

@@ -5,12 +5,15 @@ Works on column names and values only; what a rating set is, stands in :mod:`gra
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, cast
 
 import polars as pl
 
 from gramian.data.ids import Where, row_number
 from gramian.errors import DataError
+
+if TYPE_CHECKING:
+    from narwhals.typing import IntoFrame
 
 __all__ = ["Frame", "Names", "find_columns", "pick_columns", "rating_column", "time_column", "to_polars"]
 
@@ -28,7 +31,7 @@ USUAL = {
 }  # fmt: skip
 
 
-def to_polars(frame: Any, columns: list[str] | None = None) -> pl.DataFrame:
+def to_polars(frame: Frame, columns: list[str] | None = None) -> pl.DataFrame:
     """Any dataframe (polars, pandas, Arrow, DuckDB, …) as a polars one, with only the columns named."""
     import narwhals as nw
 
@@ -37,7 +40,7 @@ def to_polars(frame: Any, columns: list[str] | None = None) -> pl.DataFrame:
     if isinstance(frame, pl.DataFrame):
         return frame if columns is None else frame.select(columns)
     try:
-        native = nw.from_native(frame)
+        native = nw.from_native(cast("IntoFrame", frame))
     except TypeError:
         raise DataError(
             f"A dataframe is needed: found {type(frame).__name__}; "
@@ -51,7 +54,7 @@ def to_polars(frame: Any, columns: list[str] | None = None) -> pl.DataFrame:
         return pl.DataFrame([_loose_column(str(name), table[name].to_list()) for name in names])
 
 
-def _loose_column(name: str, values: list[Any]) -> pl.Series:
+def _loose_column(name: str, values: list[object]) -> pl.Series:
     """A column from Python values; of Python objects where they are of several kinds."""
     try:
         return pl.Series(name, values, strict=True)
@@ -59,14 +62,14 @@ def _loose_column(name: str, values: list[Any]) -> pl.Series:
         return pl.Series(name, values, dtype=pl.Object)
 
 
-def column_names(frame: Any) -> list[str]:
+def column_names(frame: Frame) -> list[str]:
     """The column names of any dataframe, without copying its data."""
     import narwhals as nw
 
     if isinstance(frame, pl.DataFrame):
         return frame.columns
     try:
-        native = nw.from_native(frame)
+        native = nw.from_native(cast("IntoFrame", frame))
     except TypeError:
         return to_polars(frame).columns
     return list(native.collect_schema().names()) if isinstance(native, nw.LazyFrame) else native.columns
@@ -118,7 +121,7 @@ def _given_column(role: str, wanted: str | int, columns: list[str]) -> str:
     )
 
 
-def pick_columns(frame: Any, given: Names) -> pl.DataFrame:
+def pick_columns(frame: Frame, given: Names) -> pl.DataFrame:
     """Reduce any dataframe to ``user``, ``item``, ``rating`` and (where there is one) ``time``, unchecked."""
     names = find_columns(column_names(frame), given)
     twice = {name for name in names.values() if list(names.values()).count(name) > 1}

@@ -1,17 +1,25 @@
-"""What a table of ratings that is not in memory knows from its description."""
+"""What a table of ratings whose rows are in files knows from its description."""
 
 from __future__ import annotations
 
 from functools import cached_property
-from typing import Any
 
-__all__ = ["Described"]
+import polars as pl
+
+from gramian.core.plain import Plain
+from gramian.data.table import RatingsTable
+
+__all__ = ["Described", "Noted"]
 
 
-class Described:
-    """Sums over all ratings as they were noted when the table was made, in ``about``."""
+class Noted:
+    """Sums over all ratings, noted when the table was made, so that nobody goes over its rows for them.
 
-    about: Any
+    Attributes:
+        about: The numbers of users, items and ratings, sums over all of these, and a fingerprint.
+    """
+
+    about: Plain
 
     @cached_property
     def scale(self) -> tuple[float, float]:
@@ -28,3 +36,36 @@ class Described:
     def variance(self) -> float:
         """s², the mean squared distance of the ratings from μ."""
         return float(self.about["variance"])
+
+
+class Described(Noted, RatingsTable):
+    """A table of which is here what was noted when it was made."""
+
+    times: None = None
+    item_table: pl.DataFrame | None = None
+    titles: pl.Series | None = None
+
+    def __init__(self, about: Plain) -> None:
+        self.about = about
+
+    def __len__(self) -> int:
+        return int(self.about["ratings"])
+
+    @property
+    def n_users(self) -> int:
+        """How many users there are (N)."""
+        return int(self.about["users"])
+
+    @property
+    def n_items(self) -> int:
+        """How many items there are (M)."""
+        return int(self.about["items"])
+
+    @property
+    def duplicates(self) -> int:
+        """How many rows were repeated (user, item) pairs and were merged."""
+        return int(self.about["repeated"])
+
+    def fingerprint(self) -> str:
+        """A digest of the rows, whatever their order."""
+        return str(self.about["fingerprint"])

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import time as clock
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from gramian.data.columns import Names
+from gramian.data.columns import Frame, Names
 from gramian.data.ratings import Ratings
 from gramian.data.raw import RawRows, finite, open_raw
 
@@ -53,9 +54,9 @@ class Finding:
 
 
 def check_ratings(
-    source: Any,
+    source: str | os.PathLike[str] | Frame,
     *,
-    against: Any = None,
+    against: str | os.PathLike[str] | Frame | None = None,
     user: str | int | None = None,
     item: str | int | None = None,
     rating: str | int | None = None,
@@ -157,7 +158,7 @@ def _ratings(rows: RawRows) -> Iterator[Finding]:
         yield from _scale(good, rows.word)
 
 
-def _raw_example(row: int, raw: Any, word: str) -> str:
+def _raw_example(row: int, raw: object, word: str) -> str:
     return f"{word} {row} has {'nothing' if raw in (None, '') else repr(raw)}"
 
 

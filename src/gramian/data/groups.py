@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from gramian.data.ids import Codes
-from gramian.data.ratings import Ratings
+from gramian.data.pairs import Pairs
+from gramian.data.table import RatingsTable
 from gramian.kernels.arrays import Array
 
 __all__ = ["BY", "group_edges", "group_names", "group_of", "training_counts"]
@@ -13,21 +13,21 @@ __all__ = ["BY", "group_edges", "group_names", "group_of", "training_counts"]
 BY = ("activity", "popularity")
 
 
-def training_counts(ratings: Ratings, users: Codes, items: Codes, by: str) -> Array:
+def training_counts(ratings: RatingsTable, pairs: Pairs, by: str) -> Array:
     """How many training ratings the user (``"activity"``) or the item (``"popularity"``) of each pair has.
 
     Unknown users and items (code −1) have 0.
     """
-    counts, codes = (ratings.by_user.counts, users) if by == "activity" else (ratings.by_item.counts, items)
+    counts, codes = (ratings.by_user.counts, pairs.users) if by == "activity" else (ratings.by_item.counts, pairs.items)
     return np.where(codes < 0, 0, counts[codes])
 
 
-def group_edges(ratings: Ratings, by: str, groups: int) -> Array:
+def group_edges(ratings: RatingsTable, by: str, groups: int) -> Array:
     """The counts at which groups begin, the first at 0: quantiles over the training ratings, distinct.
 
     They depend on the training ratings alone, so calibration and test pairs fall into them alike.
     """
-    counts = training_counts(ratings, ratings.user_codes, ratings.item_codes, by)
+    counts = training_counts(ratings, Pairs(ratings.user_codes, ratings.item_codes), by)
     inner = np.quantile(counts, np.arange(1, groups) / groups, method="higher")
     return np.unique(np.concatenate([[0], inner])).astype(np.int64)
 

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
 
 from gramian.errors import DataError
+from gramian.kernels.arrays import Array
 
-__all__ = ["Codes", "Id", "IdMap", "Ids", "Where", "id_series", "row_number"]
+__all__ = ["Codes", "Id", "IdMap", "IdTable", "Ids", "Where", "id_series", "row_number"]
 
 Codes = npt.NDArray[np.int32]
 Id = int | str
@@ -59,7 +60,7 @@ def id_series(values: Ids, what: str = "item", where: Where = row_number) -> pl.
     raise DataError(f"The {what} id must be an integer or text: found {kind}; convert the {what} ids first.")
 
 
-def _as_series(values: Any, what: str) -> pl.Series:
+def _as_series(values: Ids, what: str) -> pl.Series:
     if isinstance(values, pl.Series):
         return values.rename(what)
     if isinstance(values, str | int | float | np.generic):
@@ -75,8 +76,8 @@ def _as_series(values: Any, what: str) -> pl.Series:
         raise DataError(_mixed(values, what)) from None
 
 
-def _mixed(values: Iterable[Any], what: str) -> str:
-    examples: dict[str, Any] = {}
+def _mixed(values: Iterable[object], what: str) -> str:
+    examples: dict[str, object] = {}
     for value in values:
         examples.setdefault(type(value).__name__, value)
     found = " and ".join(f"{kind} (such as {value!r})" for kind, value in examples.items())
@@ -95,6 +96,31 @@ def _to_int64(series: pl.Series, what: str) -> pl.Series:
         ) from None
 
 
+class IdTable(Protocol):
+    """A map between ids and dense codes, to be read: an :class:`IdMap` in memory, or one that stays in its files."""
+
+    @property
+    def ids(self) -> pl.Series:
+        """All ids, in the order of their codes."""
+
+    @property
+    def is_text(self) -> bool:
+        """Whether the ids are text rather than integers."""
+
+    def codes(self, values: Ids, what: str = "item") -> Codes:
+        """Codes of ``values`` (int32), −1 for those unknown; DataError where they are of the other kind."""
+
+    def take(self, codes: npt.NDArray[Any]) -> pl.Series:
+        """The ids of ``codes``."""
+
+    def grow(self, values: Ids, what: str = "item") -> IdTable:
+        """A map that also holds ``values``; every known id keeps its code."""
+
+    def __len__(self) -> int: ...
+
+    def __contains__(self, value: object) -> bool: ...
+
+
 class IdMap:
     """An immutable map between ids and dense codes.
 
@@ -108,7 +134,7 @@ class IdMap:
         self._table = pl.DataFrame([self.ids, codes])
 
     @classmethod
-    def from_values(cls, values: Any, what: str = "item", where: Where = row_number) -> tuple[IdMap, Codes]:
+    def from_values(cls, values: Ids, what: str = "item", where: Where = row_number) -> tuple[IdMap, Codes]:
         """Build the map of the distinct ``values``, and their codes, in one go."""
         series = id_series(values, what, where)
         made = cls(series.unique().sort())
@@ -119,7 +145,7 @@ class IdMap:
         """Whether the ids are text rather than integers."""
         return self.ids.dtype == pl.String
 
-    def codes(self, values: Any, what: str = "item") -> Codes:
+    def codes(self, values: Ids, what: str = "item") -> Codes:
         """Codes of ``values`` (int32), −1 for those unknown.
 
         Raises:
@@ -142,13 +168,13 @@ class IdMap:
                 f"(such as {series[0]!r}) where the known ids are {ours} (such as {self.ids[0]!r}); convert them."
             )
 
-    def grow(self, values: Any, what: str = "item") -> IdMap:
+    def grow(self, values: Ids, what: str = "item") -> IdMap:
         """Return a map that also holds ``values``; every known id keeps its code."""
         series = id_series(values, what).unique().sort()
         fresh = series.filter(pl.Series(self.codes(series, what)) < 0)
         return IdMap(pl.concat([self.ids, fresh.alias("id")]) if len(self) else fresh) if len(fresh) else self
 
-    def take(self, codes: npt.NDArray[Any]) -> pl.Series:
+    def take(self, codes: Array) -> pl.Series:
         """The ids of ``codes``."""
         return self.ids.gather(codes)
 

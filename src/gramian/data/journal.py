@@ -6,12 +6,13 @@ import json
 import os
 import zlib
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from gramian.core.file_format import written_whole
+from gramian.core.plain import Plain
+from gramian.kernels.arrays import Array
 
 __all__ = ["Journal"]
 
@@ -25,10 +26,10 @@ class Journal:
         state: What the work keeps between its steps, JSON-able.
     """
 
-    def __init__(self, folder: Path, plan: Any, *, resume: bool) -> None:
+    def __init__(self, folder: Path, plan: object, *, resume: bool) -> None:
         """Open the folder; go on with what is there if it was made by the same plan and ``resume`` is wanted."""
         self.folder, self._plan = folder, json.loads(json.dumps(plan))
-        self.state: dict[str, Any] = {}
+        self.state: Plain = {}
         self._lengths: dict[str, int] = {}
         self._checksums: dict[str, int] = {}
         self.resumed = resume and self._reopened()
@@ -51,7 +52,7 @@ class Journal:
                 path.unlink()
         return True
 
-    def append(self, name: str, values: npt.NDArray[Any]) -> None:
+    def append(self, name: str, values: Array) -> None:
         """Add an array's bytes at the end of a file."""
         data = np.ascontiguousarray(values).reshape(-1).view(np.uint8).data
         with (self.folder / name).open("r+b" if name in self._lengths else "wb") as file:
@@ -60,7 +61,7 @@ class Journal:
         self._lengths[name] = self._lengths.get(name, 0) + len(data)
         self._checksums[name] = zlib.crc32(data, self._checksums.get(name, 0))
 
-    def read(self, name: str, dtype: npt.DTypeLike) -> npt.NDArray[Any]:
+    def read(self, name: str, dtype: npt.DTypeLike) -> Array:
         """All that was appended to a file."""
         path = self.folder / name
         return np.fromfile(path, dtype) if name in self._lengths else np.empty(0, dtype)
@@ -74,7 +75,7 @@ class Journal:
         """The length in bytes and the CRC-32 of every file."""
         return {name: {"bytes": size, "crc": self._checksums[name]} for name, size in self._lengths.items()}
 
-    def note(self, **state: Any) -> None:
+    def note(self, **state: object) -> None:
         """Put all that was appended on the disk, then say so: from here work would go on."""
         for name in self._lengths:
             with (self.folder / name).open("rb") as file:

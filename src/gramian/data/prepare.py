@@ -20,7 +20,6 @@ import os
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import polars as pl
@@ -47,8 +46,8 @@ ROW_BYTES = 96  # what sorting a range takes for each of its rows, at most
 TABLE_ROOM = 8  # codes of integer ids are looked up in a table of at most so many entries per id
 
 
-def prepare(
-    source: Any,
+def prepare(  # noqa: PLR0913 - its options are the user's
+    source: str | os.PathLike[str] | pl.LazyFrame,
     folder: str | os.PathLike[str],
     user: str | int | None = None,
     item: str | int | None = None,
@@ -189,7 +188,7 @@ class _Preparation:
             records["time"] = time_column(batch["time"], where).to_numpy()
         return records
 
-    def _kind(self, timed: bool | None = None) -> np.dtype[Any]:
+    def _kind(self, timed: bool | None = None) -> np.dtype[np.void]:
         timed = self.timed if timed is None else timed
         return np.dtype([("row", "<i4"), ("column", "<i4"), ("value", "<f4")] + [("time", "<i8")] * timed)
 
@@ -219,9 +218,7 @@ class _Preparation:
             rows, columns = records["row"] - np.int32(first), np.ascontiguousarray(records["column"])
             order = order_of(rows, stop - first, order_of(columns, len(self.items)))
             times = records["time"] if self.timed else None
-            pairs = sort_pairs(
-                rows, columns, len(self.items), records["value"], times, self.duplicates, order
-            )  # fmt: skip
+            pairs = sort_pairs(rows, columns, len(self.items), records["value"], times, self.duplicates, order)
             self._note_repeated(pairs, first)
             self._append("by_user", pairs.users, pairs.items, pairs.values, stop - first)
             if pairs.times is not None:
@@ -292,8 +289,8 @@ class _Preparation:
         (folder / "journal.json").unlink()
         if example is not None:
             done = "the last rating was kept" if self.duplicates == "last" else "their mean was taken"
-            warnings.warn(f"{repeated} rows repeat a (user, item) pair, for example {example}; {done}.", DataWarning,
-                          stacklevel=5)  # fmt: skip
+            said = f"{repeated} rows repeat a (user, item) pair, for example {example}; {done}."
+            warnings.warn(said, DataWarning, stacklevel=5)
 
 
 _KINDS = {"indptr": "<i8", "indices": "<i4", "values": "<f4"}

@@ -11,20 +11,20 @@ from __future__ import annotations
 import json
 import os
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import polars as pl
 
 from gramian.core.file_format import Arrays, pack_text, unpack_text
-from gramian.data.described import Described
+from gramian.core.plain import Plain
+from gramian.data.described import Noted
 from gramian.data.ids import IdMap
 from gramian.data.ratings import Ratings
 from gramian.errors import DataError, FormatError
+from gramian.kernels.arrays import Array
 from gramian.kernels.csr import CSR
 
 __all__ = ["ABOUT", "FORMAT", "PreparedRatings", "is_prepared", "open_prepared", "open_stored"]
@@ -35,7 +35,7 @@ KINDS: dict[str, str] = {"indptr": "<i8", "indices": "<i4", "values": "<f4"}
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class PreparedRatings(Described, Ratings):
+class PreparedRatings(Noted, Ratings):
     """The ratings of a prepared folder: a :class:`gramian.Ratings` whose arrays are mapped files.
 
     Attributes:
@@ -44,7 +44,7 @@ class PreparedRatings(Described, Ratings):
     """
 
     folder: str = ""
-    about: Any = None
+    about: Plain = field(default_factory=dict)
 
     @cached_property
     def by_item(self) -> CSR:
@@ -134,13 +134,13 @@ def _read_ids(path: Path) -> pl.Series:
     return pl.read_ipc(path).to_series()
 
 
-def _mapped(path: Path, dtype: str) -> npt.NDArray[Any]:
+def _mapped(path: Path, dtype: str) -> Array:
     if path.stat().st_size == 0:
         return np.empty(0, dtype)
     return np.asarray(np.memmap(path, dtype, "r"))
 
 
-def _mapped_rows(folder: Path, name: str, about: Any) -> CSR:
+def _mapped_rows(folder: Path, name: str, about: Plain) -> CSR:
     made = CSR(*(_mapped(folder / f"{name}.{part}", KINDS[part]) for part in CSR._fields))
     count = about["users"] if name == "by_user" else about["items"]
     if len(made.indptr) != count + 1 or made.indptr[-1] != len(made.indices) or len(made.values) != len(made.indices):

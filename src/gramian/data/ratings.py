@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -17,21 +17,39 @@ import polars as pl
 from gramian.core.file_format import Arrays, pack_text, unpack_text
 from gramian.core.parameters import check_choice
 from gramian.data import splits
-from gramian.data.columns import Names, pick_columns, rating_column, time_column, to_polars
-from gramian.data.ids import Codes, IdMap
+from gramian.data.columns import Frame, Names, pick_columns, rating_column, time_column, to_polars
+from gramian.data.ids import Codes, IdMap, IdTable
 from gramian.data.summary import Description, describe
+from gramian.data.table import LocalTable, RatingsTable
 from gramian.errors import DataError, DataWarning, FormatError
 from gramian.kernels.csr import CSR, csr_from_sorted, is_sound, transpose
 from gramian.kernels.duplicates import sort_pairs
 
 __all__ = ["DUPLICATES", "Ratings"]
 
+Connection = Any  # of whatever driver polars.read_database knows
 DUPLICATES = ("last", "mean", "raise")
 PIECE = 1 << 24  # ratings whose distances from the mean are held at a time
+COMPARED = 1 << 22  # ratings that are compared with pairs at a time
+
+
+class Entries(Protocol):
+    """The stored entries of a sparse matrix, as SciPy has them."""
+
+    row: npt.NDArray[Any]
+    col: npt.NDArray[Any]
+    data: npt.NDArray[Any]
+
+
+class SparseMatrix(Protocol):
+    """A sparse matrix of SciPy, of whatever format."""
+
+    def tocoo(self) -> Entries:
+        """Its stored entries."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Ratings:
+class Ratings(LocalTable):
     """Who rated what, how much, and when: one row per (user, item) pair.
 
     Make one with :func:`gramian.read_ratings`, :func:`gramian.load_dataset`, or a ``from_…`` method
@@ -48,8 +66,8 @@ class Ratings:
             are titles, ``title``; or None.
     """
 
-    user_ids: IdMap
-    item_ids: IdMap
+    user_ids: IdTable
+    item_ids: IdTable
     by_user: CSR
     times: npt.NDArray[np.int64] | None = None
     duplicates: int = 0
@@ -65,7 +83,7 @@ class Ratings:
     @classmethod
     def from_frame(
         cls,
-        frame: Any,
+        frame: Frame,
         user: str | int | None = None,
         item: str | int | None = None,
         rating: str | int | None = None,
@@ -109,7 +127,7 @@ class Ratings:
         return _assemble(user_ids, users, item_ids, items, values, times, duplicates)
 
     @classmethod
-    def from_csr(cls, matrix: Any, *, duplicates: str = "raise") -> Ratings:
+    def from_csr(cls, matrix: SparseMatrix, *, duplicates: str = "raise") -> Ratings:
         """Make ratings from a SciPy sparse matrix: users are its rows, items its columns, ids their numbers.
 
         Every stored entry is a rating, stored zeros too. Rows and columns without entries get no id.
@@ -121,7 +139,7 @@ class Ratings:
         return cls.from_columns(pl.DataFrame(columns), duplicates=duplicates)
 
     @classmethod
-    def from_sql(cls, query: str, connection: Any, **names: Any) -> Ratings:
+    def from_sql(cls, query: str, connection: Connection, **names: str | int | None) -> Ratings:
         """Make ratings from a database query.
 
         Args:
@@ -133,19 +151,10 @@ class Ratings:
             table = pl.read_database(query, connection, infer_schema_length=None)
         except Exception as error:  # every driver has errors of its own
             raise DataError(f"The query could not be read: {error}; check the query and the connection.") from error
-        return cls.from_frame(table, **names)
+        duplicates = str(names.pop("duplicates", "last"))
+        return cls.from_frame(table, duplicates=duplicates, **names)
 
     # ---- seen as --------------------------------------------------------------------------------
-
-    @property
-    def n_users(self) -> int:
-        """How many users there are (N)."""
-        return len(self.user_ids)
-
-    @property
-    def n_items(self) -> int:
-        """How many items there are (M)."""
-        return len(self.item_ids)
 
     def __len__(self) -> int:
         return len(self.by_user.indices)
@@ -232,23 +241,23 @@ class Ratings:
 
     # ---- taken apart and put together -------------------------------------------------------------
 
-    def with_items(self, table: Any) -> Ratings:
+    def with_items(self, table: Frame) -> Ratings:
         """The same ratings with a table about the items: the column ``item`` and, for titles, ``title``."""
-        table = to_polars(table)
-        if "title" in table.columns:
-            table = table.with_columns(pl.col("title").cast(pl.String))
-        if "item" not in table.columns:
-            raise DataError(f"The table of items needs a column 'item': found {table.columns}; rename one.")
-        if table["item"].dtype != self.item_ids.ids.dtype:
-            table = table.with_columns(pl.col("item").cast(self.item_ids.ids.dtype, strict=False))
-        known = self.item_ids.ids.is_in(table["item"].implode())
+        about = to_polars(table)
+        if "title" in about.columns:
+            about = about.with_columns(pl.col("title").cast(pl.String))
+        if "item" not in about.columns:
+            raise DataError(f"The table of items needs a column 'item': found {about.columns}; rename one.")
+        if about["item"].dtype != self.item_ids.ids.dtype:
+            about = about.with_columns(pl.col("item").cast(self.item_ids.ids.dtype, strict=False))
+        known = self.item_ids.ids.is_in(about["item"].implode())
         if known.mean() < 0.5:  # type: ignore[operator]
             missing = self.item_ids.ids.filter(~known)[0]
             text = (
                 f"The table of items knows {known.sum()} of {len(known)} rated items, not {missing!r}; check its ids."
             )
             warnings.warn(text, DataWarning, stacklevel=2)
-        return dataclasses.replace(self, item_table=table)
+        return dataclasses.replace(self, item_table=about)
 
     def take(self, rows: npt.NDArray[Any]) -> Ratings:
         """The rows of a boolean mask, with the users and items that occur in them.
@@ -265,7 +274,34 @@ class Ratings:
         times = None if self.times is None else self.times[mask]
         return Ratings(user_ids, item_ids, by_user, times, 0, self.item_table)
 
-    def merge(self, new: Ratings) -> Ratings:
+    def to_local(self) -> Ratings:
+        """This very table."""
+        return self
+
+    def described_as(self, table: RatingsTable) -> Ratings:
+        """These rows with the scale, μ and s² of another table, of which they are a part."""
+        made = dataclasses.replace(self)
+        vars(made).update(scale=table.scale, global_mean=table.global_mean, variance=table.variance)
+        return made
+
+    def with_rows(self, by_user: CSR) -> Ratings:
+        """The same users and items, and the scale, μ and s² as they are, with other rows."""
+        return Ratings(self.user_ids, self.item_ids, by_user).described_as(self)
+
+    def without_rows(self) -> Ratings:
+        """The users and items alone, with the scale, μ and s² of the ratings."""
+        return self.with_rows(CSR(np.zeros(self.n_users + 1, np.int64), np.empty(0, np.int32), np.empty(0, np.float32)))
+
+    def count_pairs(self, users: Codes, items: Codes) -> int:
+        """How many of these pairs of codes are in the table; trained pairs are many more, and are gone through once."""
+        pairs, rows, seen = np.sort(users.astype(np.int64) * self.n_items + items), self.by_user, 0
+        for low, high in rows.spans(COMPARED):
+            part = slice(*np.searchsorted(pairs, [low * self.n_items, high * self.n_items]))
+            owners = np.repeat(np.arange(low, high), rows.counts[low:high]) * self.n_items
+            seen += int(np.isin(pairs[part], owners + rows.indices[rows.indptr[low] : rows.indptr[high]]).sum())
+        return seen
+
+    def merge(self, new: RatingsTable) -> Ratings:
         """These ratings with ``new`` ones: known ids keep their codes; a pair rated again is replaced.
 
         A repeated pair keeps the later rating by time where both tables have times, else the new one.
@@ -351,7 +387,7 @@ class Ratings:
         """A short digest of ids, codes, values and times: equal for equal ratings."""
         digest = hashlib.blake2b(digest_size=16)
         for ids in (self.user_ids, self.item_ids):
-            digest.update(f"{ids!r}\0".encode() + "\0".join(map(str, ids)).encode())
+            digest.update(f"{ids!r}\0".encode() + "\0".join(map(str, ids.ids)).encode())
         for array in (*self.by_user, self.times):
             if array is not None:
                 digest.update(np.ascontiguousarray(array).data)
@@ -366,7 +402,7 @@ def _unpacked_ids(name: str, arrays: Arrays) -> IdMap:
     return IdMap(ids)
 
 
-def _compact(ids: IdMap, codes: Codes) -> tuple[IdMap, Codes]:
+def _compact(ids: IdTable, codes: Codes) -> tuple[IdMap, Codes]:
     """Keep only the ids whose codes occur, in their order, and renumber the codes."""
     used = np.bincount(codes, minlength=len(ids)) > 0
     fresh = np.cumsum(used, dtype=np.int32) - 1
@@ -374,9 +410,9 @@ def _compact(ids: IdMap, codes: Codes) -> tuple[IdMap, Codes]:
 
 
 def _assemble(
-    user_ids: IdMap,
+    user_ids: IdTable,
     users: Codes,
-    item_ids: IdMap,
+    item_ids: IdTable,
     items: Codes,
     values: npt.NDArray[Any],
     times: npt.NDArray[Any] | None,

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import polars as pl
 
-from gramian.data.columns import Names, column_names, find_columns, pick_columns, to_polars
+from gramian.data.columns import Frame, Names, column_names, find_columns, pick_columns, to_polars
 from gramian.data.ratings import Ratings
 from gramian.data.readers import read_table
 from gramian.errors import DataError
+
+if TYPE_CHECKING:
+    from narwhals.typing import IntoDataFrame
 
 __all__ = ["RawRows", "finite", "open_raw"]
 
@@ -44,7 +47,9 @@ def finite(column: str) -> pl.Expr:
     return pl.col(column).cast(pl.Float32).is_finite().fill_null(value=False)
 
 
-def open_raw(source: Any, names: Names, separator: str | None, header: bool | None) -> RawRows:
+def open_raw(
+    source: str | os.PathLike[str] | Frame, names: Names, separator: str | None, header: bool | None
+) -> RawRows:
     """A file, a dataframe or ratings, row by row as they came; DataError where there is no table at all."""
     word = "row"
     if isinstance(source, Ratings):
@@ -65,7 +70,7 @@ def open_raw(source: Any, names: Names, separator: str | None, header: bool | No
     return RawRows(pl.DataFrame(columns), word)
 
 
-def _from_frame(frame: Any, names: Names) -> pl.DataFrame:
+def _from_frame(frame: Frame, names: Names) -> pl.DataFrame:
     """The columns of a dataframe; one with values of several kinds becomes a column of Python objects."""
     try:
         return pick_columns(frame, names)
@@ -76,13 +81,14 @@ def _from_frame(frame: Any, names: Names) -> pl.DataFrame:
         return pl.DataFrame([_loose(frame, column).alias(role) for role, column in found.items()])
 
 
-def _loose(frame: Any, column: str) -> pl.Series:
+def _loose(frame: Frame, column: str) -> pl.Series:
     try:
         return to_polars(frame, [column])[column]
     except Exception:
         import narwhals as nw
 
-        return pl.Series(column, nw.from_native(frame)[column].to_list(), dtype=pl.Object)
+        table = nw.from_native(cast("IntoDataFrame", frame))
+        return pl.Series(column, table[column].to_list(), dtype=pl.Object)
 
 
 def _as_text(series: pl.Series) -> pl.Series:
@@ -94,7 +100,7 @@ def _as_text(series: pl.Series) -> pl.Series:
     return series.cast(pl.String, strict=False)
 
 
-def _is_missing(value: Any) -> bool:
+def _is_missing(value: object) -> bool:
     """None, NaN, and what pandas has for them."""
     odd = isinstance(value, float | np.floating) and value != value
     return value is None or odd or type(value).__name__ in ("NAType", "NaTType")
@@ -133,7 +139,7 @@ def _whole(series: pl.Series) -> pl.Series:
     return ((series == series.round()) & series.is_finite() | series.is_nan()).fill_null(value=True)
 
 
-def _kind(value: Any) -> str:
+def _kind(value: object) -> str:
     if isinstance(value, str) or _is_missing(value):
         return "text"
     if isinstance(value, bool | np.bool_):

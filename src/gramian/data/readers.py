@@ -7,8 +7,9 @@ import io
 import os
 import warnings
 import zlib
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 import polars as pl
 
@@ -31,6 +32,7 @@ __all__ = [
 
 SEPARATORS = ("::", "\t", ",", ";", "|")
 ROLES = ("user", "item", "rating", "time")
+T = TypeVar("T")
 
 TITLES = ("title", "name", "originaltitle")
 
@@ -229,7 +231,7 @@ def _refuse_long_rows(source: Path, content: bytes, separator: str) -> None:
             )
 
 
-def _guarded(source: Path, read: Any) -> Any:
+def _guarded(source: Path, read: Callable[[], T]) -> T:
     """Run a reader; its errors become one sentence."""
     try:
         return read()

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple, cast
 
 import polars as pl
 
@@ -74,7 +74,7 @@ def _scan(path: Path, names: Names, separator: str | None) -> Scan:
     return Scan(read_table(path, names, separator=separator)[0].drop("row").lazy())
 
 
-def signature(source: str | os.PathLike[str] | pl.LazyFrame) -> Any:
+def signature(source: str | os.PathLike[str] | pl.LazyFrame) -> str | list[list[str | int]]:
     """What a source is known by when a preparation goes on: names, sizes and times of its files, or its plan."""
     if isinstance(source, pl.LazyFrame):
         return source.explain(optimized=False)
@@ -106,7 +106,8 @@ def batches_of_query(query: str, address: str, rows: int) -> Iterator[pl.DataFra
     try:
         with driver.connect(address.removeprefix("sqlite:///")) as connection, connection.cursor() as cursor:
             cursor.execute(query)
-            yield from _gathered((pl.from_arrow(part) for part in cursor.fetch_record_batch()), rows)
+            parts = (cast("pl.DataFrame", pl.from_arrow(part)) for part in cursor.fetch_record_batch())
+            yield from _gathered(parts, rows)
     except driver.Error as error:
         raise DataError(
             f"The query could not be read: {_first_line(error)}; check the query and the address."
@@ -130,7 +131,7 @@ def stored_query(query: str, address: str, folder: Path, *, resume: bool = False
     return folder
 
 
-def _gathered(parts: Iterator[Any], rows: int) -> Iterator[pl.DataFrame]:
+def _gathered(parts: Iterator[pl.DataFrame], rows: int) -> Iterator[pl.DataFrame]:
     """Small batches put together to at least so many rows."""
     held: list[pl.DataFrame] = []
     for part in parts:

@@ -1,4 +1,4 @@
-"""Ratings on a cluster: a table in blocks of rows, which stands where :class:`gramian.Ratings` stands.
+"""Ratings on a cluster: a table in blocks of rows, one :class:`RatingsTable` beside the one in memory.
 
 A recipe fitted to it does what it always does; only the steps that go over all ratings run on Apache Spark, block by
 block, by the same functions (:mod:`gramian.engine.spark`).
@@ -9,20 +9,28 @@ from __future__ import annotations
 import json
 import tempfile
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
-import numpy.typing as npt
 import polars as pl
 
-from gramian.core.file_format import Arrays
 from gramian.core.parameters import check_choice
+from gramian.core.plain import Plain
 from gramian.data.columns import Names, find_columns
 from gramian.data.described import Described
-from gramian.data.ids import IdMap
+from gramian.data.ids import Codes, IdMap
 from gramian.data.ratings import DUPLICATES, Ratings
-from gramian.engine.spark.session import is_spark_frame, parallelism, working_session
+from gramian.data.table import RatingsTable
+from gramian.engine.spark.session import (
+    HadoopPath,
+    checkpoint_folder,
+    hadoop_path,
+    is_spark_frame,
+    parallelism,
+    working_session,
+)
 from gramian.errors import DataError, ParameterError
+from gramian.kernels.csr import CSR
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -36,60 +44,42 @@ INTEGERS = ("tinyint", "smallint", "int", "bigint")
 TIMES = ("timestamp", "timestamp_ntz", "date")
 
 
-class SparkRatings(Described, Ratings):
+class SparkRatings(Described):
     """Ratings in a storage folder that all machines of a cluster can reach: Parquet of ids and of blocks.
 
     Attributes:
+        session: The session of Spark that they are read with.
         storage: Where they are.
-        about: What is known of the whole.
     """
 
-    storage: str
-    about: dict[str, Any]
-
-    def __init__(self, spark: SparkSession, storage: str, about: dict[str, Any]) -> None:
-        for name, value in {
-            "spark": working_session(spark), "storage": storage, "about": about, "times": None,
-            "duplicates": about["repeated"], "item_table": None,
-        }.items():  # fmt: skip
-            object.__setattr__(self, name, value)
-        tasks = parallelism(spark)
-        share = (1 << 20) + 4 * len(self) // tasks  # two tasks for each that can run at once; no file is cut
+    def __init__(self, spark: SparkSession, storage: str, about: Plain) -> None:
+        super().__init__(about)
+        self.session, self.storage = working_session(spark), storage
+        share = (1 << 20) + 4 * len(self) // parallelism(
+            spark
+        )  # two tasks for each that can run at once; no file is cut
         self.session.conf.set("spark.sql.files.maxPartitionBytes", str(share))
-
-    @property
-    def session(self) -> SparkSession:
-        """The session of Spark that they are read with."""
-        return self.__dict__["spark"]
 
     # ---- small files beside the blocks -------------------------------------------------------------
 
     def read_text(self, name: str) -> str | None:
         """A small file of the storage, or None where there is none."""
-        system, path = self._path(name)
-        if not system.exists(path):
+        if not self._path(name).exists():
             return None
         return str(self.session.read.text(f"{self.storage}/{name}", wholetext=True).collect()[0][0])
 
     def write_text(self, name: str, text: str) -> None:
         """Write a small file of the storage under another name, then rename it."""
-        system, path = self._path(f".{name}.new")
-        stream = system.create(path, True)
-        stream.write(bytearray(text.encode()))
-        stream.close()
-        _, goal = self._path(name)
-        system.delete(goal, False)
-        system.rename(path, goal)
+        fresh = self._path(f".{name}.new")
+        fresh.write(text.encode())
+        fresh.rename_over(self._path(name))
 
     def remove(self, name: str) -> None:
         """Remove a folder of the storage, if it is there."""
-        system, path = self._path(name)
-        system.delete(path, True)
+        self._path(name).remove()
 
-    def _path(self, name: str) -> tuple[Any, Any]:
-        context: Any = self.session.sparkContext
-        path = context._jvm.org.apache.hadoop.fs.Path(f"{self.storage}/{name}")
-        return path.getFileSystem(context._jsc.hadoopConfiguration()), path
+    def _path(self, name: str) -> HadoopPath:
+        return hadoop_path(self.session, f"{self.storage}/{name}")
 
     @cached_property
     def user_ids(self) -> IdMap:
@@ -106,26 +96,13 @@ class SparkRatings(Described, Ratings):
         frame = pl.DataFrame(pl.from_arrow(table)).sort("code")
         return IdMap(frame["id"] if frame["id"].dtype == pl.String else frame["id"].cast(pl.Int64))
 
-    @property
-    def n_users(self) -> int:
-        """How many users there are (N)."""
-        return int(self.about["users"])
-
-    @property
-    def n_items(self) -> int:
-        """How many items there are (M)."""
-        return int(self.about["items"])
-
-    def __len__(self) -> int:
-        return int(self.about["ratings"])
-
     @cached_property
-    def by_user(self) -> SparkRows:  # type: ignore[override]
+    def by_user(self) -> SparkRows:
         """The ratings in blocks of users."""
         return self._rows("user", self.n_users)
 
     @cached_property
-    def by_item(self) -> SparkRows:  # type: ignore[override]
+    def by_item(self) -> SparkRows:
         """The ratings in blocks of items."""
         return self._rows("item", self.n_items)
 
@@ -136,33 +113,19 @@ class SparkRatings(Described, Ratings):
         edges = (np.array(self.about[f"{name}_edges"]) for name in sides)
         return SparkRows(self.session, f"{self.storage}/by_{side}", count, len(self), *edges)
 
-    @property
-    def values(self) -> npt.NDArray[np.float32]:
-        """All ratings, brought here: for tables that fit into memory."""
-        return self.to_local().values
-
-    @property
-    def user_codes(self) -> npt.NDArray[np.int32]:
-        """The user code of every row, brought here."""
-        return self.to_local().user_codes
-
-    @property
-    def item_codes(self) -> npt.NDArray[np.int32]:
-        """The item code of every row, brought here."""
-        return self.to_local().item_codes
-
-    def fingerprint(self) -> str:
-        """A digest of the rows, whatever their order."""
-        return str(self.about["fingerprint"])
-
     def to_local(self) -> Ratings:
         """The same table in this machine's memory."""
         rows, times = self.by_user.whole()
         return Ratings(self.user_ids, self.item_ids, rows, times, self.duplicates)
 
-    def to_arrays(self) -> Arrays:
-        """As of :class:`gramian.Ratings`: a model file holds the ratings, and needs no cluster."""
-        return self.to_local().to_arrays()
+    def without_rows(self) -> Ratings:
+        """The users and items alone, with the scale, μ and s² of the ratings."""
+        none = CSR(np.zeros(self.n_users + 1, np.int64), np.empty(0, np.int32), np.empty(0, np.float32))
+        return Ratings(self.user_ids, self.item_ids, none).described_as(self)
+
+    def count_pairs(self, users: Codes, items: Codes) -> int:
+        """How many of these pairs of codes are in the table, brought here."""
+        return self.to_local().count_pairs(users, items)
 
     def __repr__(self) -> str:
         low, high = self.scale
@@ -172,9 +135,9 @@ class SparkRatings(Described, Ratings):
         )
 
 
-def as_ratings(table: Any) -> Any:
-    """A DataFrame of Spark as ratings on its cluster; anything else as it is."""
-    return spark_ratings(table) if is_spark_frame(table) else table
+def as_ratings(table: object) -> RatingsTable:
+    """A DataFrame of Spark as ratings on its cluster; anything else as it is (what is no ratings is refused later)."""
+    return spark_ratings(table) if is_spark_frame(table) else cast(RatingsTable, table)
 
 
 def spark_ratings(
@@ -232,10 +195,9 @@ def open_spark_ratings(spark: SparkSession, storage: str) -> SparkRatings:
 
 
 def _storage(spark: SparkSession) -> str:
-    context = spark.sparkContext
-    folder = context._jsc.sc().getCheckpointDir()
-    if folder.isDefined():
-        return f"{folder.get()}/gramian-{context.applicationId}"
+    context, folder = spark.sparkContext, checkpoint_folder(spark)
+    if folder is not None:
+        return f"{folder}/gramian-{context.applicationId}"
     if not str(context.master).startswith("local"):
         raise ParameterError(
             "Blocks of ratings need a folder that all machines reach: give storage='hdfs://…', or set the Spark "
@@ -270,7 +232,7 @@ def picked_columns(frame: DataFrame, names: dict[str, str]) -> DataFrame:
     return frame.select(*columns)
 
 
-def _checked(frame: DataFrame) -> dict[str, Any]:
+def _checked(frame: DataFrame) -> Plain:
     """The number of rows and their fingerprint, by one pass; DataError where something is missing."""
     from pyspark.sql import functions as sql
 
@@ -291,7 +253,7 @@ def _checked(frame: DataFrame) -> dict[str, Any]:
     return dict(found.asDict())
 
 
-def _build(frame: DataFrame, spark: SparkSession, storage: str, duplicates: str, plan: str) -> dict[str, Any]:
+def _build(frame: DataFrame, spark: SparkSession, storage: str, duplicates: str, plan: str) -> Plain:
     """Write ids and blocks, and last what is known of the whole: a folder without it is not whole."""
     from gramian.engine.spark import building
     from gramian.engine.spark.spark_rows import SparkRows, squared_distances, totals
@@ -321,11 +283,9 @@ def _build(frame: DataFrame, spark: SparkSession, storage: str, duplicates: str,
     return about
 
 
-def _read_about(spark: SparkSession, storage: str) -> dict[str, Any] | None:
+def _read_about(spark: SparkSession, storage: str) -> Plain | None:
     """What a storage says of itself, or None where there is none or it is not whole."""
-    jvm: Any = spark.sparkContext._jvm
-    path = jvm.org.apache.hadoop.fs.Path(f"{storage}/about/_SUCCESS")
-    if not path.getFileSystem(spark.sparkContext._jsc.hadoopConfiguration()).exists(path):
+    if not hadoop_path(spark, f"{storage}/about/_SUCCESS").exists():
         return None
     about = json.loads(spark.read.text(f"{storage}/about").collect()[0][0])
     return about if about["format"] == FORMAT else None

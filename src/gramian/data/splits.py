@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import numpy.typing as npt
 
 from gramian.core.parameters import check_number
 from gramian.errors import DataError, ParameterError
+from gramian.kernels.arrays import Array
 
 __all__ = ["fold_labels", "last_rows", "latest_rows", "random_rows", "rows_of_users"]
 
@@ -32,7 +31,7 @@ def fold_labels(n: int, folds: int, seed: int) -> npt.NDArray[np.int64]:
     return np.random.default_rng(_seed(seed)).permutation(labels)
 
 
-def latest_rows(times: npt.NDArray[Any] | None, fraction: float) -> Mask:
+def latest_rows(times: Array | None, fraction: float) -> Mask:
     """The latest ``fraction`` of the rows by time: train on the past, test on the future.
 
     Rows of one instant stay on one side, so the share can differ a little from ``fraction``.
@@ -48,7 +47,7 @@ def latest_rows(times: npt.NDArray[Any] | None, fraction: float) -> Mask:
     return mask
 
 
-def last_rows(user_codes: npt.NDArray[np.int32], times: npt.NDArray[Any] | None, n: int) -> Mask:
+def last_rows(user_codes: npt.NDArray[np.int32], times: Array | None, n: int) -> Mask:
     """Each user's last ``n`` rows by time; users with no more than ``n`` rows keep them all in training."""
     moments = _needed(times, "leave_last_out")
     check_number("n", n, low=1, whole=True, owner="leave_last_out")
@@ -70,7 +69,7 @@ def rows_of_users(user_codes: npt.NDArray[np.int32], fraction: float, seed: int)
     return mask
 
 
-def _needed(times: npt.NDArray[Any] | None, verb: str) -> npt.NDArray[Any]:
+def _needed(times: Array | None, verb: str) -> Array:
     if times is None:
         raise DataError(
             f"{verb} needs the time of each rating: this table has none; name it with time=… or use split()."

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import datetime
 from dataclasses import asdict, dataclass
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from gramian.core.parameters import check_number
+from gramian.core.plain import Plain
+from gramian.kernels.arrays import Array
 from gramian.kernels.csr import CSR
 
 __all__ = ["Description", "Size", "describe", "model_size"]
@@ -66,7 +66,7 @@ class Description:
     factors: int
     size: Size
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> Plain:
         """The description as plain nested data, ready for JSON."""
         return asdict(self)
 
@@ -119,7 +119,7 @@ def describe(
     )
 
 
-def grid_step(distinct: npt.NDArray[Any]) -> float | None:
+def grid_step(distinct: Array) -> float | None:
     """The step of the scale if the sorted distinct values lie on an even grid of at most 100 steps."""
     if len(distinct) < 2:
         return None

@@ -14,13 +14,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
 
 from gramian.core.parameters import check_number
+from gramian.core.plain import Plain
 from gramian.data.ids import IdMap
 from gramian.data.ratings import Ratings
 from gramian.errors import ParameterError, UnknownIdError
@@ -81,7 +81,7 @@ class Synthetic:
     period: tuple[int, int] | None
     scale: Scale | None
 
-    def expected(self, users: Any, items: Any, times: Any = None) -> Floats:
+    def expected(self, users: npt.ArrayLike, items: npt.ArrayLike, times: npt.ArrayLike | None = None) -> Floats:
         """The rating without noise, rounding and cut-off: μ + b_i + c_j + d_j (τ(t) − ½) + w_i·u_j.
 
         Args:
@@ -104,7 +104,7 @@ class Synthetic:
         return f"Synthetic({self.ratings!r}, factors={self.user_factors.shape[1]}, noise={self.noise:g})"
 
 
-def synthetic_ratings(
+def synthetic_ratings(  # noqa: PLR0913 - its options are the user's
     n_users: int = 1000,
     n_items: int = 500,
     n_ratings: int = 50_000,
@@ -178,7 +178,7 @@ def synthetic_ratings(
     return Synthetic(ratings, W, U, b, c, float(mean), float(noise), d, period, rounded)
 
 
-def _check(given: dict[str, Any]) -> None:
+def _check(given: Plain) -> None:
     """Raise ParameterError for the first argument that is outside its range, or does not fit the others."""
     for name, (low, high, whole) in RANGES.items():
         check_number(name, given[name], low=low, high=high, whole=whole, owner=OWNER)
@@ -194,20 +194,19 @@ def _check(given: dict[str, Any]) -> None:
         _check_scale(given["scale"])
 
 
-def _check_scale(scale: Any) -> None:
-    sound = isinstance(scale, tuple | list) and len(scale) == 3
-    if sound:
+def _check_scale(scale: object) -> None:
+    if isinstance(scale, tuple | list) and len(scale) == 3:
         low, high, step = (check_number("scale", value, owner=OWNER) for value in scale)
         steps = (high - low) / step if step > 0 else 0.0
-        sound = steps >= 1 and abs(steps - round(steps)) < 1e-6
-    if not sound:
-        raise ParameterError(
-            f"The 'scale' parameter of {OWNER} must be (lowest, highest, step) with a whole number of steps between "
-            f"them, or None; got {scale!r}."
-        )
+        if steps >= 1 and abs(steps - round(steps)) < 1e-6:
+            return
+    raise ParameterError(
+        f"The 'scale' parameter of {OWNER} must be (lowest, highest, step) with a whole number of steps between "
+        f"them, or None; got {scale!r}."
+    )
 
 
-def _known(ids: Any, n: int, what: str) -> Array:
+def _known(ids: npt.ArrayLike, n: int, what: str) -> Array:
     places = np.asarray(ids)
     places = places if places.size else places.astype(np.int64)
     outside = (places < 0) | (places >= n) if places.dtype.kind in "iu" else np.ones(places.shape, bool)

@@ -8,6 +8,7 @@ from itertools import pairwise
 import numpy as np
 
 from gramian.engine.pool import RATING_WORK, Task, over_blocks, runner, thread_count
+from gramian.engine.rows import Intercepts
 from gramian.kernels.arrays import Array, readonly
 from gramian.kernels.csr import CSR
 
@@ -17,13 +18,11 @@ CHUNK = 256  # rows whose derivatives by the cuts are summed by one thread
 NORMAL_WORK = 400  # of a normal probability and its inverse, in multiplications
 
 
-def predictions(
-    rows: CSR, here: Array, other: Array, *, biased: bool, offset: float, n_jobs: int | None = None
-) -> Array:
+def predictions(rows: CSR, factors: Array, fixed: Array, intercepts: Intercepts, n_jobs: int | None = None) -> Array:
     """What a model says of every rating, float64, in their order; the arguments are those of ``squared_errors``."""
     from gramian.kernels import residuals
 
-    out, model = np.empty(len(rows.indices)), residuals.predictor(here, other, biased, offset)
+    out, model = np.empty(len(rows.indices)), residuals.predictor(factors, fixed, *intercepts)
     indptr, indices = readonly(rows.indptr), readonly(rows.indices)
 
     def block(first: int, last: int) -> None:

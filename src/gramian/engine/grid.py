@@ -14,21 +14,21 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
-from weakref import WeakKeyDictionary
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from gramian.engine import pool
+from gramian.engine.rows import Intercepts
 from gramian.kernels.arrays import Array, aligned_rows
 from gramian.kernels.csr import CSR
 from gramian.kernels.reference import DESCENT_RULES
 
 if TYPE_CHECKING:
-    from gramian.kernels.gradient.descent import DescentSettings
+    from gramian.kernels.gradient.descent import RatingBlocks
 
-__all__ = ["Grid", "aligned_copy", "biases", "descend", "first_rows", "grid_of"]
+__all__ = ["Descent", "Grid", "aligned_copy", "biases", "descend", "first_rows", "grid_of"]
 
 # A block should fill a thread for longer than starting it takes; more parts let more threads work together and keep
 # the rows of a block in the cache.
@@ -49,18 +49,8 @@ class Grid(NamedTuple):
     parts: int
 
 
-# The grid of a table is needed in every epoch, and made once while the table is in use.
-_KNOWN: WeakKeyDictionary[Any, tuple[int, Grid]] = WeakKeyDictionary()
-
-
-def grid_of(table: Any, rows: CSR, n_columns: int, seed: int) -> Grid:
-    """The grid of a table whose ratings are ``rows``; the last one made of each table is kept."""
-    if table not in _KNOWN or _KNOWN[table][0] != seed:
-        _KNOWN[table] = seed, _make(rows, n_columns, seed)
-    return _KNOWN[table][1]
-
-
-def _make(rows: CSR, n_columns: int, seed: int) -> Grid:
+def grid_of(rows: CSR, n_columns: int, seed: int) -> Grid:
+    """The grid of ratings by user."""
     n = len(rows.values)
     parts = max(1, min(max(2, math.isqrt(n // BLOCK_RATINGS)), MOST_PARTS, rows.n_rows, n_columns))
     parts = 1 << (parts.bit_length() - 1)  # what two, four or eight threads share evenly
@@ -101,10 +91,23 @@ def aligned_copy(array: Array) -> Array:
     return made
 
 
+class Descent(NamedTuple):
+    """How steps go down: K, μ and whether there are biases, λ of factors and biases, the rule, η, and β of the rule.
+
+    The rule is one of ``reference.DESCENT_RULES``; β is that of momentum and of Adam.
+    """
+
+    factors: int
+    intercepts: Intercepts
+    penalties: tuple[float, float]
+    rule: str
+    rate: float
+    beta: float
+
+
 def descend(
-    grid: Grid, arrays: dict[str, Array], *, factors: int, penalties: tuple[float, float], biased: bool,
-    offset: float, rule: str, rate: float, beta: float, rounds: Array, n_jobs: int | None = None,
-) -> tuple[float, float]:  # fmt: skip
+    grid: Grid, arrays: dict[str, Array], how: Descent, rounds: Array, n_jobs: int | None = None
+) -> tuple[float, float]:
     """One epoch in place: the sums of squared errors and of the objective, each rating's before its own step.
 
     Args:
@@ -112,24 +115,18 @@ def descend(
         arrays: ``user_rows`` and ``item_rows``, ``user_state`` and ``item_state`` (what the rule keeps of each row),
             and, but for AdaGrad, whose state has them, ``user_share`` and ``item_share``: the share of the row's
             penalties that each of its ratings has, (rows, 1).
-        factors: K.
-        penalties: λ of the factors and of the bias.
-        biased: Whether there are biases.
-        offset: μ, subtracted from every rating.
-        rule: One of ``reference.DESCENT_RULES``.
-        rate: η.
-        beta: β of momentum and of Adam.
+        how: The steps.
         rounds: The order of the rounds s = 0 … B − 1.
         n_jobs: Threads; see :func:`gramian.engine.pool.thread_count`.
     """
-    from gramian.kernels.gradient.descent import DescentSettings, RatingBlocks
+    from gramian.kernels.gradient.descent import RatingBlocks
 
     sums = np.zeros((grid.parts**2, 2))
-    width, blocks = arrays["user_rows"].shape[1], RatingBlocks(*grid[:4])
-    kernel, rest = _kernel(arrays, factors, DescentSettings(biased, offset, *penalties, rate, beta), rule)
+    width = arrays["user_rows"].shape[1]
+    step = _step(RatingBlocks(*grid[:4]), arrays, how)
 
     def work(numbers: list[int]) -> None:
-        kernel(blocks, np.array(numbers), *rest, sums)
+        step(np.array(numbers), sums)
 
     threads = pool.thread_count(n_jobs)
     plan = _rounds(grid, rounds, threads)
@@ -140,20 +137,20 @@ def descend(
     return squared, objective
 
 
-def _kernel(
-    arrays: dict[str, Array], factors: int, settings: DescentSettings, rule: str
-) -> tuple[Callable[..., None], tuple[Any, ...]]:
-    """The kernel of a rule, and its arguments between the blocks and the sums."""
+def _step(blocks: RatingBlocks, arrays: dict[str, Array], how: Descent) -> Callable[[Array, Array], None]:
+    """The kernel of a rule, to be given the numbers of blocks, and the sums of all of them."""
     from gramian.kernels.gradient import adagrad, descent
 
     def table(side: str, what: str) -> Array:
         return arrays[f"{side}_{what}"]
 
-    if rule == "adagrad":
+    settings = descent.DescentSettings(*how.intercepts, *how.penalties, how.rate, how.beta)
+    if how.rule == "adagrad":
         flat = [adagrad.FlatSide(table(s, "rows").reshape(-1), table(s, "state").reshape(-1)) for s in SIDES]
-        return adagrad.descend_by_rows, (*flat, factors, settings)
+        return lambda numbers, sums: adagrad.descend_by_rows(blocks, numbers, *flat, how.factors, settings, sums)
     sides = [descent.DescentSide(table(s, "rows"), table(s, "state"), table(s, "share")) for s in SIDES]
-    return descent.descend, (*sides, settings, DESCENT_RULES.index(rule))
+    rule = DESCENT_RULES.index(how.rule)
+    return lambda numbers, sums: descent.descend(blocks, numbers, *sides, settings, rule, sums)
 
 
 def _rounds(grid: Grid, rounds: Array, threads: int) -> list[list[list[int]]]:

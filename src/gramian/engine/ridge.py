@@ -31,7 +31,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from gramian.engine import local, pool
+from gramian.engine import pool, products
 from gramian.kernels.arrays import Array, aligned_rows, readonly
 from gramian.kernels.csr import CSR, readonly_csr
 
@@ -373,7 +373,7 @@ def _spectrum(design: Design, n_jobs: int | None) -> Spectrum:
         X = _orthonormal(_multiplied(system, X, n_jobs), n_jobs)
     made = _multiplied(system, X, n_jobs)
     squares, vectors = dense.eigen(_gram(made, n_jobs))  # of the square of the system between the columns of X
-    V = local.dense_product(X, np.ascontiguousarray(vectors[:RANK].T), n_jobs=n_jobs)
+    V = products.dense_product(X, np.ascontiguousarray(vectors[:RANK].T), n_jobs=n_jobs)
     return Spectrum(V.reshape(n, -1, feature_products.GROUP).swapaxes(0, 1).reshape(-1), np.sqrt(squares[:RANK]))
 
 
@@ -394,11 +394,11 @@ def _multiplied(system: _System, X: Array, n_jobs: int | None) -> Array:
 
 
 def _gram(X: Array, n_jobs: int | None) -> Array:
-    low = local.moments(X, n_jobs=n_jobs)[1]
+    low = products.moments(X, n_jobs=n_jobs)[1]
     return low + np.tril(low, -1).T
 
 
 def _orthonormal(X: Array, n_jobs: int | None) -> Array:
     """An orthonormal basis of the columns, by the Cholesky factor of their products."""
     turn = np.linalg.inv(np.linalg.cholesky(_gram(X, n_jobs))).T
-    return local.dense_product(X, np.ascontiguousarray(turn), n_jobs=n_jobs)
+    return products.dense_product(X, np.ascontiguousarray(turn), n_jobs=n_jobs)

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
 from gramian.core.file_format import Arrays
-from gramian.data.ids import Codes
+from gramian.data.ids import Codes, Id
 from gramian.data.ratings import Ratings
 from gramian.errors import ParameterError
 from gramian.evaluate.topn import PopularityModel
 from gramian.kernels.arrays import Array
 from gramian.kernels.csr import csr_from_sorted
-from gramian.models.bayes.scores import Posterior
-from gramian.models.fold_in import FoldingModel
+from gramian.models.fold_in import FoldingModel, Given
 from gramian.models.model import Model
 
 __all__ = ["Newcomers"]
@@ -44,7 +42,7 @@ class Newcomers(Model):
         Raises:
             ParameterError: The model cannot take in somebody new.
         """
-        items = trained._codes(trained.item_ids, given.item_ids.ids, "item", "fallback", say=False)[given.item_codes]
+        items = trained.item_ids.codes(given.item_ids.ids, "item")[given.item_codes]
         known = items >= 0
         users, items, values = given.user_codes[known], items[known], given.values[known]
         order = np.lexsort((items, users))
@@ -83,7 +81,7 @@ class Newcomers(Model):
 
 
 def _scorer(
-    model: Model, rated: dict[Any, float], times: Array | None = None, user: Any = None
+    model: Model, rated: Given, times: Array | None = None, user: Id | None = None
 ) -> Callable[[], Array]:  # fmt: skip
     """What gives somebody's scores of all items, from these ratings and their times, and what a table has of the id."""
     if isinstance(model, PopularityModel):  # the same list for everyone
@@ -92,8 +90,4 @@ def _scorer(
         raise ParameterError(
             f"A model of {type(model.recipe).__name__} cannot take in somebody new, so it has no errors on cold users."
         )
-    if isinstance(model, Posterior):
-        row = model.fold_in(rated, times=times, features=user if model.has_features(user) else None)
-    else:
-        row = model.fold_in(rated)
-    return lambda: model._scores_of(row)
+    return model.new_user(rated, times=times, who=user).scores

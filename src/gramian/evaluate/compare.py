@@ -10,12 +10,13 @@ import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import polars as pl
 
 from gramian.core.parameters import check_number
+from gramian.core.plain import Plain
+from gramian.data.pairs import Pairs
 from gramian.data.ratings import Ratings
 from gramian.errors import DataError, DivergenceError, GramianError, ParameterError, TrainingWarning
 from gramian.evaluate.cold_start import Newcomers
@@ -27,12 +28,12 @@ from gramian.metrics.prediction import per_group_means
 from gramian.metrics.significance import paired_test, rmse_error
 from gramian.models.model import Model, check_ratings_given
 from gramian.models.predictive import UncertainModel
-from gramian.models.recipe import Recipe
+from gramian.models.recipe import AnyRecipe, Recipe
 from gramian.registry import family, make_recipe
 
 __all__ = ["Comparison", "compare", "label_of"]
 
-Recipes = Sequence[Recipe[Any] | str] | Mapping[str, Recipe[Any]]
+Recipes = Sequence[AnyRecipe | str] | Mapping[str, AnyRecipe]
 SECONDS = 0.2  # predicting is timed for about so long
 
 
@@ -50,7 +51,7 @@ class Comparison:
         earlier: How many other settings the log has that were measured on the same test ratings before.
     """
 
-    records: list[dict[str, Any]]
+    records: list[Plain]
     models: dict[str, Model] = field(default_factory=dict, repr=False)
     losses: dict[str, Array] = field(default_factory=dict, repr=False)
     users: Array = field(default_factory=lambda: np.empty(0), repr=False)
@@ -101,7 +102,7 @@ class Comparison:
         return str(self.table)
 
 
-COLUMNS: dict[str, Any] = {
+COLUMNS: dict[str, type[pl.DataType]] = {
     "model": pl.String,
     "rmse": pl.Float64,
     "error": pl.Float64,
@@ -118,7 +119,7 @@ COLUMNS: dict[str, Any] = {
 }
 
 
-def compare(
+def compare(  # noqa: PLR0913 - its options are the user's
     recipes: Recipes | None,
     train: Ratings,
     test: Ratings,
@@ -182,7 +183,7 @@ def compare(
     return made
 
 
-def label_of(recipe: Recipe[Any]) -> str:
+def label_of(recipe: AnyRecipe) -> str:
     """The recipe's name and what differs from its defaults."""
     changed = [
         f"{field.name}={getattr(recipe, field.name)}"
@@ -192,13 +193,13 @@ def label_of(recipe: Recipe[Any]) -> str:
     return f"{recipe.name} {', '.join(changed)}".strip()
 
 
-def _labelled(recipes: Recipes | None) -> dict[str, Recipe[Any]]:
+def _labelled(recipes: Recipes | None) -> dict[str, AnyRecipe]:
     if recipes is None:
         recipes = [*family(), Popularity()]
     if isinstance(recipes, str | Recipe):
         raise ParameterError(f"The 'recipes' parameter of compare must be a list of recipes; got {recipes!r}.")
-    each = [_named(recipe) if isinstance(recipe, str) else recipe
-            for recipe in (recipes.values() if isinstance(recipes, Mapping) else recipes)]  # fmt: skip
+    wanted = recipes.values() if isinstance(recipes, Mapping) else recipes
+    each = [_named(recipe) if isinstance(recipe, str) else recipe for recipe in wanted]
     for recipe in each:
         if not isinstance(recipe, Recipe):
             raise ParameterError(f"Recipes or their names are needed to compare; got {recipe!r}.")
@@ -209,7 +210,7 @@ def _labelled(recipes: Recipes | None) -> dict[str, Recipe[Any]]:
     return made
 
 
-def _named(name: str) -> Recipe[Any]:
+def _named(name: str) -> AnyRecipe:
     return Popularity() if name == Popularity.name else make_recipe(name)
 
 
@@ -226,19 +227,19 @@ class _Job:
     keep: bool
 
     @property
-    def about(self) -> dict[str, Any]:
+    def about(self) -> Plain:
         """The data and the settings, for the log."""
-        made: dict[str, Any] = {"train": self.train.fingerprint(), "test": self.test.fingerprint()}
+        made: Plain = {"train": self.train.fingerprint(), "test": self.test.fingerprint()}
         if self.given is not None:
             made["given"] = self.given.fingerprint()
         return made | {"split": self.split, "k": self.k, "at_least": self.at_least, "versions": versions()}
 
-    def key(self, recipe: Recipe[Any]) -> str:
+    def key(self, recipe: AnyRecipe) -> str:
         """Equal for runs that would give the same figures."""
         more = [] if self.given is None else [self.given.fingerprint()]
         return run_key(recipe, self.train, self.test, self.k, self.at_least, *more)
 
-    def earlier(self, known: Mapping[str, Any], wanted: Mapping[str, Recipe[Any]]) -> int:
+    def earlier(self, known: Mapping[str, Plain], wanted: Mapping[str, AnyRecipe]) -> int:
         """How many settings that are not wanted now were measured on the test before."""
         now = [recipe.to_dict() for recipe in wanted.values()]
         test = self.test.fingerprint()
@@ -250,13 +251,13 @@ class _Job:
         return model if self.given is None else Newcomers.of(model, self.given)
 
 
-def _one(label: str, recipe: Recipe[Any], job: _Job, made: Comparison) -> dict[str, Any]:
+def _one(label: str, recipe: AnyRecipe, job: _Job, made: Comparison) -> Plain:
     """The record of one model; its reason instead where anything at all goes wrong."""
-    about: dict[str, Any] = {"model": label, "recipe": recipe.to_dict(), **job.about}
+    about: Plain = {"model": label, "recipe": recipe.to_dict(), **job.about}
     try:
         _warm_up(recipe, job.train)
         model, seconds, peak = _timed_fit(recipe, job.train)
-        figures: dict[str, Any] = {"fit_seconds": seconds, "peak_mb": None if peak is None else peak / 2**20}
+        figures: Plain = {"fit_seconds": seconds, "peak_mb": None if peak is None else peak / 2**20}
         figures |= {"parameters": sum(array.size for array in model.arrays().values())}
         figures |= {"history": [dict(epoch) for epoch in model.history]}
         judged = job.judged(model)
@@ -272,7 +273,7 @@ def _one(label: str, recipe: Recipe[Any], job: _Job, made: Comparison) -> dict[s
     return {**about, **figures}
 
 
-def _warm_up(recipe: Recipe[Any], train: Ratings) -> None:
+def _warm_up(recipe: AnyRecipe, train: Ratings) -> None:
     """One epoch on a few ratings, so that no compiling is timed; where that fails, the fit says why."""
     short = {recipe.length_field: 1} if hasattr(recipe, recipe.length_field) else {}
     with warnings.catch_warnings(record=True) as caught:
@@ -282,7 +283,7 @@ def _warm_up(recipe: Recipe[Any], train: Ratings) -> None:
     _pass_on_interrupt(caught)
 
 
-def _timed_fit(recipe: Recipe[Any], train: Ratings) -> tuple[Model, float, int | None]:
+def _timed_fit(recipe: AnyRecipe, train: Ratings) -> tuple[Model, float, int | None]:
     with warnings.catch_warnings(record=True) as caught, peak_memory() as peak:
         warnings.simplefilter("always", TrainingWarning)
         began = time.perf_counter()
@@ -302,9 +303,9 @@ def _pass_on_interrupt(caught: list[warnings.WarningMessage]) -> None:
             raise KeyboardInterrupt
 
 
-def _errors(model: Model, test: Ratings, made: Comparison, label: str) -> dict[str, Any]:
-    users, items = model.codes_of(test)
-    predicted = model._predict_codes(users, items, "fallback", True, test.times).astype(np.float64)
+def _errors(model: Model, test: Ratings, made: Comparison, label: str) -> Plain:
+    pairs = model.pairs_of(test)
+    predicted = model.predict_codes(pairs).astype(np.float64)
     root, error = rmse_error(test.values, predicted, test.user_codes)
     errors = np.abs(test.values - predicted)
     made.losses[label] = np.square(errors)
@@ -318,13 +319,13 @@ def _errors(model: Model, test: Ratings, made: Comparison, label: str) -> dict[s
         "user_mae": float(per_group_means(errors, test.user_codes).mean()),
         **_probabilities(model, test),
         "n": len(test),
-        "predict_us": None if newcomers else 1e6 * _predict_seconds(model, users, items),
+        "predict_us": None if newcomers else 1e6 * _predict_seconds(model, Pairs(pairs.users, pairs.items)),
         # newcomers are known by their given ratings alone, which say nothing of how popular an item is
         "breakdown": [group for group in groups if group["by"] == "activity" or not newcomers],
     }
 
 
-def _probabilities(model: Model, test: Ratings) -> dict[str, Any]:
+def _probabilities(model: Model, test: Ratings) -> Plain:
     """Log loss and ranked probability score of a model that knows how sure it is, where ratings are steps."""
     if not isinstance(model, UncertainModel):
         return {}
@@ -335,18 +336,18 @@ def _probabilities(model: Model, test: Ratings) -> dict[str, Any]:
     return {name: made[name] for name in ("log_loss", "rps")}
 
 
-def _predict_seconds(model: Model, users: Array, items: Array) -> float:
+def _predict_seconds(model: Model, pairs: Pairs) -> float:
     """Seconds per pair, of predictions of the whole test, repeated while that is quick."""
-    spent, pairs = 0.0, 0
+    spent, predicted = 0.0, 0
     while spent < SECONDS:
         began = time.perf_counter()
-        model._predict_codes(users, items, "fallback", True)
+        model.predict_codes(pairs)
         spent += time.perf_counter() - began
-        pairs += len(users)
-    return spent / pairs
+        predicted += len(pairs)
+    return spent / predicted
 
 
-def _ranks(model: Model, job: _Job) -> dict[str, Any]:
+def _ranks(model: Model, job: _Job) -> Plain:
     threshold = job.train.global_mean if job.at_least is None else job.at_least
     try:
         ranked = evaluate_ranking(model, job.test, job.k, at_least=threshold)

@@ -13,11 +13,12 @@ import platform
 from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import BinaryIO
 
+from gramian.core.plain import Plain
 from gramian.data.ratings import Ratings
 from gramian.errors import DataError
-from gramian.models.recipe import Recipe
+from gramian.models.recipe import AnyRecipe
 
 __all__ = [
     "PeakMemory",
@@ -30,7 +31,7 @@ __all__ = [
 ]
 
 
-def run_key(recipe: Recipe[Any], train: Ratings, test: Ratings, *settings: Any) -> str:
+def run_key(recipe: AnyRecipe, train: Ratings, test: Ratings, *settings: object) -> str:
     """A digest of recipe, data and settings: equal for runs that would give the same figures."""
     about = json.dumps([recipe.to_dict(), train.fingerprint(), test.fingerprint(), *settings], sort_keys=True)
     return hashlib.blake2b(about.encode(), digest_size=12).hexdigest()
@@ -45,7 +46,7 @@ def versions() -> dict[str, str]:
     return made
 
 
-def append_record(path: str | os.PathLike[str], record: dict[str, Any]) -> None:
+def append_record(path: str | os.PathLike[str], record: Plain) -> None:
     """Add one line, with the time it was made at.
 
     Raises:
@@ -63,7 +64,7 @@ def append_record(path: str | os.PathLike[str], record: dict[str, Any]) -> None:
         raise DataError(f"The log {str(path)!r} cannot be written: {error.strerror or error}.") from error
 
 
-def _ends_whole(file: Any) -> bool:
+def _ends_whole(file: BinaryIO) -> bool:
     file.seek(-1, os.SEEK_END)
     return bool(file.read(1) == b"\n")
 
@@ -76,7 +77,7 @@ def check_log(path: str | os.PathLike[str] | None) -> None:
         raise DataError(f"The log {str(path)!r} cannot be written: it needs to be a file in a folder that there is.")
 
 
-def read_records(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
+def read_records(path: str | os.PathLike[str]) -> list[Plain]:
     """Every whole line of a log; none where there is no log. A line cut off by a kill is passed over."""
     if not Path(path).exists():
         return []

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import polars as pl
@@ -22,7 +21,7 @@ from gramian.evaluate.cold_start import Newcomers
 from gramian.kernels.arrays import Array
 from gramian.metrics.significance import rmse_error, standard_error
 from gramian.models.model import Model, check_ratings_given
-from gramian.models.recipe import Recipe
+from gramian.models.recipe import AnyRecipe
 
 __all__ = ["CrossValidation", "HeldOut", "breakdown", "cross_validate", "cut_off", "evaluate_fold_in", "hold_out"]
 
@@ -153,7 +152,7 @@ class CrossValidation:
         return f"RMSE {self.rmse:.4f} ± {self.error:.4f} over {self.folds.height} folds"
 
 
-def cross_validate(recipe: Recipe[Any], ratings: Ratings, folds: int = 5, *, seed: int = 0) -> CrossValidation:
+def cross_validate(recipe: AnyRecipe, ratings: Ratings, folds: int = 5, *, seed: int = 0) -> CrossValidation:
     """Fit a recipe once per random fold, and measure it on that fold.
 
     Raises:
@@ -181,12 +180,12 @@ def breakdown(model: Model, test: Ratings, *, groups: int = 4) -> pl.DataFrame:
         A table: ``by``, ``ratings`` in training (0 is cold), ``n``, ``rmse``, its standard ``error``, ``mae``.
     """
     check_number("groups", groups, low=1, whole=True, owner="breakdown")
-    users, items = model.codes_of(test)
-    predicted = model._predict_codes(users, items, "fallback", True, test.times).astype(np.float64)
+    pairs = model.pairs_of(test)
+    predicted = model.predict_codes(pairs).astype(np.float64)
     rows = []
     for by in BY:
         edges = np.unique(np.concatenate([[0, 1], group_edges(model.ratings, by, groups)]))
-        labels = group_of(edges, training_counts(model.ratings, users, items, by))
+        labels = group_of(edges, training_counts(model.ratings, pairs, by))
         names = group_names(edges)
         for label in np.unique(labels).tolist():
             rows.append({"by": by, "ratings": names[label], **_group_errors(test, predicted, labels == label)})

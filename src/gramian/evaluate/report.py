@@ -7,12 +7,12 @@ import os
 import warnings
 from collections.abc import Iterator
 from importlib.resources import files
-from typing import Any
 
 import numpy as np
 import polars as pl
 
 from gramian.core.file_format import written_whole
+from gramian.core.plain import Plain
 from gramian.data.ratings import Ratings
 from gramian.errors import GramianError
 from gramian.evaluate.compare import Comparison
@@ -84,17 +84,23 @@ def _sections(made: Comparison, train: Ratings, test: Ratings, best: str) -> Ite
     colors = {record["model"]: figures.COLORS[n % len(figures.COLORS)] for n, record in enumerate(made.records)}
     yield _comparison(made, colors)
     yield _curves(made, colors)
-    sure = _fitted(made, train, best, UncertainModel)
-    if sure is not None:
-        measured = calibration(sure[1], test)
-        drawn = figures.calibration_figures(measured.to_dict())
-        shown = grid([picture(figure, words) for words, figure in drawn.items()], "three")
-        yield section("sure", f"How sure is {sure[0]}?", f"<p>{html.escape(str(measured))}.</p>{shown}")
+    for label, model in _best_first(made, train):
+        if isinstance(model, UncertainModel):
+            yield _calibration(label, model, test)
+            break
     yield _recommendations(best, _model(made, train, best), train)
-    factors = _fitted(made, train, best, FactorModel)
-    if factors is not None:
-        yield _features(*factors)
+    for label, model in _best_first(made, train):
+        if isinstance(model, FactorModel) and model.n_factors > 0:
+            yield _features(label, model)
+            break
     yield _data(train)
+
+
+def _calibration(label: str, model: UncertainModel, test: Ratings) -> str:
+    measured = calibration(model, test)
+    drawn = figures.calibration_figures(measured.to_dict())
+    shown = grid([picture(figure, words) for words, figure in drawn.items()], "three")
+    return section("sure", f"How sure is {label}?", f"<p>{html.escape(str(measured))}.</p>{shown}")
 
 
 def _data(train: Ratings) -> str:
@@ -232,7 +238,7 @@ def _repeat(made: Comparison, train: Ratings, test: Ratings) -> str:
     return section("repeat", "To repeat it", text)
 
 
-def _python(recipe: dict[str, Any]) -> str:
+def _python(recipe: Plain) -> str:
     """A recipe as Python, with every field."""
     if recipe["name"] == Popularity.name:
         return "gm.Popularity()"
@@ -245,7 +251,7 @@ def _python(recipe: dict[str, Any]) -> str:
 # ---- models --------------------------------------------------------------------------------------------
 
 
-def _record(made: Comparison, label: str) -> dict[str, Any]:
+def _record(made: Comparison, label: str) -> Plain:
     return next(record for record in made.records if record["model"] == label)
 
 
@@ -260,14 +266,11 @@ def _model(made: Comparison, train: Ratings, label: str) -> Model:
     return model
 
 
-def _fitted(made: Comparison, train: Ratings, best: str, kind: type[Any]) -> tuple[str, Any] | None:
-    """The best model of a kind that is worth showing."""
-    ranked = sorted((r for r in made.records if r.get("rmse") is not None), key=lambda r: r["rmse"])
-    for record in ranked:
+def _best_first(made: Comparison, train: Ratings) -> Iterator[tuple[str, Model]]:
+    """The models with their labels, each when it is wanted: one that was not kept is fitted again."""
+    for record in sorted((r for r in made.records if r.get("rmse") is not None), key=lambda r: r["rmse"]):
         try:
             model = _model(made, train, record["model"])
         except GramianError:  # a recipe of somebody's own, from a log
             continue
-        if isinstance(model, kind) and (kind is not FactorModel or model.n_factors > 0):
-            return record["model"], model
-    return None
+        yield record["model"], model

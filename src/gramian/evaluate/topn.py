@@ -19,7 +19,7 @@ from gramian.core.file_format import Arrays
 from gramian.core.history import History
 from gramian.core.parameters import check_number
 from gramian.data.ids import Codes
-from gramian.data.ratings import Ratings
+from gramian.data.table import RatingsTable
 from gramian.errors import DataError
 from gramian.kernels.arrays import Array
 from gramian.metrics import ranking as metrics
@@ -41,15 +41,15 @@ class Popularity(Recipe["PopularityModel"]):
 
     name: ClassVar[str] = "popularity"
 
-    def start(self, ratings: Ratings) -> Arrays:
+    def start(self, ratings: RatingsTable) -> Arrays:
         """Nothing."""
         return {}
 
-    def epoch(self, ratings: Ratings, arrays: Arrays, number: int) -> Epoch:
+    def epoch(self, ratings: RatingsTable, arrays: Arrays, number: int) -> Epoch[Arrays]:
         """Count."""
         return Epoch({"counts": ratings.by_item.counts.astype(np.float32)}, {})
 
-    def model(self, ratings: Ratings, arrays: Arrays, history: History) -> PopularityModel:
+    def model(self, ratings: RatingsTable, arrays: Arrays, history: History) -> PopularityModel:
         """The model of the counts."""
         return PopularityModel(self, ratings, history, arrays["counts"])
 
@@ -106,7 +106,7 @@ class Ranking:
         )
 
 
-def evaluate_ranking(model: Model, test: Ratings, k: int = 10, *, at_least: float | None = None) -> Ranking:
+def evaluate_ranking(model: Model, test: RatingsTable, k: int = 10, *, at_least: float | None = None) -> Ranking:
     """Measure a model's top-k lists on ratings it was not trained on.
 
     Args:
@@ -156,7 +156,7 @@ def _lists(model: Model, who: Codes, users: Codes, items: Codes, k: int) -> tupl
     hits, listed, areas = np.zeros((len(who), k), bool), np.full((len(who), k), -1, np.int64), np.empty(len(who))
     for low in range(0, len(who), BLOCK):
         block = who[low : low + BLOCK]
-        rows, columns, _ = model._best(block, k, True, None)
+        rows, columns, _ = model.best_codes(block, k)
         ranks = np.arange(len(rows)) - np.searchsorted(rows, rows)
         listed[low + rows, ranks] = columns
         hits[low + rows, ranks] = np.isin(block[rows].astype(np.int64) * width + columns, pairs)

@@ -16,20 +16,26 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from types import ModuleType
+from typing import TYPE_CHECKING
 
 import numpy as np
 import polars as pl
 
 from gramian.core.parameters import Range, check_number
+from gramian.core.plain import Plain
 from gramian.data.ratings import Ratings
 from gramian.errors import DataError, GramianError, ParameterError
 from gramian.evaluate.log import append_record, check_log, versions
 from gramian.evaluate.protocols import cut_off
 from gramian.models import training
 from gramian.models.model import check_ratings_given
-from gramian.models.recipe import Recipe
+from gramian.models.recipe import AnyRecipe
 from gramian.registry import make_recipe
+
+if TYPE_CHECKING:
+    from optuna import Study, Trial
+    from optuna.trial import FrozenTrial
 
 __all__ = ["Tuned", "tune"]
 
@@ -51,7 +57,7 @@ class Tuned:
         interrupted: Whether an interrupt ended the search.
     """
 
-    recipe: Recipe[Any]
+    recipe: AnyRecipe
     rmse: float
     default_rmse: float | None
     trials: pl.DataFrame
@@ -77,11 +83,11 @@ class Tuned:
                 words.append(f"--{option} {value}")
         return " ".join(words)
 
-    def _changed(self) -> dict[str, Any]:
+    def _changed(self) -> Plain:
         fields = [(field.name, field.default) for field in dataclasses.fields(self.recipe)]
         return {name: getattr(self.recipe, name) for name, usual in fields if getattr(self.recipe, name) != usual}
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> Plain:
         """Everything as plain data."""
         made = {"recipe": self.recipe.to_dict(), "python": self.python, "command": self.command}
         made |= {name: getattr(self, name) for name in ("rmse", "default_rmse", "curve", "importances", "interrupted")}
@@ -96,8 +102,8 @@ class Tuned:
         return "\n".join(lines)
 
 
-def tune(
-    recipe: Recipe[Any] | str,
+def tune(  # noqa: PLR0913 - its options are the user's
+    recipe: AnyRecipe | str,
     ratings: Ratings,
     *,
     trials: int = 50,
@@ -137,7 +143,9 @@ def tune(
         GramianError: Optuna is not installed.
     """
     start = make_recipe(recipe) if isinstance(recipe, str) else recipe
-    parts = _checked(start, ratings, trials, seconds, validation, protocol, folds, seed, jobs)
+    cut = ValidationCut(validation, protocol, folds, seed)
+    _check(start, ratings, trials, seconds, jobs, cut)
+    parts = cut.parts(ratings)
     check_log(log)
     optuna = _optuna()
     with _quiet(optuna):
@@ -149,49 +157,67 @@ def tune(
         interrupted = False
         try:
             study.optimize(
-                _Objective(start, parts, jobs), n_trials=max(0, trials - len(finished)), timeout=seconds,
-                n_jobs=jobs, catch=(GramianError,), show_progress_bar=progress,
+                _Objective(start, parts, jobs),
+                n_trials=max(0, trials - len(finished)),
+                timeout=seconds,
+                n_jobs=jobs,
+                catch=(GramianError,),
+                show_progress_bar=progress,
                 callbacks=[] if log is None else [_logged(log, start, parts)],
-            )  # fmt: skip
+            )
         except KeyboardInterrupt:
             interrupted = True
             _close_lost(optuna, study)
         return _outcome(optuna, study, start, interrupted)
 
 
-def _is_default(trial: Any) -> bool:
+def _is_default(trial: FrozenTrial) -> bool:
     return trial.user_attrs.get("fields") == {} and not trial.params
 
 
-def _checked(
-    start: Recipe[Any], ratings: Ratings, trials: int, seconds: float | None, validation: Any, protocol: str,
-    folds: int | None, seed: int, jobs: int,
-) -> Parts:  # fmt: skip
-    """The training and the validation parts, after everything was checked."""
+def _check(
+    start: AnyRecipe, ratings: Ratings, trials: int, seconds: float | None, jobs: int, cut: ValidationCut
+) -> None:
+    """Raise for the first argument that is outside its range."""
     check_ratings_given(ratings, "tune")
-    for name, value in (("trials", trials), ("jobs", jobs), ("folds", 1 if folds is None else folds)):
+    for name, value in (("trials", trials), ("jobs", jobs), ("folds", 1 if cut.folds is None else cut.folds)):
         check_number(name, value, low=1, whole=True, owner="tune")
-    check_number("seed", seed, low=0, whole=True, owner="tune")
+    check_number("seed", cut.seed, low=0, whole=True, owner="tune")
     if seconds is not None:
         check_number("seconds", seconds, low=0, owner="tune")
     if not start.search_space:
         raise ParameterError(f"The recipe {type(start).__name__} has nothing to tune: it declares no search space.")
-    if protocol not in ("random", "time", "last"):
-        raise ParameterError(f"The 'protocol' parameter of tune must be 'random', 'time' or 'last'; got {protocol!r}.")
-    if isinstance(validation, Ratings):
-        if folds is not None and folds != 1:
-            raise ParameterError("The 'folds' parameter of tune cuts parts; leave it out where ratings are given.")
-        return ((ratings, validation),)
-    folds = folds or (FOLDS if protocol == "random" else 1)
-    if protocol == "random":
-        return tuple(cut_off(ratings, protocol, validation, seed + fold) for fold in range(folds))
-    parts = [cut_off(ratings, protocol, validation, seed)]
-    while len(parts) < folds:
-        parts.append(cut_off(parts[-1][0], protocol, validation, seed))
-    return tuple(parts)
 
 
-def _optuna() -> Any:
+@dataclass(frozen=True)
+class ValidationCut:
+    """How validation ratings are cut from the training ratings."""
+
+    validation: float | Ratings
+    protocol: str
+    folds: int | None
+    seed: int
+
+    def parts(self, ratings: Ratings) -> Parts:
+        """The training and the validation ratings of each part; ParameterError where they cannot be cut so."""
+        if self.protocol not in ("random", "time", "last"):
+            raise ParameterError(
+                f"The 'protocol' parameter of tune must be 'random', 'time' or 'last'; got {self.protocol!r}."
+            )
+        if isinstance(self.validation, Ratings):
+            if self.folds is not None and self.folds != 1:
+                raise ParameterError("The 'folds' parameter of tune cuts parts; leave it out where ratings are given.")
+            return ((ratings, self.validation),)
+        share, folds = self.validation, self.folds or (FOLDS if self.protocol == "random" else 1)
+        if self.protocol == "random":
+            return tuple(cut_off(ratings, self.protocol, share, self.seed + fold) for fold in range(folds))
+        parts = [cut_off(ratings, self.protocol, share, self.seed)]
+        while len(parts) < folds:
+            parts.append(cut_off(parts[-1][0], self.protocol, share, self.seed))
+        return tuple(parts)
+
+
+def _optuna() -> ModuleType:
     try:
         import optuna
     except ImportError:
@@ -200,7 +226,7 @@ def _optuna() -> Any:
 
 
 @contextmanager
-def _quiet(optuna: Any) -> Iterator[None]:
+def _quiet(optuna: ModuleType) -> Iterator[None]:
     """Optuna says every trial and every experimental class; we say the outcome."""
     before = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -212,7 +238,14 @@ def _quiet(optuna: Any) -> Iterator[None]:
         optuna.logging.set_verbosity(before)
 
 
-def _study(optuna: Any, start: Recipe[Any], parts: Parts, seed: int, storage: Any, resume: bool) -> Any:
+def _study(
+    optuna: ModuleType,
+    start: AnyRecipe,
+    parts: Parts,
+    seed: int,
+    storage: str | os.PathLike[str] | None,
+    resume: bool,
+) -> Study:
     """A new study, or the stored one of the same recipe and data."""
     if resume and storage is None:
         raise ParameterError("The 'resume' parameter of tune needs the storage of the search; give storage='file'.")
@@ -223,7 +256,7 @@ def _study(optuna: Any, start: Recipe[Any], parts: Parts, seed: int, storage: An
     name = f"{start.name} {prints} {sorted(fixed.items())}"
     url = None if storage is None else f"sqlite:///{Path(storage).resolve()}"
     try:
-        made = optuna.create_study(study_name=name, storage=url, load_if_exists=resume)
+        made: Study = optuna.create_study(study_name=name, storage=url, load_if_exists=resume)
     except optuna.exceptions.DuplicatedStudyError:
         raise DataError(
             f"The storage {str(storage)!r} has this search already; go on with resume=True (--resume), or name another."
@@ -240,7 +273,7 @@ def _study(optuna: Any, start: Recipe[Any], parts: Parts, seed: int, storage: An
     return made
 
 
-def _close_lost(optuna: Any, study: Any) -> None:
+def _close_lost(optuna: ModuleType, study: Study) -> None:
     """Close the trials that were running when the process ended."""
     for trial in study.trials:
         if trial.state.name == "RUNNING":
@@ -251,17 +284,17 @@ def _close_lost(optuna: Any, study: Any) -> None:
 class _Objective:
     """One trial: fit until the end or the pruner's word; the validation curve is kept with the trial."""
 
-    start: Recipe[Any]
+    start: AnyRecipe
     parts: Parts
     jobs: int
 
-    def __call__(self, trial: Any) -> float:
+    def __call__(self, trial: Trial) -> float:
         if "fields" not in trial.user_attrs:
             trial.set_user_attr("fields", _proposed(trial, self.start, self.parts[0][0]))
         fields = dict(trial.user_attrs["fields"])
         if self.jobs > 1 and hasattr(self.start, "n_jobs"):
             fields["n_jobs"] = max(1, (os.cpu_count() or 1) // self.jobs)
-        recipe: Recipe[Any] = dataclasses.replace(self.start, **fields)
+        recipe: AnyRecipe = dataclasses.replace(self.start, **fields)
         curve: list[float] = []
         for error in _validation_errors(recipe, self.parts):
             curve.append(error)
@@ -275,7 +308,7 @@ class _Objective:
         return curve[_best_epoch(recipe, curve) - 1]
 
 
-def _validation_errors(recipe: Recipe[Any], parts: Parts) -> Iterator[float]:
+def _validation_errors(recipe: AnyRecipe, parts: Parts) -> Iterator[float]:
     """The mean error over the parts after each epoch, all parts in step; one that ends early keeps its last."""
     runs = [training.iterate(recipe, train, held) for train, held in parts]
     last = [math.nan] * len(runs)
@@ -287,7 +320,7 @@ def _validation_errors(recipe: Recipe[Any], parts: Parts) -> Iterator[float]:
         yield float(np.mean(last))
 
 
-def _logged(log: str | os.PathLike[str], start: Recipe[Any], parts: Parts) -> Callable[[Any, Any], None]:
+def _logged(log: str | os.PathLike[str], start: AnyRecipe, parts: Parts) -> Callable[[Study, FrozenTrial], None]:
     """What writes a line about a trial when it has ended."""
     one_at_a_time = threading.Lock()
     about = {
@@ -295,7 +328,7 @@ def _logged(log: str | os.PathLike[str], start: Recipe[Any], parts: Parts) -> Ca
         "versions": versions(),
     }
 
-    def write(study: Any, trial: Any) -> None:
+    def write(study: Study, trial: FrozenTrial) -> None:
         fields = trial.user_attrs.get("fields", {})
         record = {"tuned": start.name, "trial": trial.number, "state": trial.state.name.lower()}
         record |= {"recipe": dataclasses.replace(start, **fields).to_dict(), "validation_rmse": trial.value}
@@ -307,13 +340,13 @@ def _logged(log: str | os.PathLike[str], start: Recipe[Any], parts: Parts) -> Ca
     return write
 
 
-def _best_epoch(recipe: Recipe[Any], curve: list[float]) -> int:
+def _best_epoch(recipe: AnyRecipe, curve: list[float]) -> int:
     """Where the error was least; of a sampler the end, since more draws are never worse but for chance."""
     return len(curve) if recipe.length_field == "draws" else int(np.argmin(curve)) + 1
 
 
-def _proposed(trial: Any, start: Recipe[Any], train: Ratings) -> dict[str, Any]:
-    made: dict[str, Any] = {}
+def _proposed(trial: Trial, start: AnyRecipe, train: Ratings) -> Plain:
+    made: Plain = {}
     for name, where in start.search_space.items():
         if not isinstance(where, Range):
             made[name] = trial.suggest_categorical(name, list(where))
@@ -325,11 +358,11 @@ def _proposed(trial: Any, start: Recipe[Any], train: Ratings) -> dict[str, Any]:
     return made
 
 
-def _outcome(optuna: Any, study: Any, start: Recipe[Any], interrupted: bool) -> Tuned:
-    ended = [trial for trial in study.trials if trial.state.name == "COMPLETE"]
+def _outcome(optuna: ModuleType, study: Study, start: AnyRecipe, interrupted: bool) -> Tuned:
+    ended = [(t.value, t) for t in study.trials if t.state.name == "COMPLETE" and t.value is not None]
     if not ended:
         raise DataError("No trial came to an end: give more time, or see why a single fit fails.")
-    best = min(ended, key=lambda trial: trial.value)
+    least, best = min(ended, key=lambda one: one[0])
     fields = dict(best.user_attrs["fields"])
     if start.length_field != "draws" and hasattr(start, start.length_field):
         fields[start.length_field] = best.user_attrs["epoch"]
@@ -345,8 +378,8 @@ def _outcome(optuna: Any, study: Any, start: Recipe[Any], interrupted: bool) -> 
     ]
     return Tuned(
         dataclasses.replace(start, **fields),
-        float(best.value),
-        next((float(t.value) for t in ended if _is_default(t)), None),
+        float(least),
+        next((float(error) for error, trial in ended if _is_default(trial)), None),
         pl.DataFrame(rows, infer_schema_length=None),
         best.user_attrs["curve"],
         _importances(optuna, study, start, len(ended)),
@@ -354,7 +387,7 @@ def _outcome(optuna: Any, study: Any, start: Recipe[Any], interrupted: bool) -> 
     )
 
 
-def _importances(optuna: Any, study: Any, start: Recipe[Any], ended: int) -> dict[str, float]:
+def _importances(optuna: ModuleType, study: Study, start: AnyRecipe, ended: int) -> dict[str, float]:
     if ended < 10:  # too few to tell
         return {}
     try:

@@ -7,8 +7,9 @@ the regularization given, since the other library's own fold-in, if there is one
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Protocol
 
 import numpy as np
 import polars as pl
@@ -16,6 +17,7 @@ import polars as pl
 from gramian.core.file_format import written_whole
 from gramian.core.history import History
 from gramian.core.parameters import check_choice, check_number
+from gramian.data.ids import Id
 from gramian.data.ratings import Ratings
 from gramian.errors import DataError, GramianError
 from gramian.kernels.arrays import Array
@@ -24,10 +26,38 @@ from gramian.models.factor_model import FactorModel
 
 __all__ = ["approximate_recall", "export_factors", "from_implicit", "from_spark", "from_surprise"]
 
+RowIds = Sequence[Id] | Array | pl.Series
 FORMATS = ("parquet", "arrow")
 
 
-def from_surprise(algorithm: Any, *, regularization: float = 10.0) -> FactorModel:
+class SurpriseRatings(Protocol):
+    """What is needed of a ``surprise.Trainset``: its ratings, and ids for its codes and back."""
+
+    def all_ratings(self) -> Iterable[tuple[int, int, float]]: ...
+    def to_raw_uid(self, iuid: int, /) -> Id: ...
+    def to_raw_iid(self, iiid: int, /) -> Id: ...
+    def to_inner_uid(self, ruid: Id, /) -> int: ...
+    def to_inner_iid(self, riid: Id, /) -> int: ...
+
+
+class SurpriseModel(Protocol):
+    """What is needed of a fitted ``surprise.SVD``: factors and biases of users and items."""
+
+    trainset: SurpriseRatings
+    pu: Array
+    qi: Array
+    bu: Array
+    bi: Array
+
+
+class ImplicitModel(Protocol):
+    """What is needed of a fitted factor model of ``implicit``: arrays, or matrices of its own on a GPU."""
+
+    user_factors: object
+    item_factors: object
+
+
+def from_surprise(algorithm: SurpriseModel, *, regularization: float = 10.0) -> FactorModel:
     r"""The Gramian model of a fitted ``surprise.SVD``: :math:`\mu + b_u + b_i + q_i^\top p_u`.
 
     Args:
@@ -37,7 +67,7 @@ def from_surprise(algorithm: Any, *, regularization: float = 10.0) -> FactorMode
     Raises:
         DataError: It is not a fitted SVD.
     """
-    rows = getattr(algorithm, "trainset", None)
+    rows: SurpriseRatings | None = getattr(algorithm, "trainset", None)
     if rows is None or any(not hasattr(algorithm, name) for name in ("pu", "qi", "bu", "bi")):
         raise DataError(f"A fitted surprise.SVD is needed: got {type(algorithm).__name__}; fit it first.")
     if hasattr(algorithm, "yj"):
@@ -60,7 +90,12 @@ def from_surprise(algorithm: Any, *, regularization: float = 10.0) -> FactorMode
 
 
 def from_implicit(
-    source: Any, ratings: Ratings, *, users: Any = None, items: Any = None, regularization: float = 0.01
+    source: str | os.PathLike[str] | ImplicitModel,
+    ratings: Ratings,
+    *,
+    users: RowIds | None = None,
+    items: RowIds | None = None,
+    regularization: float = 0.01,
 ) -> FactorModel:
     """The Gramian model of a factor model of ``implicit`` (ALS, BPR, LMF): the inner product of its factors.
 
@@ -95,7 +130,7 @@ def from_implicit(
     return recipe.model(ratings, made, History())
 
 
-def _implicit_rows(source: Any) -> tuple[Array, Array]:
+def _implicit_rows(source: str | os.PathLike[str] | ImplicitModel) -> tuple[Array, Array]:
     """User and item factors, on the processor, of a model or of its file."""
     if isinstance(source, str | os.PathLike):
         try:
@@ -170,7 +205,7 @@ def _rows_of(ids: pl.Series, named: pl.Series, factors: Array, what: str, librar
     return factors[found["place"].to_numpy()]
 
 
-def _with_bias(factors: Any, biases: Any) -> Array:
+def _with_bias(factors: Array, biases: Array) -> Array:
     return np.column_stack([factors, biases]).astype(np.float64)
 
 

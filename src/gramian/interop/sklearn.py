@@ -10,14 +10,17 @@ item's bias alone. Needs the extra ``sklearn``.
 from __future__ import annotations
 
 import warnings
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from gramian.core.plain import Plain
+from gramian.data.columns import Frame
+from gramian.data.pairs import Pairs
 from gramian.data.ratings import Ratings
 from gramian.errors import DataError, DataWarning, GramianError, ParameterError
+from gramian.kernels.arrays import Array
 from gramian.models.model import Model
 from gramian.registry import make_recipe
 
@@ -43,16 +46,16 @@ class RatingRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         **fields: The recipe's fields; those not given have their defaults.
     """
 
-    def __init__(self, recipe: str = "als", *, duplicates: str = "mean", **fields: Any) -> None:
+    def __init__(self, recipe: str = "als", *, duplicates: str = "mean", **fields: object) -> None:
         self.recipe = recipe
         self.duplicates = duplicates
         self.fields = fields
 
-    def get_params(self, deep: bool = True) -> dict[str, Any]:
+    def get_params(self, deep: bool = True) -> Plain:
         """All parameters, those of the recipe among them."""
         return {"recipe": self.recipe, "duplicates": self.duplicates, **self.fields}
 
-    def set_params(self, **params: Any) -> RatingRegressor:
+    def set_params(self, **params: object) -> RatingRegressor:
         """Set parameters; a field that the recipe does not have is refused by ``fit``."""
         for name, value in params.items():
             if name in ("recipe", "duplicates"):
@@ -61,7 +64,7 @@ class RatingRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
                 self.fields = {**self.fields, name: value}
         return self
 
-    def fit(self, X: Any, y: Any) -> RatingRegressor:
+    def fit(self, X: npt.ArrayLike | Frame, y: npt.ArrayLike | None) -> RatingRegressor:
         """Train on pairs of ids and their ratings.
 
         Args:
@@ -91,19 +94,16 @@ class RatingRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         self.n_features_in_ = 2
         return self
 
-    def predict(self, X: Any) -> npt.NDArray[Any]:
+    def predict(self, X: npt.ArrayLike | Frame) -> Array:
         """Ratings of pairs of ids; unknown ones are predicted from what the biases know."""
         check_is_fitted(self)
         users, items = _columns(X)
         model = self.model_
-        codes = [
-            model._codes(ids, column, what, "fallback", say=False)
-            for ids, column, what in ((model.user_ids, users, "user"), (model.item_ids, items, "item"))
-        ]
-        return np.asarray(model._predict_codes(codes[0], codes[1], "fallback", True))
+        pairs = Pairs(model.user_ids.codes(users, "user"), model.item_ids.codes(items, "item"))
+        return np.asarray(model.predict_codes(pairs))
 
 
-def _columns(X: Any) -> tuple[pl.Series, pl.Series]:
+def _columns(X: npt.ArrayLike | Frame) -> tuple[pl.Series, pl.Series]:
     """The user and the item column of an array or a table."""
     if hasattr(X, "columns"):
         from gramian.data.columns import to_polars
@@ -122,7 +122,7 @@ def _columns(X: Any) -> tuple[pl.Series, pl.Series]:
     return columns[0], columns[1]
 
 
-def _ids(column: npt.NDArray[Any]) -> pl.Series:
+def _ids(column: Array) -> pl.Series:
     """Whole numbers that came as floats, or as objects of an array of both columns, are integers."""
     if column.dtype.kind == "O":
         return pl.Series(column.tolist())

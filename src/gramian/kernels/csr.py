@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from gramian.kernels.arrays import readonly
+from gramian.kernels.arrays import Array, readonly
 
-__all__ = ["CSR", "PIECE_RATINGS", "csr_from_sorted", "is_sound", "pieces_of", "readonly_csr", "transpose"]
+__all__ = ["CSR", "PIECE_RATINGS", "csr_from_sorted", "is_sound", "one_row", "pieces_of", "readonly_csr", "transpose"]
 
 # A heavy row's sums are made of pieces of so many ratings: at K = 512, a fifth of a second's work at most.
 PIECE_RATINGS = 16_384
@@ -44,6 +44,14 @@ class CSR(NamedTuple):
     def row_codes(self) -> npt.NDArray[np.int32]:
         """The row of every entry, in order (made anew at each call)."""
         return np.repeat(np.arange(self.n_rows, dtype=np.int32), self.counts)
+
+    def of_rows(self, values: Array) -> Array:
+        """A number for each entry: that of its row."""
+        return np.repeat(values, self.counts)
+
+    def of_columns(self, values: Array) -> Array:
+        """A number for each entry: that of its column."""
+        return np.asarray(values[self.indices])
 
     def row(self, i: int) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float32]]:
         """The indices and values of one row (views)."""
@@ -86,6 +94,12 @@ def csr_from_sorted(rows: npt.NDArray[Any], columns: npt.NDArray[Any], values: n
     indptr = np.zeros(n_rows + 1, np.int64)
     np.cumsum(np.bincount(rows, minlength=n_rows), out=indptr[1:])
     return CSR(indptr, np.ascontiguousarray(columns, np.int32), np.ascontiguousarray(values, np.float32))
+
+
+def one_row(columns: npt.NDArray[Any], values: npt.NDArray[Any]) -> CSR:
+    """Entries of one row, in any order, as a matrix of that row."""
+    order = np.argsort(columns)
+    return csr_from_sorted(np.zeros(len(columns), np.int64), columns[order], values[order], 1)
 
 
 def is_sound(matrix: CSR, n_rows: int, n_columns: int) -> bool:

@@ -35,17 +35,19 @@ import numpy as np
 from gramian.core.file_format import Arrays
 from gramian.core.history import History
 from gramian.core.parameters import Range, param
-from gramian.data.ratings import Ratings
+from gramian.data.table import RatingsTable
 from gramian.engine import local
+from gramian.engine.rows import Penalty, run
 from gramian.kernels.arrays import Array
 from gramian.models.factor_model import FactorModel, SideSettings, checked_rows
 from gramian.models.recipe import Epoch, Recipe
+from gramian.models.trainable import StateT
 
 __all__ = ["ALS", "AlternatingRecipe", "RidgeRecipe"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class AlternatingRecipe(Recipe[FactorModel]):
+class AlternatingRecipe(Recipe[FactorModel, StateT]):
     """What the recipes solved by alternating half-sweeps share."""
 
     @property
@@ -53,11 +55,11 @@ class AlternatingRecipe(Recipe[FactorModel]):
     def side(self) -> SideSettings:
         """How a row is solved."""
 
-    def offset(self, ratings: Ratings) -> float:
+    def offset(self, ratings: RatingsTable) -> float:
         """What is subtracted from every rating: μ of the training ratings, or 0."""
         return ratings.global_mean if self.side.centred else 0.0
 
-    def random_items(self, ratings: Ratings, factors: int, seed: int, dtype: str) -> Array:
+    def random_items(self, ratings: RatingsTable, factors: int, seed: int, dtype: str) -> Array:
         """Item factors from N(0, 1/K), and biases 0, where there are some."""
         rng = np.random.Generator(np.random.Philox(seed))
         items = np.zeros((ratings.n_items, factors + self.side.biased), dtype)
@@ -65,23 +67,22 @@ class AlternatingRecipe(Recipe[FactorModel]):
         return items
 
     def sweep(
-        self, ratings: Ratings, other: Array, *, users: bool, side: SideSettings | None = None, **more: Any
-    ) -> tuple[Array, int]:
-        """The best rows of one side, given the other; and how many of them had a singular system."""
+        self, ratings: RatingsTable, fixed: Array, *, users: bool, side: SideSettings | None = None,
+        draw: tuple[int, int, int] | None = None, spread: float = 1.0,
+    ) -> tuple[Array, int]:  # fmt: skip
+        """The best rows of one side, given the other, or draws about them; and how many had a singular system."""
         rows, side = (ratings.by_user if users else ratings.by_item), side or self.side
-        return local.half_sweep(
-            rows, other, side.penalty, biased=side.biased, offset=self.offset(ratings), n_jobs=side.n_jobs, **more
-        )
+        intercepts = side.intercepts(self.offset(ratings))
+        return run(rows, local.HalfSweep(fixed, intercepts, side.penalty, draw=draw, spread=spread), side.n_jobs)
 
     def record(
-        self, ratings: Ratings, arrays: Arrays, singular: int, side: SideSettings | None = None
+        self, ratings: RatingsTable, arrays: Arrays, singular: int, side: SideSettings | None = None
     ) -> dict[str, float | int]:
         """J, the training RMSE and, where there were some, the singular rows of an epoch."""
         side = side or self.side
         users, items = arrays["user_rows"], arrays["item_rows"]
-        squared = local.squared_errors(
-            ratings.by_user, users, items, biased=side.biased, offset=self.offset(ratings), n_jobs=side.n_jobs
-        )
+        intercepts = side.intercepts(self.offset(ratings))
+        squared = local.squared_errors(ratings.by_user, users, items, intercepts, side.n_jobs)
         penalties = sum(
             _penalty(rows, counts, side.penalty)
             for rows, counts in ((users, ratings.by_user.counts), (items, ratings.by_item.counts))
@@ -92,14 +93,14 @@ class AlternatingRecipe(Recipe[FactorModel]):
         }
         return made | ({"minimum_norm_rows": singular} if singular else {})
 
-    def model(self, ratings: Ratings, arrays: Arrays, history: History) -> FactorModel:
+    def model(self, ratings: RatingsTable, arrays: Arrays, history: History) -> FactorModel:
         """The factor model of these rows."""
         users, items = checked_rows(self, ratings, arrays, len(self.side.penalty.precision))
         return FactorModel(self, ratings, history, users, items, self.offset(ratings), self.side)
 
 
 @dataclass(frozen=True, kw_only=True)
-class RidgeRecipe(AlternatingRecipe):
+class RidgeRecipe(AlternatingRecipe[StateT]):
     """What the recipes with the penalties of ALS share, whichever way they go down."""
 
     factors: int = param(32, "latent features K; more fit finer tastes and cost time", low=1, high=512)
@@ -118,18 +119,18 @@ class RidgeRecipe(AlternatingRecipe):
         if self.biases:
             bias = self.regularization if self.bias_regularization is None else self.bias_regularization
             lambdas = np.append(lambdas, bias)
-        penalty = local.Penalty(np.diag(lambdas), self.weighting == "count")
+        penalty = Penalty(np.diag(lambdas), self.weighting == "count")
         return SideSettings(self.biases, penalty, centred=self.biases, n_jobs=self.n_jobs)
 
 
-def _penalty(rows: Array, counts: Array, penalty: local.Penalty) -> float:
+def _penalty(rows: Array, counts: Array, penalty: Penalty) -> float:
     """Σ s xᵀΛx for a diagonal Λ, in float64."""
     squares = np.square(rows, dtype=np.float64) @ np.diag(penalty.precision)
     return float(np.sum(squares * counts) if penalty.by_count else np.sum(squares))
 
 
 @dataclass(frozen=True, kw_only=True)
-class ALS(RidgeRecipe):
+class ALS(RidgeRecipe[Arrays]):
     """Matrix factorization with biases by alternating least squares.
 
     See the head of this module for the objective. The defaults suit some 10⁵ ratings on a five-star scale;
@@ -157,31 +158,29 @@ class ALS(RidgeRecipe):
     seed: int = param(0, "of the random start", low=0)
     dtype: str = param("float32", "precision of the factors", choices=("float32", "float64"))
 
-    def start(self, ratings: Ratings) -> Arrays:
+    def start(self, ratings: RatingsTable) -> Arrays:
         """Item factors from N(0, 1/K), biases 0, and the users' best rows for these."""
         items = self.random_items(ratings, self.factors, self.seed, self.dtype)
         users = np.zeros((ratings.n_users, items.shape[1]), self.dtype)
         return {"user_rows": self._solve(ratings, users, items, users=True)[0], "item_rows": items}
 
-    def epoch(self, ratings: Ratings, arrays: Arrays, number: int) -> Epoch:
+    def epoch(self, ratings: RatingsTable, arrays: Arrays, number: int) -> Epoch[Arrays]:
         """Items given the users, then users given the new items: the users always fit the items exactly."""
         items, singular_items = self._solve(ratings, arrays["item_rows"], arrays["user_rows"], users=False)
         users, singular_users = self._solve(ratings, arrays["user_rows"], items, users=True)
         made = {"user_rows": users, "item_rows": items}
         return Epoch(made, self.record(ratings, made, singular_items + singular_users))
 
-    def _solve(self, ratings: Ratings, here: Array, other: Array, *, users: bool) -> tuple[Array, int]:
-        rows = ratings.by_user if users else ratings.by_item
-        side, offset = self.side, self.offset(ratings)
+    def _solve(self, ratings: RatingsTable, factors: Array, fixed: Array, *, users: bool) -> tuple[Array, int]:
+        """New rows of one side, from these ``factors``, given the ``fixed`` ones."""
+        rows, side = ratings.by_user if users else ratings.by_item, self.side
+        intercepts = side.intercepts(self.offset(ratings))
         if self.bias_update == "joint" or not self.biases:
-            return local.update(
-                self.solver, rows, here, other, side.penalty, biased=side.biased, offset=offset, n_jobs=self.n_jobs
-            )
-        return local.separate_update(
-            rows, here, other, side.penalty, offset=offset, n_jobs=self.n_jobs, solver=self.solver
-        )
+            return local.update(self.solver, rows, factors, fixed, side.penalty, intercepts, self.n_jobs)
+        step = local.SeparateUpdate(fixed, intercepts, side.penalty, self.solver, factors=factors)
+        return run(rows, step, self.n_jobs)
 
-    def finish(self, ratings: Ratings, arrays: Arrays) -> Arrays:
+    def finish(self, ratings: RatingsTable, arrays: Arrays) -> Arrays:
         """The users' joint and exact solution; exact joint updates end on it already."""
         if self.solver == "exact" and (not self.biases or self.bias_update == "joint"):
             return arrays

@@ -17,8 +17,8 @@ import numpy as np
 
 from gramian.core.file_format import Arrays
 from gramian.core.parameters import Range, param
-from gramian.data.ratings import Ratings
-from gramian.engine import local
+from gramian.data.table import RatingsTable
+from gramian.engine.rows import Penalty
 from gramian.models.als import AlternatingRecipe
 from gramian.models.factor_model import SideSettings
 from gramian.models.recipe import Epoch
@@ -27,7 +27,7 @@ __all__ = ["Baseline"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Baseline(AlternatingRecipe):
+class Baseline(AlternatingRecipe[Arrays]):
     """μ + user bias + item bias, regularized; or μ alone.
 
     Raises:
@@ -48,9 +48,9 @@ class Baseline(AlternatingRecipe):
     def side(self) -> SideSettings:
         """How a row is solved: one unknown, its bias; or none."""
         lambdas = np.full(int(self.biases), self.regularization)
-        return SideSettings(self.biases, local.Penalty(np.diag(lambdas)), centred=True, n_jobs=self.n_jobs)
+        return SideSettings(self.biases, Penalty(np.diag(lambdas)), centred=True, n_jobs=self.n_jobs)
 
-    def start(self, ratings: Ratings) -> Arrays:
+    def start(self, ratings: RatingsTable) -> Arrays:
         """All biases 0."""
         width = int(self.biases)
         return {
@@ -58,7 +58,7 @@ class Baseline(AlternatingRecipe):
             "item_rows": np.zeros((ratings.n_items, width), self.dtype),
         }
 
-    def epoch(self, ratings: Ratings, arrays: Arrays, number: int) -> Epoch:
+    def epoch(self, ratings: RatingsTable, arrays: Arrays, number: int) -> Epoch[Arrays]:
         """Item biases given the users', then user biases given the new items'."""
         items, singular_items = self.sweep(ratings, arrays["user_rows"], users=False)
         users, singular_users = self.sweep(ratings, items, users=True)

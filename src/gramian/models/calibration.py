@@ -9,15 +9,16 @@ import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import polars as pl
 
 from gramian.core.parameters import check_level, check_number
+from gramian.core.plain import Plain
 from gramian.data.groups import BY, group_edges, group_names, group_of, training_counts
-from gramian.data.ids import Codes
-from gramian.data.ratings import Ratings
+from gramian.data.pairs import Pairs
+from gramian.data.table import RatingsTable
 from gramian.errors import DataError, ParameterError
 from gramian.kernels.arrays import Array
 from gramian.metrics.intervals import coverage, interval_score, mean_width, pit_histogram, spearman
@@ -27,7 +28,7 @@ from gramian.models.model import Model
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["Calibration", "calibration", "check_intervals"]
+__all__ = ["LEVELS", "Calibration", "calibration", "check_intervals"]
 
 LEVELS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
 
@@ -68,7 +69,7 @@ class Calibration:
             raise ParameterError(f"The level {level!r} was not measured; found {self.curve['level'].to_list()}.")
         return rows.row(0, named=True)
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> Plain:
         """Everything as plain nested data, ready for JSON."""
         return {
             "n": self.n,
@@ -101,7 +102,7 @@ class Calibration:
 
 def calibration(
     model: Model,
-    test: Ratings,
+    test: RatingsTable,
     *,
     levels: Sequence[float] = LEVELS,
     level: float = 0.9,
@@ -125,23 +126,21 @@ def calibration(
     every = sorted({check_level("levels", one, "calibration") for one in [*levels, level]})
     check_number("groups", groups, low=1, whole=True, owner="calibration")
     sure = check_intervals(model)
-    users, items = model.codes_of(test, unknown)
-    values, times = test.values.astype(np.float64), test.times
+    pairs, values = model.pairs_of(test, unknown), test.values.astype(np.float64)
     if unknown == "nan":
-        known = (users != -1) & (items != -1)
-        users, items, values = users[known], items[known], values[known]
-        times = None if times is None else times[known]
+        known = ~pairs.unknown
+        pairs, values = pairs.take(known), values[known]
     if len(values) == 0:
         raise DataError("Nothing is left to measure: no test pair has both a known user and a known item.")
-    seen = sure.forecast(users, items, times, values, every)
-    error = np.abs(values - model._predict_codes(users, items, "fallback", True, times))
+    seen = sure.forecast(pairs, values, every)
+    error = np.abs(values - model.predict_codes(pairs))
     at = every.index(level)
     ranked = spearman(seen.spread, error)
     return Calibration(
         n=len(values),
         level=level,
         curve=_curve(values, seen, every),
-        groups=_groups(model.ratings, users, items, values, seen.lower[at], seen.upper[at], level, groups),
+        groups=_groups(_Held(model.ratings, pairs, values, seen.lower[at], seen.upper[at]), level, groups),
         spearman=None if math.isnan(ranked) else ranked,
         crps=None if seen.crps is None else float(seen.crps.mean()),
         pit=None if seen.crps is None else tuple(pit_histogram(seen.below, seen.upto).tolist()),
@@ -172,25 +171,34 @@ def _curve(values: Array, seen: Forecast, levels: list[float]) -> pl.DataFrame:
     return pl.DataFrame(rows)
 
 
-def _groups(
-    trained: Ratings, users: Codes, items: Codes, values: Array, lower: Array, upper: Array, level: float, groups: int
-) -> pl.DataFrame:
+class _Held(NamedTuple):
+    """What was forecast of test pairs at one level, and what came."""
+
+    trained: RatingsTable
+    pairs: Pairs
+    values: Array
+    lower: Array
+    upper: Array
+
+
+def _groups(held: _Held, level: float, groups: int) -> pl.DataFrame:
     """Coverage and width within groups; groups without test ratings are left out."""
     rows = []
     for by in BY:
-        edges = group_edges(trained, by, groups)
-        labels = group_of(edges, training_counts(trained, users, items, by))
+        edges = group_edges(held.trained, by, groups)
+        labels = group_of(edges, training_counts(held.trained, held.pairs, by))
         for label, name in enumerate(group_names(edges)):
             inside = labels == label
             if inside.any():
+                values, lower, upper = held.values[inside], held.lower[inside], held.upper[inside]
                 rows.append(
                     {
                         "by": by,
                         "ratings": name,
                         "n": int(inside.sum()),
-                        "coverage": coverage(values[inside], lower[inside], upper[inside]),
+                        "coverage": coverage(values, lower, upper),
                         "error": math.sqrt(level * (1 - level) / inside.sum()),
-                        "width": mean_width(lower[inside], upper[inside]),
+                        "width": mean_width(lower, upper),
                     }
                 )
     return pl.DataFrame(rows)

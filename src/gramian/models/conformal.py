@@ -33,14 +33,19 @@ import polars as pl
 
 from gramian.core.file_format import Arrays
 from gramian.core.parameters import check_choice, check_level, check_number
+from gramian.core.plain import Plain
+from gramian.data.columns import Frame
 from gramian.data.groups import BY, group_edges, group_names, group_of, training_counts
-from gramian.data.ids import Codes
-from gramian.data.ratings import Ratings
+from gramian.data.ids import Codes, Id, Ids
+from gramian.data.pairs import Pairs
+from gramian.data.table import RatingsTable
 from gramian.errors import DataError, DataWarning, FormatError, ParameterError
 from gramian.kernels.arrays import Array
-from gramian.models.calibration import Calibration, calibration
+from gramian.models.calibration import LEVELS, Calibration, calibration
+from gramian.models.capabilities import Capabilities
+from gramian.models.fold_in import FoldingModel, Given, NewUser
 from gramian.models.interval_model import Forecast, IntervalModel
-from gramian.models.model import Model, Times, check_ratings_given, pair_times
+from gramian.models.model import Best, Model, TimesGiven, check_ratings_given
 from gramian.models.predictive import UncertainModel
 
 __all__ = ["Conformal", "conformal", "conformal_quantile"]
@@ -83,20 +88,30 @@ class Conformal(IntervalModel):
         """The model's."""
         return self.model.arrays()
 
-    def _predict_codes(self, users: Codes, items: Codes, unknown: str, clip: bool, times: Times | None = None) -> Array:
-        return self.model._predict_codes(users, items, unknown, clip, times)
+    @property
+    def capabilities(self) -> Capabilities:
+        """The model's, and intervals."""
+        return self.model.capabilities._replace(intervals=True)
 
-    def recommend(self, users: Any = None, n: int = 10, **options: Any) -> pl.DataFrame:
+    def predict_codes(self, pairs: Pairs, *, unknown: str = "fallback", clip: bool = True) -> Array:
+        """The model's."""
+        return self.model.predict_codes(pairs, unknown=unknown, clip=clip)
+
+    def best_codes(self, users: Codes, n: int, *, exclude_seen: bool = True, among: Array | None = None) -> Best:
+        """The model's."""
+        return self.model.best_codes(users, n, exclude_seen=exclude_seen, among=among)
+
+    def recommend(self, users: Ids | None = None, n: int = 10, **options: Any) -> pl.DataFrame:  # noqa: ANN401 - the model's
         """The model's, with its options."""
         return self.model.recommend(users, n, **options)
 
-    def __getattr__(self, name: str) -> Any:
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - whatever it is of the model
         """What the model has beyond :class:`Model`: ``recommend_for`` and ``explain``, say."""
         if name.startswith("_") or name == "model":
             raise AttributeError(name)
         return getattr(self.model, name)
 
-    def update(self, new_ratings: Ratings) -> Model:
+    def update(self, new_ratings: RatingsTable) -> Model:
         """Refused: an updated model makes other errors than those that were calibrated."""
         raise ParameterError(
             "A conformal model cannot be updated, since its intervals belong to the model as it is: "
@@ -107,12 +122,12 @@ class Conformal(IntervalModel):
 
     def predict_interval(
         self,
-        users: Any,
-        items: Any,
+        users: Ids,
+        items: Ids,
         level: float = 0.9,
         *,
         clip: bool = True,
-        times: Any = None,
+        times: TimesGiven = None,
         unknown: str = "fallback",
     ) -> Array:
         """An interval for each pair's rating that holds it with a probability of at least ``level``.
@@ -134,33 +149,36 @@ class Conformal(IntervalModel):
             ParameterError: ``level`` is outside (0, 1).
         """
         check_level("level", level, "predict_interval")
-        user_codes, item_codes = self._pair_codes(users, items, unknown)
-        centre, (half,) = self.half_widths(user_codes, item_codes, [level], pair_times(times, len(user_codes)))
+        pairs = self._pairs_of(users, items, times, unknown)
+        centre, (half,) = self.half_widths(pairs, [level])
         ends = np.column_stack([centre - half, centre + half])
         if clip:
             np.clip(ends, *self.scale, out=ends)
         if unknown == "nan":
-            ends[(user_codes < 0) | (item_codes < 0)] = np.nan
+            ends[pairs.unknown] = np.nan
         return ends
 
-    def half_widths(
-        self, users: Codes, items: Codes, levels: Sequence[float], times: Times | None = None, depth: int = 4
-    ) -> tuple[Array, Array]:
+    def interval_codes(self, pairs: Pairs, level: float) -> Array:
+        """As of :class:`IntervalModel`."""
+        centre, (half,) = self.half_widths(pairs, [level])
+        return np.clip(np.column_stack([centre - half, centre + half]), *self.scale)
+
+    def half_widths(self, pairs: Pairs, levels: Sequence[float], depth: int = 4) -> tuple[Array, Array]:
         """The middles (n,) and the half widths (levels, n) of the intervals of pairs of codes; −1 is unknown."""
-        centre, scale = _centre_and_scale(self.model, users, items, times)
-        groups = self.groups(users, items)
-        half = np.empty((len(levels), len(users)))
+        centre, scale = _centre_and_scale(self.model, pairs)
+        groups = self.groups(pairs)
+        half = np.empty((len(levels), len(pairs)))
         for k, level in enumerate(levels):
-            half[k] = self._quantiles(level, depth)[groups] * scale
+            half[k] = self.quantiles(level, depth)[groups] * scale
         return centre, half
 
-    def groups(self, users: Codes, items: Codes) -> Array:
+    def groups(self, pairs: Pairs) -> Array:
         """The group of each pair, from 0."""
         if self.by is None:
-            return np.zeros(len(users), np.int64)
-        return group_of(self.edges, training_counts(self.ratings, users, items, self.by))
+            return np.zeros(len(pairs), np.int64)
+        return group_of(self.edges, training_counts(self.ratings, pairs, self.by))
 
-    def _quantiles(self, level: float, depth: int) -> Array:
+    def quantiles(self, level: float, depth: int = 4) -> Array:
         """The score quantile of each group, after a warning where one is infinite."""
         parts = np.split(self.scores, self.ends[:-1])
         quantiles = np.array([conformal_quantile(part, level) for part in parts])
@@ -174,27 +192,52 @@ class Conformal(IntervalModel):
             warnings.warn(text, DataWarning, stacklevel=depth)
         return quantiles
 
-    def forecast(self, users: Codes, items: Codes, times: Times | None, values: Array, levels: list[float]) -> Forecast:
+    def forecast(self, pairs: Pairs, values: Array, levels: list[float]) -> Forecast:
         """As of :class:`IntervalModel`: intervals alone, no distribution."""
-        centre, half = self.half_widths(users, items, levels, times, depth=5)
+        centre, half = self.half_widths(pairs, levels, depth=5)
         lower, upper = np.clip(centre - half, *self.scale), np.clip(centre + half, *self.scale)
         made = Forecast.empty(len(levels), len(values))
         return made._replace(lower=lower, upper=upper, spread=half[len(levels) // 2])
 
-    def calibration(self, test: Ratings, **options: Any) -> Calibration:
+    def calibration(
+        self,
+        test: RatingsTable,
+        *,
+        levels: Sequence[float] = LEVELS,
+        level: float = 0.9,
+        groups: int = 4,
+        unknown: str = "fallback",
+    ) -> Calibration:
         """How well the intervals hold on ``test``; see :func:`gramian.calibration`."""
-        return calibration(self, test, **options)
+        return calibration(self, test, levels=levels, level=level, groups=groups, unknown=unknown)
+
+    def new_user(
+        self, ratings: Given, *, times: TimesGiven = None, who: Id | None = None, unknown: str = "fallback"
+    ) -> ConformalNewUser:
+        """Somebody folded into the model, with conformal intervals; arguments as of :class:`FoldingModel`.
+
+        Raises:
+            ParameterError: The model cannot take in somebody new.
+        """
+        if not isinstance(self.model, FoldingModel):
+            name = self.model.recipe.name
+            raise ParameterError(f"A model of {name!r} cannot take in somebody new; take one that can, ALS say.")
+        return ConformalNewUser(self, self.model.new_user(ratings, times=times, who=who, unknown=unknown))
+
+    def with_items(self, table: Frame) -> Conformal:
+        """As of :class:`Model`."""
+        return _wrapped(self.model.with_items(table), self.scores, self.ends, self.edges, self.by)
 
     # ---- kept in a file -------------------------------------------------------------------------
 
-    def content(self) -> tuple[Arrays, dict[str, Any]]:
+    def content(self) -> tuple[Arrays, Plain]:
         """The model's content, with the scores."""
         arrays, metadata = self.model.content()
         own = {"conformal.scores": self.scores, "conformal.ends": self.ends, "conformal.edges": self.edges}
         return {**arrays, **own}, {**metadata, "kind": "conformal", "by": self.by}
 
     @classmethod
-    def from_content(cls, model: Model, arrays: Arrays, metadata: dict[str, Any]) -> Conformal:
+    def from_content(cls, model: Model, arrays: Arrays, metadata: Plain) -> Conformal:
         """The conformal model around a model read from a file.
 
         Raises:
@@ -220,7 +263,39 @@ class Conformal(IntervalModel):
         return f"<conformal intervals from {len(self.scores):,} ratings{by} on {self.model!r}>"
 
 
-def conformal(model: Model, ratings: Ratings, *, by: str | None = None, groups: int = 4) -> Conformal:
+class ConformalNewUser(NewUser[FoldingModel]):
+    """Somebody folded into a model with conformal intervals."""
+
+    def __init__(self, conformal: Conformal, inner: NewUser[FoldingModel]) -> None:
+        super().__init__(inner.model, inner.items, inner.values, inner.row)
+        self.conformal, self.inner = conformal, inner
+
+    def predict(self, items: Codes) -> Array:
+        """The model's."""
+        return self.inner.predict(items)
+
+    def stds(self, items: Codes) -> Array:
+        """The model's."""
+        return self.inner.stds(items)
+
+    def ordered(self, order: str, level: float, seed: int) -> Array:
+        """The model's."""
+        return self.inner.ordered(order, level, seed)
+
+    def reasons(self, item: int) -> pl.DataFrame:
+        """The model's."""
+        return self.inner.reasons(item)
+
+    def interval(self, items: Codes, level: float) -> Array:
+        """Conformal intervals, as of anybody whom the training does not know."""
+        check_level("level", level, "predict_interval")
+        pairs = Pairs(np.full(len(items), -1, np.int32), items)
+        half = self.conformal.quantiles(level)[self.conformal.groups(pairs)] * self.stds(items)
+        centre = self.predict(items)
+        return np.clip(np.column_stack([centre - half, centre + half]), *self.model.scale)
+
+
+def conformal(model: Model, ratings: RatingsTable, *, by: str | None = None, groups: int = 4) -> Conformal:
     """Give any model intervals with a finite-sample guarantee, from ratings it was not trained on.
 
     Args:
@@ -249,11 +324,11 @@ def conformal(model: Model, ratings: Ratings, *, by: str | None = None, groups: 
             f"Calibration ratings must be held out: {seen:,} of {len(ratings):,} were in the training, where errors "
             "are smaller; split the ratings before the fit, and calibrate on the part left out."
         )
-    users, items = inner.codes_of(ratings)
-    centre, scale = _centre_and_scale(inner, users, items, ratings.times)
+    pairs = inner.pairs_of(ratings)
+    centre, scale = _centre_and_scale(inner, pairs)
     scores = np.abs(ratings.values - centre) / scale
     edges = np.zeros(1, np.int64) if by is None else group_edges(inner.ratings, by, groups)
-    labels = group_of(edges, training_counts(inner.ratings, users, items, by or BY[0]))
+    labels = group_of(edges, training_counts(inner.ratings, pairs, by or BY[0]))
     order = np.lexsort((scores, labels))
     ends = np.cumsum(np.bincount(labels, minlength=len(edges)), dtype=np.int64)
     return _wrapped(inner, scores[order], ends, edges, by)
@@ -264,11 +339,11 @@ def _wrapped(model: Model, scores: Array, ends: Array, edges: Array, by: str | N
     return Conformal(**shared, model=model, scores=scores, ends=ends, edges=edges, by=by)
 
 
-def _centre_and_scale(model: Model, users: Codes, items: Codes, times: Times | None) -> tuple[Array, Array]:
+def _centre_and_scale(model: Model, pairs: Pairs) -> tuple[Array, Array]:
     """Clipped predictions, and the predictive standard deviations, or ones of a model without."""
-    centre = model._predict_codes(users, items, "fallback", True, times).astype(np.float64)
-    scale = np.ones(len(users))
+    centre = model.predict_codes(pairs).astype(np.float64)
+    scale = np.ones(len(pairs))
     if isinstance(model, UncertainModel):
-        for piece, mixture in model.pieces(users, items, times):
+        for piece, mixture in model.pieces(pairs):
             scale[piece] = mixture.std()
     return centre, scale

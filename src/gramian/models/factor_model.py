@@ -8,33 +8,33 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Self
 
 import numpy as np
-import numpy.typing as npt
 import polars as pl
 
 from gramian.core.file_format import Arrays, checked_arrays
 from gramian.core.parameters import check_number
-from gramian.data.ids import Codes
-from gramian.data.ratings import Ratings
+from gramian.data.ids import Codes, Id
+from gramian.data.table import RatingsTable
 from gramian.engine import local
+from gramian.engine.rows import Intercepts, Penalty, Rows
 from gramian.errors import ParameterError
 from gramian.kernels import reference
 from gramian.kernels.arrays import Array
-from gramian.kernels.csr import CSR
-from gramian.models.fold_in import FoldingModel, one_row
+from gramian.kernels.csr import one_row
+from gramian.models.capabilities import Capabilities
+from gramian.models.fold_in import FoldingModel
 from gramian.models.model import check_ratings_given
-from gramian.models.recipe import Recipe
 from gramian.models.selection import item_table, top_n
+from gramian.models.settings import Settings
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["Explanation", "FactorModel", "Features", "SideSettings"]
+__all__ = ["Explanation", "FactorModel", "LatentFeatures", "SideSettings", "checked_rows"]
 
 # Pairs are scored in pieces of this many, so that gathered rows stay small.
 PIECE = 1 << 16
@@ -45,12 +45,16 @@ class SideSettings:
     """How rows are solved: is the last column a bias, the prior, is μ subtracted first, and the threads."""
 
     biased: bool
-    penalty: local.Penalty
+    penalty: Penalty
     centred: bool
     n_jobs: int | None = None
 
+    def intercepts(self, offset: float) -> Intercepts:
+        """What a prediction has beside wᵀu, with this μ."""
+        return Intercepts(self.biased, offset)
 
-class Features(NamedTuple):
+
+class LatentFeatures(NamedTuple):
     """WUᵀ = users · itemsᵀ with columns that mean something; see :attr:`FactorModel.features`."""
 
     users: Array
@@ -71,8 +75,8 @@ class Explanation:
             the user rated adds to or takes from the prediction through the factors, strongest first.
     """
 
-    user: Any
-    item: Any
+    user: Id
+    item: Id
     prediction: float
     global_mean: float
     user_bias: float
@@ -145,6 +149,16 @@ class FactorModel(FoldingModel):
         """The parameters by name."""
         return {"user_rows": self.user_rows, "item_rows": self.item_rows}
 
+    @property
+    def capabilities(self) -> Capabilities:
+        """What can be asked of it."""
+        return Capabilities(fold_in=True, explain=True, features=self.n_factors, scores_predict=True)
+
+    @property
+    def feature_positions(self) -> Array:
+        """The items' weights in the latent features, (M, K)."""
+        return self.features.items
+
     # ---- scoring --------------------------------------------------------------------------------
 
     def score_pairs(self, users: Codes, items: Codes) -> Array:
@@ -182,19 +196,29 @@ class FactorModel(FoldingModel):
 
     # ---- somebody new ---------------------------------------------------------------------------
 
-    def fold_in(self, ratings: Mapping[Any, float], *, unknown: str = "fallback") -> Array:
+    def fold_in_codes(self, items: Codes, values: Array) -> Array:
         """The row (D,) of a user with these ratings: the half-sweep's solution against the item rows.
 
         For a training user's own ratings it is that user's row. With no known item it is zero: the user is
         then predicted from the item biases alone.
         """
-        return self._solve(one_row(*self._given(ratings, unknown)), self.item_rows)[0]
+        return self.solved(one_row(items, values))[0]
 
-    def _solve(self, rows: CSR, other: Array) -> Array:
+    def solved(self, rows: Rows) -> Array:
+        """The rows of users with these ratings."""
+        return self.rows_given(rows, self.item_rows)
+
+    def with_users(self, ratings: RatingsTable, rows: Array) -> Self:
+        """The model as it is for other users, with their ratings and their rows."""
+        return dataclasses.replace(self, ratings=ratings, user_rows=rows)
+
+    def rows_given(self, rows: Rows, fixed: Array) -> Array:
+        """The rows of one side with these ratings, given those of the other side."""
         s = self.settings
-        return local.half_sweep(rows, other, s.penalty, biased=s.biased, offset=self.global_mean, n_jobs=s.n_jobs)[0]
+        return local.half_sweep(rows, fixed, s.penalty, s.intercepts(self.global_mean), s.n_jobs)[0]
 
-    def _scores_of(self, row: Array) -> Array:
+    def score_row(self, row: Array) -> Array:
+        """As of :class:`FoldingModel`."""
         items = np.arange(len(self.item_rows), dtype=np.int32)
         if not row.any():
             return self.score_pairs(np.full(len(items), -1, np.int32), items)
@@ -202,14 +226,14 @@ class FactorModel(FoldingModel):
 
     # ---- looking inside -------------------------------------------------------------------------
 
-    def similar_items(self, item: Any, n: int = 10) -> pl.DataFrame:
+    def similar_items(self, item: Id, n: int = 10) -> pl.DataFrame:
         """The items whose factors point the same way: ``item``, ``similarity`` (cosine), ``rank``, ``title``."""
         code = self._one_code(self.item_ids, item, "item")
         best, cosine = self._nearest(self.item_factors, code, n)
         rank = np.arange(1, len(best) + 1, dtype=np.int32)
         return item_table(self.item_ids, best, self.ratings.titles, similarity=cosine, rank=rank)
 
-    def similar_users(self, user: Any, n: int = 10) -> pl.DataFrame:
+    def similar_users(self, user: Id, n: int = 10) -> pl.DataFrame:
         """The users whose factors point the same way: ``user``, ``similarity`` (cosine), ``rank``."""
         code = self._one_code(self.user_ids, user, "user")
         best, cosine = self._nearest(self.user_factors, code, n)
@@ -227,7 +251,7 @@ class FactorModel(FoldingModel):
         return best, cosine[best]
 
     @cached_property
-    def features(self) -> Features:
+    def features(self) -> LatentFeatures:
         """The latent features that the predictions show, strongest first.
 
         WUᵀ = (WT)(UT⁻ᵀ)ᵀ for any invertible T, so the columns of W and U have no meaning by themselves. These
@@ -243,7 +267,7 @@ class FactorModel(FoldingModel):
         peaks = items[np.argmax(np.abs(items), axis=0), np.arange(items.shape[1])]
         signs = np.where(peaks < 0, -1.0, 1.0)
         missing = ((0, 0), (0, self.n_factors - len(signs)))  # fewer users than factors
-        return Features(np.pad(users * signs, missing), np.pad(items * signs, missing))
+        return LatentFeatures(np.pad(users * signs, missing), np.pad(items * signs, missing))
 
     def top_items(self, feature: int, n: int = 10, *, lowest: bool = False) -> pl.DataFrame:
         """What does a latent feature mean? Its strongest items: ``item``, ``weight``, ``rank``, ``title``.
@@ -276,7 +300,7 @@ class FactorModel(FoldingModel):
             names = titles.gather(popular).fill_null(names)
         return item_map(positions, counts, names.to_list(), popular, path)
 
-    def explain(self, user: Any, item: Any) -> Explanation:
+    def explain(self, user: Id, item: Id) -> Explanation:
         r"""Take a prediction apart exactly.
 
         The user's row solves :math:`A_i x_i = \sum_j v_j t_j`, so
@@ -287,7 +311,7 @@ class FactorModel(FoldingModel):
         """
         i, j = self._one_code(self.user_ids, user, "user"), self._one_code(self.item_ids, item, "item")
         rated, values = self.ratings.by_user.row(i)
-        terms = self._terms(rated, values, j)
+        terms = self.reasons_for(rated, values, j)
         order = np.argsort(-np.abs(terms), kind="stable")
         table = item_table(
             self.item_ids, rated[order], self.ratings.titles, rating=values[order], contribution=terms[order]
@@ -296,7 +320,7 @@ class FactorModel(FoldingModel):
         prediction = self.global_mean + user_bias + item_bias + float(terms.sum())
         return Explanation(user, item, prediction, self.global_mean, user_bias, item_bias, table)
 
-    def _terms(self, rated: Array, values: Array, item: int) -> Array:
+    def reasons_for(self, rated: Codes, values: Array, item: int) -> Array:
         """What each rated item adds to wᵀu of an item."""
         target = self.item_rows[item].copy()
         target[self.n_factors :] = 0
@@ -314,7 +338,7 @@ class FactorModel(FoldingModel):
 
     # ---- new ratings ----------------------------------------------------------------------------
 
-    def update(self, new: Ratings) -> FactorModel:
+    def update(self, new: RatingsTable) -> FactorModel:
         """A new model that has also learned from ``new`` ratings, without starting again.
 
         Known ids keep their codes; new users and items get rows. A pair rated again takes the new rating (the
@@ -331,20 +355,20 @@ class FactorModel(FoldingModel):
             item_rows=_padded(self.item_rows, ratings.n_items),
             global_mean=ratings.global_mean if self.settings.centred else 0.0,
         )
-        users = grown._solve(ratings.by_user, grown.item_rows)
-        items = grown._solve(ratings.by_item, users)
-        users = grown._solve(ratings.by_user, items)
+        users = grown.rows_given(ratings.by_user, grown.item_rows)
+        items = grown.rows_given(ratings.by_item, users)
+        users = grown.rows_given(ratings.by_user, items)
         return dataclasses.replace(grown, user_rows=users, item_rows=items)
 
 
-def checked_rows(recipe: Recipe[Any], ratings: Ratings, arrays: Arrays, width: int) -> tuple[Array, Array]:
+def checked_rows(recipe: Settings, ratings: RatingsTable, arrays: Arrays, width: int) -> tuple[Array, Array]:
     """``user_rows`` and ``item_rows`` of a file, or FormatError where they cannot belong to this model."""
     shapes = {"user_rows": (ratings.n_users, width), "item_rows": (ratings.n_items, width)}
     made = checked_arrays(recipe.name, arrays, shapes, (np.float32, np.float64))
     return made["user_rows"], made["item_rows"]
 
 
-def _rows_or_zero(rows: npt.NDArray[Any], codes: Codes) -> Array:
+def _rows_or_zero(rows: Array, codes: Codes) -> Array:
     """The rows of ``codes``, zeros for −1."""
     taken: Array = rows[codes]
     if len(codes) and int(codes.min()) < 0:

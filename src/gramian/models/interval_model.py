@@ -8,9 +8,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from gramian.data.ids import Codes
+from gramian.data.pairs import Pairs
 from gramian.kernels.arrays import Array
-from gramian.models.model import Model, Times
+from gramian.models.model import Model
 
 __all__ = ["Forecast", "IntervalModel"]
 
@@ -36,5 +36,9 @@ class IntervalModel(Model):
     """A model that says how far a rating may lie from its prediction."""
 
     @abstractmethod
-    def forecast(self, users: Codes, items: Codes, times: Times | None, values: Array, levels: list[float]) -> Forecast:
+    def forecast(self, pairs: Pairs, values: Array, levels: list[float]) -> Forecast:
         """Intervals of pairs of codes at these levels, and how the ratings that came lie in the distributions."""
+
+    @abstractmethod
+    def interval_codes(self, pairs: Pairs, level: float) -> Array:
+        """The interval of the rating of each pair of codes, (n, 2), clipped to the scale; −1 is somebody unknown."""

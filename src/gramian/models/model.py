@@ -5,36 +5,44 @@ from __future__ import annotations
 import os
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, NamedTuple, Self
 
 import numpy as np
-import numpy.typing as npt
 import polars as pl
 
 from gramian.core.file_format import Arrays, write_file
 from gramian.core.history import History
 from gramian.core.parameters import check_choice, check_number
-from gramian.data.columns import time_column
-from gramian.data.ids import Codes, IdMap, id_series
-from gramian.data.ratings import Ratings
+from gramian.core.plain import Plain
+from gramian.data.columns import Frame, time_column
+from gramian.data.ids import Codes, Id, Ids, IdTable, id_series
+from gramian.data.pairs import Pairs, Times
+from gramian.data.table import RatingsTable
 from gramian.errors import DataError, UnknownIdError, UnknownIdWarning
 from gramian.kernels.arrays import Array
 from gramian.metrics.prediction import rating_errors
-from gramian.models.recipe import Recipe
+from gramian.models.capabilities import Capabilities
 from gramian.models.selection import best_pairs, item_table
+from gramian.models.settings import Settings
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["UNKNOWN", "Model", "Times", "check_ratings_given", "pair_times"]
+__all__ = ["BLOCK_CELLS", "UNKNOWN", "Best", "Model", "TimesGiven", "check_ratings_given", "pair_times"]
 
-Times = npt.NDArray[np.int64]
+TimesGiven = object  # one time or several: numbers, dates, ISO text; `pair_times` says what it does not take
 UNKNOWN = ("fallback", "nan", "raise")
 # Scores of one block of users in `recommend`: 16 million cells, 64 MiB in float32.
 BLOCK_CELLS = 1 << 24
-SEEN_RATINGS = 1 << 22  # trained pairs that are compared with test pairs at a time
+
+
+class Best(NamedTuple):
+    """The best items of some users: places among these users, item codes and scores, by user and then by rank."""
+
+    rows: Array
+    items: Array
+    scores: Array
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -47,8 +55,8 @@ class Model(ABC):
         history: The record of each epoch.
     """
 
-    recipe: Recipe[Any]
-    ratings: Ratings
+    recipe: Settings
+    ratings: RatingsTable
     history: History
 
     # ---- what a family gives --------------------------------------------------------------------
@@ -65,15 +73,20 @@ class Model(ABC):
     def arrays(self) -> Arrays:
         """The parameters, as :meth:`Recipe.model` takes them."""
 
+    @property
+    def capabilities(self) -> Capabilities:
+        """What can be asked of it."""
+        return Capabilities()
+
     # ---- ids ------------------------------------------------------------------------------------
 
     @property
-    def user_ids(self) -> IdMap:
+    def user_ids(self) -> IdTable:
         """The users, in the order of their codes."""
         return self.ratings.user_ids
 
     @property
-    def item_ids(self) -> IdMap:
+    def item_ids(self) -> IdTable:
         """The items, in the order of their codes."""
         return self.ratings.item_ids
 
@@ -82,22 +95,21 @@ class Model(ABC):
         """The smallest and the largest rating seen in training; predictions are clipped to it."""
         return self.ratings.scale
 
-    def _codes(self, ids: IdMap, values: Any, what: str, unknown: str, say: bool = True, depth: int = 3) -> Codes:
+    def _codes(self, ids: IdTable, values: Ids, what: str, unknown: str, say: bool = True, depth: int = 3) -> Codes:
         """Codes of ids, −1 for unknown ones, after the policy has been carried out (``depth``: who is warned)."""
         return self._heeded(ids.codes(values, what), values, what, unknown, say, depth + 1)
 
-    def _found(self, values: Any, what: str) -> Codes:
+    def _found(self, values: Ids, what: str) -> Codes:
         """Codes of ids as predictions take them: −1 for unknown ones; a family may know others by codes below."""
         return (self.user_ids if what == "user" else self.item_ids).codes(values, what)
 
-    def _heeded(self, codes: Codes, values: Any, what: str, unknown: str, say: bool = True, depth: int = 3) -> Codes:
+    def _heeded(self, codes: Codes, values: Ids, what: str, unknown: str, say: bool = True, depth: int = 3) -> Codes:
         """The codes, after the policy for those that are −1 has been carried out."""
         check_choice("unknown", unknown, UNKNOWN, type(self).__name__)
         lost = int((codes == -1).sum())
         if lost and (unknown == "raise" or say):
             place = int(np.argmax(codes == -1))
-            example = values if isinstance(values, str) or not np.ndim(values) else list(values)[place]
-            example = example.item() if isinstance(example, np.generic) else example
+            example = id_series(values, what)[place]
             found = f"{lost} of {len(codes)} {what} ids are unknown to the model, for example {example!r}"
             if unknown == "raise":
                 raise UnknownIdError(f"{found}; correct them, or choose unknown='fallback' or 'nan'.")
@@ -105,7 +117,7 @@ class Model(ABC):
                 warnings.warn(f"{found}; what the biases know stands in.", UnknownIdWarning, stacklevel=depth)
         return codes
 
-    def _one_code(self, ids: IdMap, value: Any, what: str) -> int:
+    def _one_code(self, ids: IdTable, value: Id, what: str) -> int:
         code = int(ids.codes([value], what)[0])
         if code < 0:
             raise UnknownIdError(f"The {what} {value!r} is unknown to the model; give the id of a {what} in training.")
@@ -114,7 +126,7 @@ class Model(ABC):
     # ---- predicting -----------------------------------------------------------------------------
 
     def predict(
-        self, users: Any, items: Any, *, times: Any = None, unknown: str = "fallback", clip: bool = True
+        self, users: Ids, items: Ids, *, times: TimesGiven = None, unknown: str = "fallback", clip: bool = True
     ) -> Array:
         """Predicted ratings of (user, item) pairs, on the rating scale.
 
@@ -134,11 +146,10 @@ class Model(ABC):
             DataError: The lengths differ, or the ids are of another kind than the model's.
             UnknownIdError: An id is unknown, under ``"raise"``.
         """
-        codes = self._pair_codes(users, items, unknown)
-        return self._predict_codes(*codes, unknown, clip, pair_times(times, len(codes[0])))
+        return self.predict_codes(self._pairs_of(users, items, times, unknown), unknown=unknown, clip=clip)
 
-    def _pair_codes(self, users: Any, items: Any, unknown: str, depth: int = 4) -> tuple[Codes, Codes]:
-        """Codes of (user, item) pairs after the policy has been carried out; one id alone goes with all others."""
+    def _pairs_of(self, users: Ids, items: Ids, times: TimesGiven, unknown: str, depth: int = 4) -> Pairs:
+        """The codes of (user, item) pairs after the policy has been carried out; one id alone goes with all others."""
         user_codes = self._heeded(self._found(users, "user"), users, "user", unknown, depth=depth)
         item_codes = self._heeded(self._found(items, "item"), items, "item", unknown, depth=depth)
         if 1 not in (len(user_codes), len(item_codes)) and len(user_codes) != len(item_codes):
@@ -147,24 +158,24 @@ class Model(ABC):
                 "give one per pair, or a single one."
             )
         paired_users, paired_items = np.broadcast_arrays(user_codes, item_codes)
-        return paired_users, paired_items
+        return Pairs(paired_users, paired_items, pair_times(times, len(paired_users)))
 
-    def _predict_codes(self, users: Codes, items: Codes, unknown: str, clip: bool, times: Times | None = None) -> Array:
-        predicted = self.score_pairs(users, items)
+    def predict_codes(self, pairs: Pairs, *, unknown: str = "fallback", clip: bool = True) -> Array:
+        """As :meth:`predict`, of pairs of this model's codes; −1 is somebody or something unknown."""
+        predicted = self.score_pairs(pairs.users, pairs.items)
         if clip:
             np.clip(predicted, *self.scale, out=predicted)
         if unknown == "nan":
-            predicted[(users < 0) | (items < 0)] = np.nan
+            predicted[pairs.unknown] = np.nan
         return predicted
 
-    def evaluate(self, test: Ratings, *, unknown: str = "fallback", clip: bool = True) -> dict[str, float | int]:
+    def evaluate(self, test: RatingsTable, *, unknown: str = "fallback", clip: bool = True) -> dict[str, float | int]:
         """``{"rmse", "mse", "mae", "n"}`` of the predictions of ``test``.
 
         A test user or item without training ratings is normal: ``unknown="fallback"`` predicts it from what
         the biases know, without a warning; ``"nan"`` leaves such pairs out of the figures and of ``n``.
         """
-        users, items = self.codes_of(test, unknown)
-        predicted = self._predict_codes(users, items, unknown, clip, test.times)
+        predicted = self.predict_codes(self.pairs_of(test, unknown), unknown=unknown, clip=clip)
         known = ~np.isnan(predicted)
         if not known.any():
             raise DataError(
@@ -173,19 +184,17 @@ class Model(ABC):
             )
         return rating_errors(test.values[known], predicted[known])
 
-    def count_seen(self, test: Ratings) -> int:
+    def count_seen(self, test: RatingsTable) -> int:
         """How many pairs of another table were in the training."""
         users, items = self.codes_of(test)
         known = (users >= 0) & (items >= 0)
-        pairs = np.sort(users[known].astype(np.int64) * self.ratings.n_items + items[known])
-        rows, seen = self.ratings.by_user, 0
-        for low, high in rows.spans(SEEN_RATINGS):  # trained pairs are many more, and in order
-            part = slice(*np.searchsorted(pairs, [low * self.ratings.n_items, high * self.ratings.n_items]))
-            owners = np.repeat(np.arange(low, high), rows.counts[low:high]) * self.ratings.n_items
-            seen += int(np.isin(pairs[part], owners + rows.indices[rows.indptr[low] : rows.indptr[high]]).sum())
-        return seen
+        return self.ratings.count_pairs(users[known], items[known])
 
-    def codes_of(self, test: Ratings, unknown: str = "fallback") -> tuple[Codes, Codes]:
+    def pairs_of(self, test: RatingsTable, unknown: str = "fallback") -> Pairs:
+        """The rows of another table as pairs of this model's codes."""
+        return Pairs(*self.codes_of(test, unknown), test.times)
+
+    def codes_of(self, test: RatingsTable, unknown: str = "fallback") -> tuple[Codes, Codes]:
         """This model's codes of the rows of another table: each id is looked up once."""
         check_ratings_given(test, "evaluate")
         users, items = test.user_ids.ids, test.item_ids.ids
@@ -197,11 +206,11 @@ class Model(ABC):
 
     def recommend(
         self,
-        users: Any = None,
+        users: Ids | None = None,
         n: int = 10,
         *,
         exclude_seen: bool = True,
-        among: Iterable[Any] | None = None,
+        among: Ids | None = None,
         unknown: str = "fallback",
     ) -> pl.DataFrame:
         """The best items for one user, many, or (by default) all.
@@ -231,48 +240,48 @@ class Model(ABC):
         step = max(1, BLOCK_CELLS // max(1, self.ratings.n_items))
         for low in range(0, len(places), step):
             block = places[low : low + step]
-            rows, columns, scores = self._best(codes[block], n, exclude_seen, candidates)
-            parts.append(self._ranked(wanted.gather(block[rows]), rows, columns, scores))
-        return pl.concat(parts) if parts else self._ranked(wanted.head(0), *(np.empty(0, np.int64),) * 3)
+            best = self.best_codes(codes[block], n, exclude_seen=exclude_seen, among=candidates)
+            parts.append(self._ranked(best, wanted.gather(block[best.rows])))
+        return pl.concat(parts) if parts else self._ranked(Best(*(np.empty(0, np.int64),) * 3), wanted.head(0))
 
-    def _candidates(self, among: Iterable[Any] | None, unknown: str) -> Array | None:
+    def _candidates(self, among: Ids | None, unknown: str) -> Array | None:
         """The item codes to choose from, or None for all."""
         if among is None:
             return None
         codes = self._codes(self.item_ids, id_series(among, "item"), "item", unknown)
         return np.unique(codes[codes >= 0])
 
-    def _best(self, users: Codes, n: int, exclude_seen: bool, candidates: Array | None) -> tuple[Array, Array, Array]:
-        """Rows (places in ``users``), item codes and scores of the best items of a block of users."""
+    def best_codes(self, users: Codes, n: int, *, exclude_seen: bool = True, among: Array | None = None) -> Best:
+        """The best items of a block of users by their codes; ``among`` some item codes, ascending."""
         scores = self.score_block(users)
         if exclude_seen:
             for row, user in enumerate(users):
                 if user >= 0:
                     scores[row, self.ratings.by_user.row(user)[0]] = -np.inf
-        columns = np.arange(scores.shape[1]) if candidates is None else candidates
+        columns = np.arange(scores.shape[1]) if among is None else among
         if len(columns) == 0:
-            return (np.empty(0, np.int64),) * 3
+            return Best(*(np.empty(0, np.int64),) * 3)
         rows, places, exact = best_pairs(
-            scores if candidates is None else scores[:, columns],
+            scores if among is None else scores[:, columns],
             n,
             lambda row, place: self.score_pairs(users[row], columns[place].astype(np.int32)),
         )
-        return rows, columns[places], exact
+        return Best(rows, columns[places], exact)
 
-    def _ranked(self, users: pl.Series | None, rows: Array, items: Array, scores: Array) -> pl.DataFrame:
-        rank = np.arange(len(rows)) - np.searchsorted(rows, rows) + 1
+    def _ranked(self, best: Best, users: pl.Series | None = None) -> pl.DataFrame:
+        rank = np.arange(len(best.rows)) - np.searchsorted(best.rows, best.rows) + 1
         return item_table(
             self.item_ids,
-            items,
+            best.items,
             self.ratings.titles,
             first={} if users is None else {"user": users},
-            score=np.asarray(scores, np.float64),
+            score=np.asarray(best.scores, np.float64),
             rank=rank.astype(np.int32),
         )
 
     # ---- looking up -----------------------------------------------------------------------------
 
-    def rated_by(self, user: Any) -> pl.DataFrame:
+    def rated_by(self, user: Id) -> pl.DataFrame:
         """What a user rated in training: ``item``, ``rating`` and ``title`` where known, best first.
 
         Raises:
@@ -312,10 +321,10 @@ class Model(ABC):
         """
         write_file(path, *self.content())
 
-    def content(self) -> tuple[Arrays, dict[str, Any]]:
+    def content(self) -> tuple[Arrays, Plain]:
         """What a model file holds: arrays and JSON-able metadata."""
         arrays = {f"model.{name}": array for name, array in self.arrays().items()}
-        metadata = {"kind": "model", "recipe": self.recipe.to_dict(), "history": list(self.history)}
+        metadata: Plain = {"kind": "model", "recipe": self.recipe.to_dict(), "history": list(self.history)}
         return {**arrays, **self.ratings.to_arrays()}, metadata
 
     def plot_history(
@@ -326,7 +335,7 @@ class Model(ABC):
 
         return learning_curve(self.history, path, title=type(self.recipe).__name__, validation_label=validation_label)
 
-    def card(self) -> dict[str, Any]:
+    def card(self) -> Plain:
         """What this model is, as plain data: recipe, sizes, scale, last epoch."""
         return {
             "recipe": self.recipe.to_dict(),
@@ -338,11 +347,19 @@ class Model(ABC):
             "last_epoch": dict(self.history[-1]) if len(self.history) else None,
         }
 
+    def with_items(self, table: Frame) -> Self:
+        """The same model with a table about the items, for their titles; see :meth:`gramian.Ratings.with_items`."""
+        return replace(self, ratings=self.ratings.with_items(table))
+
+    def without_ratings(self) -> Self:
+        """The model with ids but no ratings: what is needed to score, to be sent somewhere."""
+        return replace(self, ratings=self.ratings.without_rows())
+
     def __repr__(self) -> str:
         return f"<model of {self.recipe} on {self.ratings}>"
 
 
-def pair_times(times: Any, count: int) -> Times | None:
+def pair_times(times: TimesGiven, count: int) -> Times | None:
     """The times of ``count`` pairs, one for all or one each; None where none are given.
 
     Raises:
@@ -357,9 +374,9 @@ def pair_times(times: Any, count: int) -> Times | None:
     return np.broadcast_to(made, (count,))
 
 
-def check_ratings_given(table: Any, verb: str) -> None:
+def check_ratings_given(table: object, verb: str) -> None:
     """Refuse what is not ratings, in one sentence."""
-    if not isinstance(table, Ratings):
+    if not isinstance(table, RatingsTable):
         raise DataError(
             f"Ratings are needed to {verb}: got {type(table).__name__}; "
             "make them with gm.Ratings.from_frame, from_csr or gm.read_ratings."

@@ -53,19 +53,20 @@ import numpy as np
 from gramian.core.file_format import Arrays
 from gramian.core.history import History
 from gramian.core.parameters import Range, param
-from gramian.data.ratings import Ratings
+from gramian.data.table import RatingsTable
 from gramian.engine import local
+from gramian.engine.rows import Penalty
 from gramian.errors import FormatError
 from gramian.models.als import AlternatingRecipe
 from gramian.models.factor_model import FactorModel, SideSettings, checked_rows
 from gramian.models.recipe import Epoch
 
-__all__ = ["PMF", "PMFModel", "Scales"]
+__all__ = ["PMF", "PMFModel", "Precisions"]
 
 ESTIMATE = "estimate"
 
 
-class Scales(NamedTuple):
+class Precisions(NamedTuple):
     """σ, the factors' prior precision α, and the biases' α_b."""
 
     noise_std: float
@@ -74,7 +75,7 @@ class Scales(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
-class PMF(AlternatingRecipe):
+class PMF(AlternatingRecipe[Arrays]):
     """Probabilistic matrix factorization, by maximum likelihood or maximum a posteriori.
 
     See the head of this module for the model. By default nothing needs tuning: the noise and the precisions are
@@ -111,25 +112,25 @@ class PMF(AlternatingRecipe):
     @property
     def side(self) -> SideSettings:
         """What does not depend on the scales."""
-        return self._side(Scales(1.0, 1.0, 1.0))
+        return self._side(Precisions(1.0, 1.0, 1.0))
 
-    def _side(self, scales: Scales) -> SideSettings:
+    def _side(self, scales: Precisions) -> SideSettings:
         """How a row is solved: Λ = σ²·precision, or 0."""
         variance = scales.noise_std**2 if self.estimate == "map" else 0.0
         lambdas = np.full(self.factors, variance * scales.prior_precision)
         if self.biases:
             lambdas = np.append(lambdas, variance * scales.bias_precision)
-        return SideSettings(self.biases, local.Penalty(np.diag(lambdas)), centred=self.biases, n_jobs=self.n_jobs)
+        return SideSettings(self.biases, Penalty(np.diag(lambdas)), centred=self.biases, n_jobs=self.n_jobs)
 
-    def start(self, ratings: Ratings) -> Arrays:
+    def start(self, ratings: RatingsTable) -> Arrays:
         """Item factors from N(0, 1/K), biases 0, and the users' best rows for these."""
         items = self.random_items(ratings, self.factors, self.seed, self.dtype)
         noise = _noise_floor(ratings, ratings.variance**0.5)
-        scales = self._given(Scales(noise, _noise_precision(ratings, noise), min(4.0, len(ratings)) / noise**2))
+        scales = self._given(Precisions(noise, _noise_precision(ratings, noise), min(4.0, len(ratings)) / noise**2))
         users, _ = self.sweep(ratings, items, users=True, side=self._side(scales))
         return {"user_rows": users, "item_rows": items, "scales": np.array(scales)}
 
-    def epoch(self, ratings: Ratings, arrays: Arrays, number: int) -> Epoch:
+    def epoch(self, ratings: RatingsTable, arrays: Arrays, number: int) -> Epoch[Arrays]:
         """New estimates, where some are wanted; items given the users, then users given the new items."""
         scales = self._estimated(ratings, arrays, number)
         side = self._side(scales)
@@ -142,27 +143,27 @@ class PMF(AlternatingRecipe):
         record |= self._probabilities(made, scales, len(ratings), float(record["train_rmse"]))
         return Epoch({**made, "scales": np.array(scales)}, record)
 
-    def model(self, ratings: Ratings, arrays: Arrays, history: History) -> PMFModel:
+    def model(self, ratings: RatingsTable, arrays: Arrays, history: History) -> PMFModel:
         """The factor model of these rows and scales."""
         users, items = checked_rows(self, ratings, arrays, self.factors + self.biases)
         found = arrays.get("scales")
         if found is None or found.shape != (3,) or not (np.isfinite(found).all() and (found > 0).all()):
             raise FormatError(f"The scales of {self.name} are missing or not 3 positive numbers; use another copy.")
-        scales = Scales(*np.asarray(found, np.float64).tolist())
+        scales = Precisions(*np.asarray(found, np.float64).tolist())
         return PMFModel(self, ratings, history, users, items, self.offset(ratings), self._side(scales), scales)
 
-    def _given(self, estimated: Scales) -> Scales:
+    def _given(self, estimated: Precisions) -> Precisions:
         """The scales asked for, and the estimates of the rest."""
         noise, prior, bias = estimated
         if not isinstance(self.noise_std, str):
             noise = self.noise_std
         if not isinstance(self.prior_precision, str):
             prior = bias = self.prior_precision
-        return Scales(noise, prior, bias if self.bias_precision is None else self.bias_precision)
+        return Precisions(noise, prior, bias if self.bias_precision is None else self.bias_precision)
 
-    def _estimated(self, ratings: Ratings, arrays: Arrays, number: int) -> Scales:
+    def _estimated(self, ratings: RatingsTable, arrays: Arrays, number: int) -> Precisions:
         """Noise and precisions from the rows so far; see the head of the module."""
-        before = Scales(*arrays["scales"].tolist())
+        before = Precisions(*arrays["scales"].tolist())
         if self.estimate == "mle" or ESTIMATE not in (self.noise_std, self.prior_precision):
             return before
         side = self._side(before)
@@ -173,17 +174,16 @@ class PMF(AlternatingRecipe):
                 ("user_rows", False, (self.seed, number, 1)),
             )
         )
-        squared = local.squared_errors(
-            ratings.by_user, users, items, biased=side.biased, offset=self.offset(ratings), n_jobs=self.n_jobs
-        )
+        intercepts = side.intercepts(self.offset(ratings))
+        squared = local.squared_errors(ratings.by_user, users, items, intercepts, self.n_jobs)
         noise = _noise_floor(ratings, float(np.sqrt(squared / len(ratings))))
         noise = noise if isinstance(self.noise_std, str) else self.noise_std
         size = sum(float(np.sum(np.square(rows[:, self.factors :], dtype=np.float64))) for rows in (users, items))
         most = len(ratings) / noise**2
         bias = min((len(users) + len(items)) / size, most) if size > 0 else most
-        return self._given(Scales(noise, _noise_precision(ratings, noise), bias))
+        return self._given(Precisions(noise, _noise_precision(ratings, noise), bias))
 
-    def _probabilities(self, arrays: Arrays, scales: Scales, n: int, error: float) -> dict[str, float | int]:
+    def _probabilities(self, arrays: Arrays, scales: Precisions, n: int, error: float) -> dict[str, float | int]:
         """Log-likelihood and log-posterior, and the scales where they are estimated."""
         variance = scales.noise_std**2
         likelihood = float(-0.5 * n * (np.log(2 * np.pi * variance) + error**2 / variance))
@@ -194,7 +194,7 @@ class PMF(AlternatingRecipe):
         kept = 3 if self.biases else 2
         return made | dict(list(scales._asdict().items())[:kept])
 
-    def _log_prior(self, arrays: Arrays, scales: Scales) -> float:
+    def _log_prior(self, arrays: Arrays, scales: Precisions) -> float:
         total = 0.0
         for rows in (arrays["user_rows"], arrays["item_rows"]):
             for part, precision in (
@@ -206,12 +206,12 @@ class PMF(AlternatingRecipe):
         return float(total)
 
 
-def _noise_floor(ratings: Ratings, noise: float) -> float:
+def _noise_floor(ratings: RatingsTable, noise: float) -> float:
     """σ, but at least a thousandth of the ratings' standard deviation; 10⁻⁶ where that is 0."""
     return max(noise, 1e-3 * ratings.variance**0.5 or 1e-6)
 
 
-def _noise_precision(ratings: Ratings, noise: float) -> float:
+def _noise_precision(ratings: RatingsTable, noise: float) -> float:
     """α = (√(n/N) + √(n/M)) / σ: the least that keeps pure noise out of the factors."""
     n = len(ratings)
     return float((np.sqrt(n / ratings.n_users) + np.sqrt(n / ratings.n_items)) / noise)
@@ -225,7 +225,7 @@ class PMFModel(FactorModel):
         scales: σ, α and α_b, given or estimated.
     """
 
-    scales: Scales
+    scales: Precisions
 
     @property
     def noise_std(self) -> float:

@@ -15,27 +15,29 @@ import os
 from abc import abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
+import numpy.typing as npt
 import polars as pl
 
 from gramian.core.parameters import check_choice, check_level, check_number
-from gramian.data.ids import Codes
-from gramian.data.ratings import Ratings
+from gramian.data.ids import Id, Ids
+from gramian.data.pairs import Pairs
 from gramian.data.summary import grid_step
+from gramian.data.table import RatingsTable
 from gramian.errors import ParameterError
 from gramian.kernels.arrays import Array
 from gramian.metrics.prediction import log_loss, ranked_probability_score
 from gramian.models.distributions.normal_mixture import NormalMixture
 from gramian.models.distributions.ordinal_mixture import StepMixture
 from gramian.models.interval_model import Forecast, IntervalModel
-from gramian.models.model import Times, pair_times
+from gramian.models.model import TimesGiven
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["Mixture", "UncertainModel"]
+__all__ = ["Mixture", "UncertainModel", "central"]
 
 Mixture = NormalMixture | StepMixture
 OF = ("rating", "mean")
@@ -54,21 +56,21 @@ class UncertainModel(IntervalModel):
         """S, how many draws are kept."""
 
     @abstractmethod
-    def predictive_codes(self, users: Codes, items: Codes, times: Times | None = None) -> Mixture:
+    def predictive_codes(self, pairs: Pairs) -> Mixture:
         """The predictive distributions of pairs of codes, unclipped; −1 is somebody or something unknown.
 
         The family says what an unknown side knows (its prior, say): its distribution must be a finite one.
         """
 
-    def believed_codes(self, users: Codes, items: Codes, times: Times | None = None) -> Array:
+    def believed_codes(self, pairs: Pairs) -> Array:
         """(draws, n): what the mean rating of pairs of codes may be; of an unknown side, of anybody it may be."""
-        return self.predictive_codes(users, items, times).means
+        return self.predictive_codes(pairs).means
 
-    def forecast(self, users: Codes, items: Codes, times: Times | None, values: Array, levels: list[float]) -> Forecast:
+    def forecast(self, pairs: Pairs, values: Array, levels: list[float]) -> Forecast:
         """As of :class:`IntervalModel`: quantiles of the distributions."""
         made, crps, (low, high) = Forecast.empty(len(levels), len(values)), np.empty(len(values)), self.scale
         half_step = (grid_step(np.unique(self.ratings.values)) or 0.0) / 2
-        for piece, mixture in self.pieces(users, items, times):
+        for piece, mixture in self.pieces(pairs):
             r = values[piece]
             for k, level in enumerate(levels):
                 made.lower[k, piece] = mixture.quantile((1 - level) / 2)
@@ -81,7 +83,7 @@ class UncertainModel(IntervalModel):
         np.clip(made.upper, low, high, out=made.upper)
         return made._replace(crps=crps)
 
-    def predictive(self, users: Any, items: Any, *, times: Any = None, unknown: str = "fallback") -> Mixture:
+    def predictive(self, users: Ids, items: Ids, *, times: TimesGiven = None, unknown: str = "fallback") -> Mixture:
         """The whole predictive distribution of (user, item) pairs: S × n numbers, so ask for pieces of many pairs.
 
         Args:
@@ -91,11 +93,10 @@ class UncertainModel(IntervalModel):
             unknown: Pairs with an unknown id: ``"fallback"`` gives what the model knows without them, and
                 warns; ``"raise"`` raises. (A distribution cannot be NaN: ``"nan"`` is as ``"fallback"``.)
         """
-        codes = self._pair_codes(users, items, unknown)
-        return self.predictive_codes(*codes, pair_times(times, len(codes[0])))
+        return self.predictive_codes(self._pairs_of(users, items, times, unknown))
 
     def predict_std(
-        self, users: Any, items: Any, *, of: str = "rating", times: Any = None, unknown: str = "fallback"
+        self, users: Ids, items: Ids, *, of: str = "rating", times: TimesGiven = None, unknown: str = "fallback"
     ) -> Array:
         r"""The standard deviation of each pair's rating, or of its mean.
 
@@ -114,24 +115,22 @@ class UncertainModel(IntervalModel):
             A float array, one per pair; not clipped to the scale.
         """
         check_choice("of", of, OF, "predict_std")
-        user_codes, item_codes = self._pair_codes(users, items, unknown)
-        out = np.empty(len(user_codes))
-        for piece, *pairs in self._cut(user_codes, item_codes, pair_times(times, len(user_codes))):
-            if of == "rating":
-                out[piece] = self.predictive_codes(*pairs).std()
-            else:
-                out[piece] = self.believed_codes(*pairs).std(axis=0)
-        return _without_unknown(out, user_codes, item_codes, unknown)
+        pairs = self._pairs_of(users, items, times, unknown)
+        out = np.empty(len(pairs))
+        for piece, some in self._cut(pairs):
+            made = self.predictive_codes(some).std() if of == "rating" else self.believed_codes(some).std(axis=0)
+            out[piece] = made
+        return _without_unknown(out, pairs, unknown)
 
     def predict_interval(
         self,
-        users: Any,
-        items: Any,
+        users: Ids,
+        items: Ids,
         level: float = 0.9,
         *,
         of: str = "rating",
         clip: bool = True,
-        times: Any = None,
+        times: TimesGiven = None,
         unknown: str = "fallback",
     ) -> Array:
         """The central interval that holds each pair's rating, or its mean, with probability ``level``.
@@ -155,20 +154,24 @@ class UncertainModel(IntervalModel):
         """
         check_choice("of", of, OF, "predict_interval")
         tail = (1 - check_level("level", level, "predict_interval")) / 2
-        user_codes, item_codes = self._pair_codes(users, items, unknown)
-        out = np.empty((len(user_codes), 2))
-        for piece, *pairs in self._cut(user_codes, item_codes, pair_times(times, len(user_codes))):
+        pairs = self._pairs_of(users, items, times, unknown)
+        out = np.empty((len(pairs), 2))
+        for piece, some in self._cut(pairs):
             if of == "rating":
-                mixture = self.predictive_codes(*pairs)
-                out[piece] = np.column_stack([mixture.quantile(tail), mixture.quantile(1 - tail)])
+                out[piece] = central(self.predictive_codes(some), level)
             else:
-                out[piece] = np.quantile(self.believed_codes(*pairs), [tail, 1 - tail], axis=0).T
+                out[piece] = np.quantile(self.believed_codes(some), [tail, 1 - tail], axis=0).T
         if clip:
             np.clip(out, *self.scale, out=out)
-        return _without_unknown(out, user_codes, item_codes, unknown)
+        return _without_unknown(out, pairs, unknown)
+
+    def interval_codes(self, pairs: Pairs, level: float) -> Array:
+        """As of :class:`IntervalModel`: of the ratings."""
+        parts = [central(mixture, level) for _, mixture in self.pieces(pairs)]
+        return np.clip(np.concatenate(parts) if parts else np.empty((0, 2)), *self.scale)
 
     def probability(
-        self, users: Any, items: Any, *, at_least: float, times: Any = None, unknown: str = "fallback"
+        self, users: Ids, items: Ids, *, at_least: float, times: TimesGiven = None, unknown: str = "fallback"
     ) -> Array:
         """P(rating ≥ ``at_least``) of each pair.
 
@@ -190,14 +193,14 @@ class UncertainModel(IntervalModel):
         least = check_number("at_least", at_least, owner="probability")
         low, high = self.scale
         edge = self._edge_below(least)
-        user_codes, item_codes = self._pair_codes(users, items, unknown)
-        out = np.empty(len(user_codes))
+        pairs = self._pairs_of(users, items, times, unknown)
+        out = np.empty(len(pairs))
         if least <= low or least > high:
             out[:] = least <= low
         else:
-            for piece, mixture in self.pieces(user_codes, item_codes, pair_times(times, len(user_codes))):
+            for piece, mixture in self.pieces(pairs):
                 out[piece] = 1 - mixture.cdf(edge)
-        return _without_unknown(out, user_codes, item_codes, unknown)
+        return _without_unknown(out, pairs, unknown)
 
     def _edge_below(self, least: float) -> float:
         """From where on a number rounds to ``least`` or more."""
@@ -220,7 +223,7 @@ class UncertainModel(IntervalModel):
             )
         return levels
 
-    def predict_proba(self, users: Any, items: Any, *, times: Any = None, unknown: str = "fallback") -> Array:
+    def predict_proba(self, users: Ids, items: Ids, *, times: TimesGiven = None, unknown: str = "fallback") -> Array:
         r"""The probability of every rating that there is: P(r = v) for each of the :attr:`levels` v.
 
         A model of ordinal ratings has these by itself. Of a normal distribution it is the part that is nearest to the
@@ -240,15 +243,14 @@ class UncertainModel(IntervalModel):
         Raises:
             ParameterError: There are more than a hundred levels.
         """
-        user_codes, item_codes = self._pair_codes(users, items, unknown)
-        out = self.probabilities_of(user_codes, item_codes, pair_times(times, len(user_codes)))
-        return _without_unknown(out, user_codes, item_codes, unknown)
+        pairs = self._pairs_of(users, items, times, unknown)
+        return _without_unknown(self.probabilities_of(pairs), pairs, unknown)
 
-    def probabilities_of(self, users: Codes, items: Codes, times: Times | None = None) -> Array:
+    def probabilities_of(self, pairs: Pairs) -> Array:
         """The same of pairs of codes."""
         levels = self.levels
-        out = np.empty((len(users), len(levels)))
-        for piece, mixture in self.pieces(users, items, times):
+        out = np.empty((len(pairs), len(levels)))
+        for piece, mixture in self.pieces(pairs):
             if isinstance(mixture, StepMixture):
                 out[piece] = mixture.probabilities
             else:
@@ -257,7 +259,7 @@ class UncertainModel(IntervalModel):
                 out[piece] = np.diff(np.stack([ends[0], *below, ends[1]]), axis=0).T
         return out
 
-    def evaluate_probabilities(self, test: Ratings, *, unknown: str = "fallback") -> dict[str, float | int]:
+    def evaluate_probabilities(self, test: RatingsTable, *, unknown: str = "fallback") -> dict[str, float | int]:
         """``{"log_loss", "rps", "n"}`` of :meth:`predict_proba` on ``test``.
 
         Lower is better; a test rating that is no level counts as the nearest one. ``unknown`` is as in
@@ -266,10 +268,9 @@ class UncertainModel(IntervalModel):
         Raises:
             ParameterError: There are more than a hundred levels.
         """
-        users, items = self.codes_of(test, unknown)
-        known = (users != -1) & (items != -1) if unknown == "nan" else np.ones(len(users), bool)
-        times, levels = None if test.times is None else test.times[known], self.levels
-        chances = self.probabilities_of(users[known], items[known], times)
+        pairs, levels = self.pairs_of(test, unknown), self.levels
+        known = ~pairs.unknown if unknown == "nan" else np.ones(len(pairs), bool)
+        chances = self.probabilities_of(pairs.take(known))
         steps = np.searchsorted((levels[1:] + levels[:-1]) / 2, test.values[known], side="right")
         return {
             "log_loss": log_loss(steps, chances),
@@ -278,7 +279,14 @@ class UncertainModel(IntervalModel):
         }
 
     def sample_predictive(
-        self, users: Any, items: Any, draws: int = 100, *, seed: int = 0, times: Any = None, unknown: str = "fallback"
+        self,
+        users: Ids,
+        items: Ids,
+        draws: int = 100,
+        *,
+        seed: int = 0,
+        times: TimesGiven = None,
+        unknown: str = "fallback",
     ) -> Array:
         """Draws of the ratings of each pair, noise included, not clipped; of ordinal ratings, levels all.
 
@@ -300,20 +308,20 @@ class UncertainModel(IntervalModel):
         check_number("seed", seed, low=0, whole=True, owner="sample_predictive")
         rng = np.random.default_rng(seed)
         which = rng.integers(self.n_draws, size=draws)
-        user_codes, item_codes = self._pair_codes(users, items, unknown)
-        out = np.empty((draws, len(user_codes)))
-        for piece, mixture in self.pieces(user_codes, item_codes, pair_times(times, len(user_codes))):
+        pairs = self._pairs_of(users, items, times, unknown)
+        out = np.empty((draws, len(pairs)))
+        for piece, mixture in self.pieces(pairs):
             out[:, piece] = mixture.sample(draws, rng, which)
-        return _without_unknown(out.T, user_codes, item_codes, unknown).T
+        return _without_unknown(out.T, pairs, unknown).T
 
     def plot_intervals(
         self,
-        user: Any,
-        items: Any,
+        user: Id,
+        items: Ids,
         path: str | os.PathLike[str] | None = None,
         *,
         level: float = 0.9,
-        actual: Any = None,
+        actual: npt.ArrayLike | None = None,
     ) -> Figure:
         """Draw a user's intervals for some items, that of the rating and within it that of the mean.
 
@@ -338,20 +346,23 @@ class UncertainModel(IntervalModel):
         given = None if actual is None else np.asarray(actual, np.float64)
         return interval_bars(names.to_list(), predicted, of_rating, of_mean, path, level=level, actual=given)
 
-    def pieces(self, users: Codes, items: Codes, times: Times | None = None) -> Iterator[tuple[slice, Mixture]]:
+    def pieces(self, pairs: Pairs) -> Iterator[tuple[slice, Mixture]]:
         """The pairs in pieces of bounded memory, each with its distributions."""
-        for piece, *pairs in self._cut(users, items, times):
-            yield piece, self.predictive_codes(*pairs)
+        for piece, some in self._cut(pairs):
+            yield piece, self.predictive_codes(some)
 
-    def _cut(self, users: Codes, items: Codes, times: Times | None) -> Iterator[tuple[Any, ...]]:
-        size = max(1, PIECE_CELLS // self.n_draws)
-        for low in range(0, len(users), size):
-            piece = slice(low, low + size)
-            yield piece, users[piece], items[piece], None if times is None else times[piece]
+    def _cut(self, pairs: Pairs) -> Iterator[tuple[slice, Pairs]]:
+        return pairs.cut(max(1, PIECE_CELLS // self.n_draws))
 
 
-def _without_unknown(out: Array, users: Codes, items: Codes, unknown: str) -> Array:
+def central(mixture: Mixture, level: float) -> Array:
+    """The central interval of each distribution, (n, 2)."""
+    tail = (1 - level) / 2
+    return np.column_stack([mixture.quantile(tail), mixture.quantile(1 - tail)])
+
+
+def _without_unknown(out: Array, pairs: Pairs, unknown: str) -> Array:
     """NaN for the pairs with an unknown id, under that policy."""
     if unknown == "nan":
-        out[(users == -1) | (items == -1)] = np.nan
+        out[pairs.unknown] = np.nan
     return out

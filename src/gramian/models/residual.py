@@ -16,8 +16,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gramian.data.ratings import Ratings
+from gramian.data.ids import Codes
+from gramian.data.table import RatingsTable
 from gramian.engine import local
+from gramian.engine.rows import Intercepts, Penalty, Rows
 from gramian.kernels.arrays import Array
 from gramian.kernels.csr import CSR
 from gramian.models.baseline import Baseline
@@ -26,12 +28,12 @@ from gramian.models.factor_model import FactorModel
 __all__ = ["CentredModel", "baseline_rows", "remainder"]
 
 
-def baseline_rows(ratings: Ratings, regularization: float, dtype: str, n_jobs: int | None) -> Array:
+def baseline_rows(ratings: RatingsTable, regularization: float, dtype: str, n_jobs: int | None) -> Array:
     """The items' biases c of a :class:`gramian.Baseline`, (M,)."""
     recipe = Baseline(regularization=regularization, dtype=dtype, n_jobs=n_jobs)
     arrays = recipe.start(ratings)
     for number in range(recipe.epochs):
-        arrays = recipe.epoch(ratings, arrays, number + 1).arrays
+        arrays = recipe.epoch(ratings, arrays, number + 1).state
     return np.ascontiguousarray(arrays["item_rows"][:, 0])
 
 
@@ -50,10 +52,9 @@ def remainder(
     if regularization is None:
         return rows._replace(values=left), None
     ones = np.zeros((len(offsets), 1), offsets.dtype)
-    penalty = local.Penalty(np.array([[regularization]]))
-    solved, _ = local.half_sweep(
-        rows._replace(values=left), ones, penalty, biased=True, offset=0.0, n_jobs=n_jobs
-    )  # fmt: skip
+    penalty = Penalty(np.array([[regularization]]))
+    alone = Intercepts(biased=True, offset=0.0)
+    solved, _ = local.half_sweep(rows._replace(values=left), ones, penalty, alone, n_jobs)
     biases = solved[:, 0]
     return rows._replace(values=left - biases[rows.row_codes()]), biases
 
@@ -83,15 +84,17 @@ class CentredModel(FactorModel):
     def _influence(self, rated: Array, target: Array) -> Array:
         """By how much uᵀw grows with each rated item's t, for the item factors u."""
 
-    def _solve(self, rows: CSR, other: Array) -> Array:
+    def rows_given(self, rows: Rows, fixed: Array) -> Array:
+        """As of :class:`FactorModel`."""
+        assert isinstance(rows, CSR)
         left, biases = remainder(rows, self.offsets, self.user_regularization, self.settings.n_jobs)
-        factors = self._factors(left, np.ascontiguousarray(other[:, : self.n_factors]))
+        factors = self._factors(left, np.ascontiguousarray(fixed[:, : self.n_factors]))
         if not self.settings.biased:
             return factors
-        last = np.zeros(rows.n_rows, other.dtype) if biases is None else biases
+        last = np.zeros(rows.n_rows, fixed.dtype) if biases is None else biases
         return np.column_stack([factors, last])
 
-    def _terms(self, rated: Array, values: Array, item: int) -> Array:
+    def reasons_for(self, rated: Codes, values: Array, item: int) -> Array:
         """What each rated item adds to wᵀu: its share of t, and of the bias that is taken from every t."""
         influence = self._influence(rated, self.item_factors[item].astype(np.float64))
         if self.user_regularization is not None:

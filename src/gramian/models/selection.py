@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import polars as pl
 
-from gramian.data.ids import IdMap
+from gramian.data.ids import IdTable
 from gramian.kernels.arrays import Array
 
 __all__ = ["best_pairs", "item_table", "top_n"]
@@ -65,7 +64,12 @@ def top_n(scores: Array, n: int) -> Array:
 
 
 def item_table(
-    ids: IdMap, codes: Array, titles: pl.Series | None, *, first: dict[str, Any] | None = None, **columns: Any
+    ids: IdTable,
+    codes: Array,
+    titles: pl.Series | None,
+    *,
+    first: Mapping[str, pl.Series] | None = None,
+    **columns: Array,
 ) -> pl.DataFrame:
     """A table with ``item``, further columns, and ``title`` where titles are known."""
     made = {**(first or {}), "item": ids.take(codes), **columns}

@@ -27,13 +27,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
 from gramian.core.file_format import Arrays
 from gramian.core.parameters import Range, param
-from gramian.data.ratings import Ratings
+from gramian.data.table import RatingsTable
 from gramian.engine import grid
 from gramian.kernels.arrays import Array
 from gramian.kernels.reference import DESCENT_RULES
@@ -46,8 +46,15 @@ __all__ = ["SGD"]
 START = 0.1  # the size of a random row: small, so that the first epochs learn the biases
 
 
+class DescentState(NamedTuple):
+    """Where a descent stands: its arrays, and the ratings in the order of their blocks."""
+
+    arrays: Arrays
+    grid: grid.Grid
+
+
 @dataclass(frozen=True, kw_only=True)
-class SGD(RidgeRecipe):
+class SGD(RidgeRecipe[DescentState]):
     """Matrix factorization with biases by stochastic gradient descent.
 
     See the head of this module for the objective, which is that of :class:`gramian.ALS`: the same settings of the
@@ -87,7 +94,7 @@ class SGD(RidgeRecipe):
             self.learning_rate * {"constant": 1.0, "inverse": 1 / (1 + t), "exponential": math.exp(-t)}[self.schedule]
         )
 
-    def start(self, ratings: Ratings) -> Arrays:
+    def start(self, ratings: RatingsTable) -> DescentState:
         """Factors from N(0, 0.01/K), biases 0, and a state that remembers nothing."""
         rng = np.random.Generator(np.random.Philox(self.seed))
         arrays: Arrays = {}
@@ -104,27 +111,32 @@ class SGD(RidgeRecipe):
                 state[:, 2 * width :] = 1
                 arrays[f"{side}_share"] = share[:, None].astype(self.dtype)
             arrays |= {f"{side}_rows": rows, f"{side}_state": state}
-        return arrays
+        return self.from_arrays(ratings, arrays)
 
-    def epoch(self, ratings: Ratings, arrays: Arrays, number: int) -> Epoch:
+    def epoch(self, ratings: RatingsTable, state: DescentState, number: int) -> Epoch[DescentState]:
         """One pass over all ratings, the rounds of blocks in an order of its own.
 
         The history has the error and the objective as they were met on the way, each rating's before its own step.
         """
-        made = {name: grid.aligned_copy(array) for name, array in arrays.items()}
-        blocks = grid.grid_of(ratings, ratings.by_user, ratings.n_items, self.seed)
-        rounds = np.random.Generator(np.random.Philox([self.seed, number])).permutation(blocks.parts)
-        squared, objective = grid.descend(
-            blocks, made, factors=self.factors, penalties=self._penalties, biased=self.biases,
-            offset=self.offset(ratings), rule=self.optimizer, rate=self.rate(number), beta=self.momentum,
-            rounds=rounds, n_jobs=self.n_jobs,
-        )  # fmt: skip
+        made = {name: grid.aligned_copy(array) for name, array in state.arrays.items()}
+        rounds = np.random.Generator(np.random.Philox([self.seed, number])).permutation(state.grid.parts)
+        intercepts, rate = self.side.intercepts(self.offset(ratings)), self.rate(number)
+        how = grid.Descent(self.factors, intercepts, self._penalties, self.optimizer, rate, self.momentum)
+        squared, objective = grid.descend(state.grid, made, how, rounds, self.n_jobs)
         mean = squared / len(ratings)
-        check_finite(mean, made, number, self.rate(number), of=f" for {self.optimizer}")
+        check_finite(mean, made, number, rate, of=f" for {self.optimizer}")
         record = {"objective": objective, "train_rmse": float(np.sqrt(mean))}
-        return Epoch(made, record)
+        return Epoch(state._replace(arrays=made), record)
 
-    def _counts(self, ratings: Ratings) -> list[tuple[str, Array]]:
+    def to_arrays(self, state: DescentState) -> Arrays:
+        """The arrays; the grid follows from the ratings."""
+        return state.arrays
+
+    def from_arrays(self, ratings: RatingsTable, arrays: Arrays) -> DescentState:
+        """The arrays, with the grid of the ratings."""
+        return DescentState(arrays, grid.grid_of(ratings.to_local().by_user, ratings.n_items, self.seed))
+
+    def _counts(self, ratings: RatingsTable) -> list[tuple[str, Array]]:
         return [("user", ratings.by_user.counts), ("item", ratings.by_item.counts)]
 
     @property
@@ -139,7 +151,7 @@ class SGD(RidgeRecipe):
         biases = grid.biases(state) if self.optimizer == "adagrad" else rows[:, self.factors :].sum(axis=1)
         return rows[:, : self.factors], biases
 
-    def finish(self, ratings: Ratings, arrays: Arrays) -> Arrays:
+    def finish(self, ratings: RatingsTable, arrays: Arrays) -> Arrays:
         """The users' best rows for the items."""
         factors, biases = self._split(arrays, "item")
         items = np.ascontiguousarray(np.column_stack([factors, biases]) if self.biases else factors)

@@ -38,8 +38,9 @@ import numpy as np
 from gramian.core.file_format import Arrays
 from gramian.core.history import History
 from gramian.core.parameters import Range, param
-from gramian.data.ratings import Ratings
-from gramian.engine import local
+from gramian.data.table import RatingsTable
+from gramian.engine import local, products
+from gramian.engine.rows import NO_INTERCEPTS, Penalty
 from gramian.errors import FormatError
 from gramian.kernels import reference
 from gramian.kernels.arrays import Array
@@ -83,18 +84,18 @@ class SoftImpute(Recipe["SoftImputeModel"]):
     dtype: str = param("float32", "precision of the factors", choices=("float32", "float64"))
     n_jobs: int | None = param(None, "threads; all cores if not given", low=1, optional=True)
 
-    def start(self, ratings: Ratings) -> Arrays:
+    def start(self, ratings: RatingsTable) -> Arrays:
         """The leading singular vectors with 0 in the holes, and the biases."""
         from gramian.kernels.linear import lanczos
 
         biases = {}
         if self.centre == "biases":
             biases["item_biases"] = baseline_rows(ratings, self.bias_regularization, self.dtype, self.n_jobs)
-        by_user, by_item = self._rest(ratings, biases)
+        by_user, by_item = self.residuals(ratings, biases)
 
         def apply(v: Array) -> Array:
-            return local.sparse_product(
-                by_item, local.sparse_product(by_user, v, n_jobs=self.n_jobs), n_jobs=self.n_jobs
+            return products.sparse_product(
+                by_item, products.sparse_product(by_user, v, n_jobs=self.n_jobs), n_jobs=self.n_jobs
             )
 
         size = min(ratings.n_items, 2 * self.factors + 20)
@@ -104,15 +105,15 @@ class SoftImpute(Recipe["SoftImputeModel"]):
         # No column begins at 0, where it would stay.
         items[:, : len(values)] = pairs.vectors.T * np.sqrt(np.maximum(values, 1e-2 * values[0]))
         arrays = {"item_factors": items, "largest": values[:1], "shrinkage": values[:1], **biases}
-        return {**arrays, "user_factors": self._sweep(by_user, items, self._shrinkage(values[0], 1))}
+        return {**arrays, "user_factors": self.sweep(by_user, items, self._shrinkage(values[0], 1))}
 
-    def epoch(self, ratings: Ratings, arrays: Arrays, number: int) -> Epoch:
+    def epoch(self, ratings: RatingsTable, arrays: Arrays, number: int) -> Epoch[Arrays]:
         """Balance, items given the users; balance, users given the items."""
         shrinkage = self._shrinkage(float(arrays["largest"][0]), number)
-        made = self._next(ratings, arrays, shrinkage)
+        made = self.next_rows(ratings, arrays, shrinkage)
         users, items = made["user_factors"], made["item_factors"]
-        rows = self._rest(ratings, arrays)[0]
-        squared = local.squared_errors(rows, users, items, biased=False, offset=0.0, n_jobs=self.n_jobs)
+        rows = self.residuals(ratings, arrays)[0]
+        squared = local.squared_errors(rows, users, items, NO_INTERCEPTS, self.n_jobs)
         record = {
             "objective": squared / 2 + shrinkage * float(_balanced(users, items)[2].sum()),
             "train_rmse": float(np.sqrt(squared / len(ratings))),
@@ -120,33 +121,34 @@ class SoftImpute(Recipe["SoftImputeModel"]):
         }
         return Epoch({**arrays, **made}, record)
 
-    def _next(self, ratings: Ratings, arrays: Arrays, shrinkage: float) -> Arrays:
-        by_user, by_item = self._rest(ratings, arrays)
+    def next_rows(self, ratings: RatingsTable, arrays: Arrays, shrinkage: float) -> Arrays:
+        """The rows of both sides after one more epoch at this shrinkage."""
+        by_user, by_item = self.residuals(ratings, arrays)
         users, _, _ = _balanced(arrays["user_factors"], arrays["item_factors"])
-        _, items, _ = _balanced(users, self._sweep(by_item, users, shrinkage))
+        _, items, _ = _balanced(users, self.sweep(by_item, users, shrinkage))
         return {
-            "user_factors": self._sweep(by_user, items, shrinkage),
+            "user_factors": self.sweep(by_user, items, shrinkage),
             "item_factors": items,
             "shrinkage": np.array([shrinkage]),
         }
 
-    def finish(self, ratings: Ratings, arrays: Arrays) -> Arrays:
+    def finish(self, ratings: RatingsTable, arrays: Arrays) -> Arrays:
         """The rows of both sides, the biases with them."""
         users, items = arrays["user_factors"], arrays["item_factors"]
         if self.centre == "biases":
-            _, biases = remainder(ratings.by_user, *self._offsets(ratings, arrays), self.n_jobs)
+            _, biases = remainder(ratings.to_local().by_user, *self._offsets(ratings, arrays), self.n_jobs)
             assert biases is not None
             users, items = np.column_stack([users, biases]), np.column_stack([items, arrays["item_biases"]])
         return {"user_rows": users, "item_rows": items, "shrinkage": arrays["shrinkage"]}
 
-    def model(self, ratings: Ratings, arrays: Arrays, history: History) -> SoftImputeModel:
+    def model(self, ratings: RatingsTable, arrays: Arrays, history: History) -> SoftImputeModel:
         """The model of these rows and this shrinkage."""
         biased = self.centre == "biases"
         users, items = checked_rows(self, ratings, arrays, self.factors + biased)
         found = arrays.get("shrinkage")
         if found is None or found.shape != (1,) or not np.isfinite(found).all() or found[0] < 0:
             raise FormatError(f"The shrinkage of {self.name} is missing or no number from 0; use another copy.")
-        penalty = local.Penalty(float(found[0]) * np.eye(items.shape[1]))
+        penalty = Penalty(float(found[0]) * np.eye(items.shape[1]))
         side = SideSettings(biased, penalty, centred=True, n_jobs=self.n_jobs)
         offsets, bias = self._offsets(ratings, {"item_biases": items[:, -1]})
         return SoftImputeModel(self, ratings, history, users, items, ratings.global_mean, side, offsets, bias)
@@ -158,23 +160,24 @@ class SoftImpute(Recipe["SoftImputeModel"]):
             return self.shrinkage
         return float(largest * (low / largest) ** (number / self.path))
 
-    def _offsets(self, ratings: Ratings, arrays: Arrays) -> tuple[Array, float | None]:
+    def _offsets(self, ratings: RatingsTable, arrays: Arrays) -> tuple[Array, float | None]:
         """What is taken from an item's ratings, (M,), and λ_b of the users' biases."""
         if self.centre == "mean":
             return np.full(ratings.n_items, ratings.global_mean, self.dtype), None
         return (np.float64(ratings.global_mean) + arrays["item_biases"]).astype(self.dtype), self.bias_regularization
 
-    def _rest(self, ratings: Ratings, arrays: Arrays) -> tuple[CSR, CSR]:
+    def residuals(self, ratings: RatingsTable, arrays: Arrays) -> tuple[CSR, CSR]:
         """P_Ω(X) by users and by items: what the offsets leave."""
         offsets, bias = self._offsets(ratings, arrays)
-        by_user, biases = remainder(ratings.by_user, offsets, bias, self.n_jobs)
-        rows = ratings.by_item
+        by_user, biases = remainder(ratings.to_local().by_user, offsets, bias, self.n_jobs)
+        rows = ratings.to_local().by_item
         rest = rows.values - offsets[rows.row_codes()]
         return by_user, rows._replace(values=rest if biases is None else rest - biases[rows.indices])
 
-    def _sweep(self, rows: CSR, other: Array, shrinkage: float) -> Array:
-        penalty = local.Penalty(shrinkage * np.eye(other.shape[1]))
-        return local.half_sweep(rows, other, penalty, biased=False, offset=0.0, n_jobs=self.n_jobs)[0]
+    def sweep(self, rows: CSR, fixed: Array, shrinkage: float) -> Array:
+        """The best rows of one side for the residuals of the ratings, given the other side."""
+        penalty = Penalty(shrinkage * np.eye(fixed.shape[1]))
+        return local.half_sweep(rows, fixed, penalty, NO_INTERCEPTS, self.n_jobs)[0]
 
 
 def _balanced(users: Array, items: Array) -> tuple[Array, Array, Array]:
@@ -215,8 +218,8 @@ class SoftImputeModel(CentredModel):
         return _balanced(self.user_factors, self.item_factors)[2]
 
     def _factors(self, left: CSR, items: Array) -> Array:
-        penalty = local.Penalty(self.settings.penalty.precision[: self.n_factors, : self.n_factors])
-        return local.half_sweep(left, items, penalty, biased=False, offset=0.0, n_jobs=self.settings.n_jobs)[0]
+        penalty = Penalty(self.settings.penalty.precision[: self.n_factors, : self.n_factors])
+        return local.half_sweep(left, items, penalty, NO_INTERCEPTS, self.settings.n_jobs)[0]
 
     def _influence(self, rated: Array, target: Array) -> Array:
         penalty = self.settings.penalty.precision[: self.n_factors, : self.n_factors]
@@ -225,7 +228,7 @@ class SoftImputeModel(CentredModel):
             rated, ones, self.item_factors, target, biased=False, offset=0.0, precision=penalty, by_count=False
         )
 
-    def update(self, new: Ratings) -> SoftImputeModel:
+    def update(self, new: RatingsTable) -> SoftImputeModel:
         """A new model that has also learned from ``new`` ratings: new biases, then one epoch from the rows so far.
 
         Known ids keep their codes; new users and items get rows. The history stays that of the training.
@@ -238,7 +241,7 @@ class SoftImputeModel(CentredModel):
             arrays["item_biases"] = baseline_rows(ratings, recipe.bias_regularization, recipe.dtype, recipe.n_jobs)
         items = np.zeros((ratings.n_items, self.n_factors), self.item_rows.dtype)
         items[: len(self.item_rows)] = self.item_factors
-        users = recipe._sweep(recipe._rest(ratings, arrays)[0], items, self.shrinkage)
+        users = recipe.sweep(recipe.residuals(ratings, arrays)[0], items, self.shrinkage)
         arrays |= {"user_factors": users, "item_factors": items}
-        made = recipe._next(ratings, arrays, self.shrinkage)
+        made = recipe.next_rows(ratings, arrays, self.shrinkage)
         return recipe.finished(ratings, {**arrays, **made}, self.history)

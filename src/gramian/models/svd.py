@@ -40,8 +40,9 @@ import numpy as np
 from gramian.core.file_format import Arrays
 from gramian.core.history import History
 from gramian.core.parameters import Range, check_number, param
-from gramian.data.ratings import Ratings
-from gramian.engine import local
+from gramian.data.table import RatingsTable
+from gramian.engine import local, products
+from gramian.engine.rows import Intercepts, Penalty
 from gramian.kernels.arrays import Array
 from gramian.kernels.csr import CSR
 from gramian.models.factor_model import SideSettings, checked_rows
@@ -87,7 +88,7 @@ class SVD(Recipe["SVDModel"]):
     dtype: str = param("float32", "precision of the model; the solver works in float64", choices=("float32", "float64"))
     n_jobs: int | None = param(None, "threads; all cores if not given", low=1, optional=True)
 
-    def start(self, ratings: Ratings) -> Arrays:
+    def start(self, ratings: RatingsTable) -> Arrays:
         """The biases where they are needed, and no vector yet."""
         from gramian.kernels.linear import lanczos
 
@@ -96,19 +97,17 @@ class SVD(Recipe["SVDModel"]):
             arrays["item_biases"] = baseline_rows(ratings, self.bias_regularization, self.dtype, self.n_jobs)
         return arrays
 
-    def epoch(self, ratings: Ratings, arrays: Arrays, number: int) -> Epoch:
+    def epoch(self, ratings: RatingsTable, arrays: Arrays, number: int) -> Epoch[Arrays]:
         """One cycle of the solver, unless it has converged."""
         pairs = {name: arrays[name] for name in ("values", "vectors", "residuals", "following")}
-        total = self._total(ratings, arrays)
+        total = self.total(ratings, arrays)
         if not _converged(pairs, self.factors):
             pairs = self._cycle(ratings, arrays, pairs)
         made = {**arrays, **pairs}
         found = float(pairs["values"][: self.factors].sum())
         rows = self.finish(ratings, made)
-        squared = local.squared_errors(
-            ratings.by_user, rows["user_rows"], rows["item_rows"], biased=self.impute != "zero",
-            offset=self._mean(ratings), n_jobs=self.n_jobs,
-        )  # fmt: skip
+        intercepts = Intercepts(self.impute != "zero", self._mean(ratings))
+        squared = local.squared_errors(ratings.by_user, rows["user_rows"], rows["item_rows"], intercepts, self.n_jobs)
         record: dict[str, float | int] = {
             "objective": max(total - found, 0.0),
             "train_rmse": float(np.sqrt(squared / len(ratings))),
@@ -116,7 +115,7 @@ class SVD(Recipe["SVDModel"]):
         }
         return Epoch(made, record)
 
-    def finish(self, ratings: Ratings, arrays: Arrays) -> Arrays:
+    def finish(self, ratings: RatingsTable, arrays: Arrays) -> Arrays:
         """The right singular vectors as item rows, and what the users' ratings project to."""
         V, offsets = self._vectors(arrays), self._offsets(ratings, arrays)
         if self.impute == "zero":
@@ -124,27 +123,26 @@ class SVD(Recipe["SVDModel"]):
         else:
             last = arrays["item_biases"] if self.impute == "biases" else _projected(V, offsets) - ratings.global_mean
             items = np.column_stack([V, last]).astype(self.dtype)
-        return {"user_rows": self._made(ratings, items[:0], items, offsets)._solve(ratings.by_user, items),
-                "item_rows": items}  # fmt: skip
+        return {"user_rows": self._made(ratings, items[:0], items, offsets).solved(ratings.by_user), "item_rows": items}
 
-    def model(self, ratings: Ratings, arrays: Arrays, history: History) -> SVDModel:
+    def model(self, ratings: RatingsTable, arrays: Arrays, history: History) -> SVDModel:
         """The model of these rows."""
         users, items = checked_rows(self, ratings, arrays, self.factors + (self.impute != "zero"))
         biases = {"item_biases": items[:, -1]} if self.impute == "biases" else {}
         return self._made(ratings, users, items, self._offsets(ratings, biases), history)
 
     def _made(
-        self, ratings: Ratings, users: Array, items: Array, offsets: Array, history: History | None = None
+        self, ratings: RatingsTable, users: Array, items: Array, offsets: Array, history: History | None = None
     ) -> SVDModel:
         biased, width = self.impute != "zero", items.shape[1]
-        side = SideSettings(biased, local.Penalty(np.zeros((width, width))), centred=biased, n_jobs=self.n_jobs)
+        side = SideSettings(biased, Penalty(np.zeros((width, width))), centred=biased, n_jobs=self.n_jobs)
         bias = self.bias_regularization if self.impute == "biases" else None
         return SVDModel(self, ratings, history or History(), users, items, self._mean(ratings), side, offsets, bias)
 
-    def _mean(self, ratings: Ratings) -> float:
+    def _mean(self, ratings: RatingsTable) -> float:
         return ratings.global_mean if self.impute != "zero" else 0.0
 
-    def _offsets(self, ratings: Ratings, arrays: Arrays) -> Array:
+    def _offsets(self, ratings: RatingsTable, arrays: Arrays) -> Array:
         """What is taken from an item's ratings, (M,): nothing, the item's mean, or μ + c."""
         if self.impute == "zero":
             return np.zeros(ratings.n_items, self.dtype)
@@ -152,37 +150,38 @@ class SVD(Recipe["SVDModel"]):
             return (np.float64(ratings.global_mean) + arrays["item_biases"]).astype(self.dtype)
         return _item_means(ratings).astype(self.dtype)
 
-    def _total(self, ratings: Ratings, arrays: Arrays) -> float:
+    def total(self, ratings: RatingsTable, arrays: Arrays) -> float:
         """‖X‖²_F."""
         if self.impute == "zero":
             return float(np.sum(np.square(ratings.values, dtype=np.float64)))
         offsets = self._offsets(ratings, arrays)
         if self.impute == "biases":
-            left, _ = remainder(ratings.by_user, offsets, self.bias_regularization, self.n_jobs)
+            left, _ = remainder(ratings.to_local().by_user, offsets, self.bias_regularization, self.n_jobs)
             return float(np.sum(np.square(left.values, dtype=np.float64)))
         holes = ratings.n_users - ratings.by_item.counts
         return float(np.sum(np.square(ratings.values, dtype=np.float64)) + holes @ np.square(offsets, dtype=np.float64))
 
-    def _cycle(self, ratings: Ratings, arrays: Arrays, pairs: Arrays) -> Arrays:
+    def _cycle(self, ratings: RatingsTable, arrays: Arrays, pairs: Arrays) -> Arrays:
         from gramian.kernels.linear import lanczos
 
         offsets = self._offsets(ratings, arrays)
         bias = self.bias_regularization if self.impute == "biases" else None
-        by_user, biases = remainder(ratings.by_user, offsets, bias, self.n_jobs)
-        rest = ratings.by_item.values - offsets[ratings.by_item.row_codes()]
-        by_item = ratings.by_item._replace(values=rest if biases is None else rest - biases[ratings.by_item.indices])
+        by_user, biases = remainder(ratings.to_local().by_user, offsets, bias, self.n_jobs)
+        by_item = ratings.to_local().by_item
+        rest = by_item.values - offsets[by_item.row_codes()]
+        by_item = by_item._replace(values=rest if biases is None else rest - biases[by_item.indices])
         fill = offsets.astype(np.float64) if self.impute == "mean" else None
 
         def apply(v: Array) -> Array:
             """XᵀX v, with X = S + 1mᵀ where the means fill the holes."""
-            left = local.sparse_product(by_user, v, n_jobs=self.n_jobs)
+            left = products.sparse_product(by_user, v, n_jobs=self.n_jobs)
             if fill is None:
-                return local.sparse_product(by_item, left, n_jobs=self.n_jobs)
+                return products.sparse_product(by_item, left, n_jobs=self.n_jobs)
             left += _dot(fill, v)
-            return local.sparse_product(by_item, left, n_jobs=self.n_jobs) + fill * np.sum(left)
+            return products.sparse_product(by_item, left, n_jobs=self.n_jobs) + fill * np.sum(left)
 
         size = min(ratings.n_items, 2 * self.factors + 20)
-        return lanczos.cycle(apply, lanczos.Pairs(**pairs), size, min(size, self.factors + size // 4))._asdict()
+        return lanczos.cycle(apply, lanczos.EigenPairs(**pairs), size, min(size, self.factors + size // 4))._asdict()
 
     def _vectors(self, arrays: Arrays) -> Array:
         """V, (M, K): columns of unit length whose largest entry is positive, or zero where there is no more."""
@@ -201,9 +200,9 @@ def _converged(pairs: Arrays, factors: int) -> bool:
     return bool(len(values) and enough and residuals.max() <= CONVERGED * values[0])
 
 
-def _item_means(ratings: Ratings) -> Array:
+def _item_means(ratings: RatingsTable) -> Array:
     """m, (M,), float64; μ for an item that nobody rated."""
-    rows = ratings.by_item
+    rows = ratings.to_local().by_item
     sums = np.bincount(rows.row_codes(), rows.values, minlength=ratings.n_items)
     return np.where(rows.counts > 0, sums / np.maximum(rows.counts, 1), ratings.global_mean)
 
@@ -229,7 +228,7 @@ class SVDModel(CentredModel):
     """A truncated singular value decomposition; its item factors are the right singular vectors."""
 
     def _factors(self, left: CSR, items: Array) -> Array:
-        return local.sparse_product(left, items, n_jobs=self.settings.n_jobs)
+        return products.sparse_product(left, items, n_jobs=self.settings.n_jobs)
 
     def _influence(self, rated: Array, target: Array) -> Array:
         return np.einsum("mk,k->m", self.item_factors[rated], target)
@@ -266,7 +265,7 @@ class SVDModel(CentredModel):
     def explained_variance_ratio(self) -> Array:
         """s² / ‖X‖²_F, (K,): each component's share of the filled matrix's sum of squares."""
         biases = {"item_biases": self.item_rows[:, -1]} if self._imputed.impute == "biases" else {}
-        total = self._imputed._total(self.ratings, biases)
+        total = self._imputed.total(self.ratings, biases)
         return self.singular_values**2 / total if total > 0 else np.zeros(self.n_factors)
 
     def low_rank(self, k: int) -> SVDModel:
@@ -284,7 +283,7 @@ class SVDModel(CentredModel):
             items[:, -1] = _projected(items[:, :k], self.offsets) - self.global_mean
         return recipe.model(self.ratings, {"user_rows": users, "item_rows": items}, self.history)
 
-    def update(self, new: Ratings) -> SVDModel:
+    def update(self, new: RatingsTable) -> SVDModel:
         """The model of these and the ``new`` ratings together; known ids keep their codes.
 
         Every entry of X takes part in every singular vector, so this is a fresh decomposition, in seconds.

@@ -1,7 +1,7 @@
 """The loop around the epochs, the same for every recipe.
 
-Progress, validation, early stopping by patience, checkpoints, and interrupts live here; what an epoch
-computes is the recipe's.
+Progress, validation, early stopping by patience, checkpoints, and interrupts live here; what an epoch computes, and
+what its state is, is the recipe's: see :class:`gramian.models.trainable.Trainable`.
 """
 
 from __future__ import annotations
@@ -12,39 +12,65 @@ import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Generic, TypeVar
 
 import numpy as np
 
 from gramian.core.file_format import Arrays, read_file, write_file
 from gramian.core.history import History
-from gramian.data.ratings import Ratings
-from gramian.data.spark_ratings import SparkRatings, as_ratings
-from gramian.engine.spark.session import is_spark_frame
+from gramian.core.progress import epoch_bar
+from gramian.data.spark_ratings import SparkRatings
+from gramian.data.table import RatingsTable
 from gramian.errors import DataError, DivergenceError, ParameterError, TrainingWarning
+from gramian.models.model import Model, check_ratings_given
+from gramian.models.trainable import ModelT, Trainable
 
-if TYPE_CHECKING:
-    from gramian.models.model import Model
-    from gramian.models.recipe import ModelT, Recipe
-
-__all__ = ["State", "check_distributed", "check_finite", "iterate", "placed", "train"]
+__all__ = ["Options", "Progress", "check_finite", "iterate", "train"]
 
 BEYOND = 1e12  # a mean squared error before which no float32 weight is near its limit
 
+StateT = TypeVar("StateT")
+
 
 @dataclass(frozen=True)
-class State:
-    """Where a training stands after some full epochs: the parameters, and those of the best epoch so far."""
+class Progress(Generic[StateT]):
+    """Where a training stands after some full epochs: the state, and that of the best epoch so far."""
 
-    arrays: Arrays
+    state: StateT
     history: History
-    best_arrays: Arrays
+    best: StateT
     best_epoch: int
 
     @property
     def epochs_since_best(self) -> int:
         """How many epochs have passed without a better validation error."""
         return len(self.history) - self.best_epoch
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a training is run: the arguments of :meth:`gramian.Recipe.fit` of these names."""
+
+    checkpoint: Path | None
+    resume: bool
+    keep_checkpoint: bool
+    progress: bool
+    callback: Callable[[Model], object] | None
+
+    @classmethod
+    def checked(
+        cls, checkpoint: str | os.PathLike[str] | None, resume: bool, keep_checkpoint: bool, progress: bool,
+        callback: Callable[[Model], object] | None,
+    ) -> Options:  # fmt: skip
+        """The options, if a checkpoint can be kept as they ask."""
+        if resume and checkpoint is None:
+            raise ParameterError("The 'resume' parameter of fit needs a checkpoint; give checkpoint='file'.")
+        path = None if checkpoint is None else Path(checkpoint)
+        if path is not None and not path.parent.is_dir():
+            raise DataError(
+                f"The checkpoint cannot be written: there is no folder {str(path.parent)!r}; make it first."
+            )
+        return cls(path, resume, keep_checkpoint, progress, callback)
 
 
 def check_finite(mean: float, arrays: Arrays, number: int, rate: float, of: str = "") -> None:
@@ -61,123 +87,91 @@ def check_finite(mean: float, arrays: Arrays, number: int, rate: float, of: str 
     )
 
 
-def placed(recipe: Recipe[Any], table: Any) -> Any:
-    """A DataFrame of Spark as ratings on its cluster, where the recipe trains there; anything else as it is."""
-    if is_spark_frame(table):
-        check_distributed(recipe)
-    return as_ratings(table)
-
-
 def iterate(
-    recipe: Recipe[Any], ratings: Ratings, validation: Ratings | None = None, state: State | None = None
-) -> Iterator[State]:
-    """The state after every epoch, to the recipe's last, or until its patience is over."""
+    recipe: Trainable[ModelT, StateT], ratings: RatingsTable, validation: RatingsTable | None = None,
+    begun: Progress[StateT] | None = None,
+) -> Iterator[Progress[StateT]]:  # fmt: skip
+    """Where the training stands after every epoch, to the recipe's last, or until its patience is over."""
     _check(recipe, ratings, validation)
-    patience = getattr(recipe, "patience", None)
-    if state is None:
+    now = begun
+    if now is None:
         start = recipe.start(ratings)
-        state = State(start, History(), start, 0)
-    while len(state.history) < recipe.n_epochs and (patience is None or state.epochs_since_best < patience):
-        if recipe.settled(state.arrays):
+        now = Progress(start, History(), start, 0)
+    while len(now.history) < recipe.n_epochs and (recipe.waits is None or now.epochs_since_best < recipe.waits):
+        if recipe.settled(now.state):
             break
-        state = _next(recipe, ratings, validation, state)
-        yield state
+        now = _next(recipe, ratings, validation, now)
+        yield now
 
 
-def _check(recipe: Recipe[Any], ratings: Ratings, validation: Ratings | None) -> None:
+def _check(recipe: Trainable[ModelT, StateT], ratings: RatingsTable, validation: RatingsTable | None) -> None:
     """Refuse what cannot be trained on, before anything is begun."""
     for table in (ratings,) if validation is None else (ratings, validation):
-        if not isinstance(table, Ratings):
-            raise DataError(
-                f"Ratings are needed to train: got {type(table).__name__}; "
-                "make them with gm.Ratings.from_frame, from_csr or gm.read_ratings."
-            )
+        check_ratings_given(table, "train")
     if isinstance(ratings, SparkRatings):
-        check_distributed(recipe)
-    if getattr(recipe, "patience", None) is not None and validation is None:
+        recipe.check_distributed()
+    if recipe.waits is not None and validation is None:
         raise ParameterError(
             f"The 'patience' parameter of {type(recipe).__name__} needs validation ratings; "
             "give validation=… or leave patience out."
         )
 
 
-def check_distributed(recipe: Recipe[Any]) -> None:
-    """Refuse what cannot be trained on a cluster."""
-    if not recipe.distributed:
-        raise ParameterError(
-            f"{type(recipe).__name__} does not train on Spark; choose ALS, PMF, BPMF or Baseline, or bring the ratings "
-            "here with to_local()."
-        )
-    plain: dict[str, Any] = {"implicit": "none", "user_features": None, "item_features": None}
-    plain |= {"drift": False, "time": None, "likelihood": "normal"}
-    for name, value in plain.items():
-        if getattr(recipe, name, value) != value:
-            raise ParameterError(f"The {name!r} parameter of {type(recipe).__name__} must be {value!r} on Spark.")
-
-
-def _next(recipe: Recipe[Any], ratings: Ratings, validation: Ratings | None, state: State) -> State:
-    number = len(state.history) + 1
+def _next(
+    recipe: Trainable[ModelT, StateT], ratings: RatingsTable, validation: RatingsTable | None,
+    before: Progress[StateT],
+) -> Progress[StateT]:  # fmt: skip
+    number = len(before.history) + 1
     began = time.perf_counter()
-    done = recipe.epoch(ratings, state.arrays, number)
+    done = recipe.epoch(ratings, before.state, number)
     seconds = time.perf_counter() - began
-    record, arrays = dict(done.record), done.arrays
+    record, state = dict(done.record), done.state
     if validation is not None:
-        arrays, record["validation_rmse"] = recipe.validated(ratings, arrays, state.history, validation)
-    history = state.history.append(epoch=number, **record, seconds=seconds)
-    if _is_better(record.get("validation_rmse"), state):
-        return State(arrays, history, arrays, number)
-    return replace(state, arrays=arrays, history=history)
+        state, record["validation_rmse"] = recipe.validated(ratings, state, before.history, validation)
+    history = before.history.append(epoch=number, **record, seconds=seconds)
+    if _is_better(record.get("validation_rmse"), before):
+        return Progress(state, history, state, number)
+    return replace(before, state=state, history=history)
 
 
-def _is_better(error: float | None, state: State) -> bool:
-    if error is None or state.best_epoch == 0:
+def _is_better(error: float | None, before: Progress[StateT]) -> bool:
+    if error is None or before.best_epoch == 0:
         return True
-    before = state.history[state.best_epoch - 1].get("validation_rmse")
-    return before is None or bool(error < before)
+    least = before.history[before.best_epoch - 1].get("validation_rmse")
+    return least is None or bool(error < least)
 
 
 def train(
-    recipe: Recipe[ModelT],
-    ratings: Ratings,
-    validation: Ratings | None,
-    checkpoint: str | os.PathLike[str] | None,
-    resume: bool,
-    keep_checkpoint: bool,
-    progress: bool,
-    callback: Callable[[Model], object] | None,
+    recipe: Trainable[ModelT, StateT], ratings: RatingsTable, validation: RatingsTable | None, options: Options
 ) -> ModelT:
-    """Run a whole training; the arguments are those of :meth:`Recipe.fit`."""
+    """Run a whole training."""
     _check(recipe, ratings, validation)
-    if resume and checkpoint is None:
-        raise ParameterError("The 'resume' parameter of fit needs a checkpoint; give checkpoint='file'.")
-    path = None if checkpoint is None else Path(checkpoint)
-    if path is not None and not path.parent.is_dir():
-        raise DataError(f"The checkpoint cannot be written: there is no folder {str(path.parent)!r}; make it first.")
+    path, clock = options.checkpoint, _CheckpointClock()
     data = "" if path is None else " ".join(t.fingerprint() for t in (ratings, validation) if t is not None)
-    begun = _read(path, recipe, data) if path is not None and resume and path.exists() else None
-    state, clock = begun, _CheckpointClock()
-    with _bar(recipe, state, progress) as advance:
+    begun = _read(path, recipe, ratings, data) if path is not None and options.resume and path.exists() else None
+    now = begun
+    with epoch_bar(type(recipe).__name__, recipe.n_epochs, 0 if now is None else len(now.history), options.progress
+                   ) as advance:  # fmt: skip
         try:
-            for state in iterate(recipe, ratings, validation, begun):
+            for now in iterate(recipe, ratings, validation, begun):
                 if path is not None and clock.is_due():
-                    clock.wrote(lambda state=state: _write(path, recipe, data, state))  # type: ignore[misc]
-                if callback is not None:
-                    callback(recipe.finished(ratings, state.arrays, state.history))
-                advance(state)
+                    clock.wrote(lambda now=now: _write(path, recipe, data, now))  # type: ignore[misc]
+                if options.callback is not None:
+                    options.callback(recipe.finished(ratings, now.state, now.history))
+                advance(now)
         except (KeyboardInterrupt, DivergenceError) as stop:
-            if state is None or len(state.history) == 0:
+            if now is None or len(now.history) == 0:
                 raise
             if path is not None:
-                _write(path, recipe, data, state)
+                _write(path, recipe, data, now)
             why = "interrupted" if isinstance(stop, KeyboardInterrupt) else "stopped"
-            text = f"The training was {why}: the model is that of epoch {len(state.history)}, its last full one."
+            text = f"The training was {why}: the model is that of epoch {len(now.history)}, its last full one."
             warnings.warn(f"{text} {stop}".strip(), TrainingWarning, stacklevel=3)
-            return recipe.finished(ratings, state.arrays, state.history)
-    assert state is not None  # a recipe has at least one epoch
-    if path is not None and not keep_checkpoint:
+            return recipe.finished(ratings, now.state, now.history)
+    assert now is not None  # a recipe has at least one epoch
+    if path is not None and not options.keep_checkpoint:
         path.unlink(missing_ok=True)
-    early = getattr(recipe, "patience", None) is not None
-    return recipe.finished(ratings, state.best_arrays if early else state.arrays, state.history)
+    return recipe.finished(ratings, now.state if recipe.waits is None else now.best, now.history)
 
 
 class _CheckpointClock:
@@ -196,27 +190,21 @@ class _CheckpointClock:
         self._due = ended + 20 * (ended - began)
 
 
-def _bar(recipe: Recipe[Any], state: State | None, shown: bool) -> Any:
-    from gramian.core.progress import epoch_bar
-
-    return epoch_bar(type(recipe).__name__, recipe.n_epochs, 0 if state is None else len(state.history), shown)
-
-
-def _write(path: Path, recipe: Recipe[Any], data: str, state: State) -> None:
-    arrays = {f"now.{name}": array for name, array in state.arrays.items()}
-    if getattr(recipe, "patience", None) is not None and state.best_epoch != len(state.history):
-        arrays |= {f"best.{name}": array for name, array in state.best_arrays.items()}
+def _write(path: Path, recipe: Trainable[ModelT, StateT], data: str, now: Progress[StateT]) -> None:
+    arrays = {f"now.{name}": array for name, array in recipe.to_arrays(now.state).items()}
+    if recipe.waits is not None and now.best_epoch != len(now.history):
+        arrays |= {f"best.{name}": array for name, array in recipe.to_arrays(now.best).items()}
     about = {
         "kind": "checkpoint",
         "recipe": recipe.to_resume(),
         "data": data,
-        "history": list(state.history),
-        "best_epoch": state.best_epoch,
+        "history": list(now.history),
+        "best_epoch": now.best_epoch,
     }
     write_file(path, arrays, about)
 
 
-def _read(path: Path, recipe: Recipe[Any], data: str) -> State:
+def _read(path: Path, recipe: Trainable[ModelT, StateT], ratings: RatingsTable, data: str) -> Progress[StateT]:
     arrays, about = read_file(path)
     if about.get("kind") != "checkpoint":
         raise DataError(f"The file {str(path)!r} is not a checkpoint: it holds a {about.get('kind')}; name another.")
@@ -230,6 +218,10 @@ def _read(path: Path, recipe: Recipe[Any], data: str) -> State:
         )
     if about["data"] != data:
         raise DataError(f"The checkpoint {str(path)!r} was made from other ratings; give the same ones, or train anew.")
-    now = {name[4:]: np.asarray(array) for name, array in arrays.items() if name.startswith("now.")}
-    best = {name[5:]: np.asarray(array) for name, array in arrays.items() if name.startswith("best.")}
-    return State(now, History(about["history"]), best or now, about["best_epoch"])
+    now, best = (
+        {name.removeprefix(start): np.asarray(array) for name, array in arrays.items() if name.startswith(start)}
+        for start in ("now.", "best.")
+    )
+    state = recipe.from_arrays(ratings, now)
+    kept = recipe.from_arrays(ratings, best) if best else state
+    return Progress(state, History(about["history"]), kept, about["best_epoch"])

@@ -7,15 +7,15 @@ from typing import Any
 
 import numpy as np
 
+from gramian.core.plain import Plain
 from gramian.errors import DataError, ParameterError
-from gramian.models.bayes.posterior import BayesianModel
+from gramian.kernels.arrays import Array
 from gramian.serve.live import Id, Live
 from gramian.serve.schemas import Explained, Pair, Predicted, Recommended
-from gramian.serve.visitor import Newcomer
 
 __all__ = ["ask_next", "explain", "predict_items", "predict_pairs", "recommend_known", "recommend_new", "with_ends"]
 
-Rows = list[dict[str, Any]]
+Rows = list[Plain]
 History = Mapping[Any, float]
 MOST_FOLDED = 100  # users who are folded in for one request
 
@@ -46,7 +46,7 @@ def with_ends(live: Live, user: int, rows: Rows, level: float) -> Rows:
     return [dict(row) for row in rows] if ends is None else _joined(rows, ends)
 
 
-def _joined(rows: Rows, ends: Any) -> Rows:
+def _joined(rows: Rows, ends: Array) -> Rows:
     return [{**row, "lower": low, "upper": high} for row, (low, high) in zip(rows, ends.tolist(), strict=True)]
 
 
@@ -56,8 +56,8 @@ def recommend_new(live: Live, ratings: History, asked: Recommended) -> Rows:
         need_orders(live)
     if asked.among is not None and not asked.among:
         return []
-    somebody = live.newcomer(ratings)
-    exclude = [] if asked.include_seen else list(somebody.ratings)
+    somebody = live.new_user(ratings)
+    exclude = [] if asked.include_seen else list(live.typed(ratings))
     exclude += [live.items.typed(item) for item in asked.exclude]
     among = None if asked.among is None else [live.items.typed(item) for item in asked.among]
     table = somebody.recommend(
@@ -71,7 +71,7 @@ def recommend_new(live: Live, ratings: History, asked: Recommended) -> Rows:
 
 def need_orders(live: Live) -> None:
     """Raise ParameterError for a model that can order by the mean only."""
-    if len(live.abilities["orders"]) == 1:
+    if len(live.can.orders) == 1:
         raise ParameterError("This model keeps no draws, so it can order by 'mean' only; serve one of bpmf for others.")
 
 
@@ -90,7 +90,7 @@ def predict_pairs(live: Live, pairs: Sequence[Pair], histories: Mapping[Id, Hist
             f"Too many users with new ratings at once: found {len(folded)}, the most is {MOST_FOLDED}; ask in parts."
         )
     for user, places in folded.items():
-        somebody = live.newcomer(histories[user])
+        somebody = live.new_user(histories[user])
         predicted[places] = somebody.predict(items[places])
         own = somebody.interval(items[places], asked.level)
         if ends is not None and own is not None:
@@ -108,26 +108,26 @@ def predict_items(live: Live, asked: Predicted) -> Rows:
     """Predictions of items for somebody new."""
     items = asked.items or []
     codes = live.items.codes(items)
-    somebody = live.newcomer(asked.ratings or {})
+    somebody = live.new_user(asked.ratings or {})
     return _predictions([None] * len(items), items, somebody.predict(codes), somebody.interval(codes, asked.level))
 
 
-def _predictions(users: Sequence[Id | None], items: Sequence[Id], predicted: Any, ends: Any) -> Rows:
+def _predictions(users: Sequence[Id | None], items: Sequence[Id], predicted: Array, ends: Array | None) -> Rows:
     lowers, uppers = ([None] * len(items),) * 2 if ends is None else np.asarray(ends).T.tolist()
     columns = zip(users, items, np.asarray(predicted).tolist(), lowers, uppers, strict=True)
     names = ("user", "item", "predicted", "lower", "upper")
     return [dict(zip(names, row, strict=True)) for row in columns]
 
 
-def explain(live: Live, ratings: History, asked: Explained) -> dict[str, Any]:
+def explain(live: Live, ratings: History, asked: Explained) -> Plain:
     """The rated items that pull a prediction most, of somebody with these ratings."""
-    if not live.abilities["explain"]:
+    if not live.can.explain:
         raise ParameterError("This model cannot say why: serve one with factors, ALS say.")
     code = live.items.code(asked.item)
-    somebody: Newcomer = live.newcomer(ratings)
+    somebody = live.new_user(ratings)
     table = somebody.reasons(code)
     predicted = float(somebody.predict(np.array([code], np.int32))[0])
-    score = float(somebody.inner._scores_of(somebody.row)[code])
+    score = float(somebody.scores()[code])
     return {
         "item": live.model.item_ids.ids[code],
         "title": None if live.titles is None else live.titles[code],
@@ -139,12 +139,11 @@ def explain(live: Live, ratings: History, asked: Explained) -> dict[str, Any]:
 
 def ask_next(live: Live, ratings: History, n: int) -> Rows:
     """The items whose rating would tell most about somebody with these ratings."""
-    if not isinstance(live.inner, BayesianModel):
-        raise ParameterError("This model keeps no draws, so it cannot tell which items to ask for; serve one of bpmf.")
+    asking = live.asking()
     for item, value in ratings.items():
         live.items.code(item)
         live.check_rating(item, value)
-    typed = {live.items.typed(item): value for item, value in ratings.items()}
+    typed = live.typed(ratings)
     if len(typed) >= live.model.ratings.n_items:
         raise DataError("There is nothing left to ask: every item is rated.")
-    return live.plain(live.inner.ask_next(typed, n))
+    return live.plain(asking.ask_next(typed, n))

@@ -10,12 +10,12 @@ import logging
 import signal
 from collections.abc import AsyncIterator
 from importlib.resources import files
-from typing import Any
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
+from gramian.core.plain import Plain
 from gramian.errors import GramianError
 from gramian.serve.guard import Guard
 from gramian.serve.problems import MEDIA_TYPE, Problem, as_problem, document
@@ -48,9 +48,14 @@ def create_app(made: Service) -> Guard:
         made.close()
 
     app = FastAPI(
-        title="Gramian", version="1", description=ABOUT, lifespan=lifespan, docs_url=None, redoc_url=None,
+        title="Gramian",
+        version="1",
+        description=ABOUT,
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
         openapi_url=None,
-    )  # fmt: skip
+    )
     app.state.service = made
     app.include_router(router)
     _add_page(app)
@@ -98,7 +103,7 @@ def _add_document(app: FastAPI) -> None:
     """The OpenAPI document: problem documents for every error, and the API key."""
     plain = app.openapi
 
-    def described() -> dict[str, Any]:
+    def described() -> Plain:
         made = plain()
         parts = made.setdefault("components", {})
         schemas = parts.setdefault("schemas", {})

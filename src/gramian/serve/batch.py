@@ -8,17 +8,19 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import Executor
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar, TypeVarTuple
 
 from gramian.serve.problems import overloaded
 
 __all__ = ["Batcher", "Workers"]
 
 Asked = TypeVar("Asked")
+Answered = TypeVar("Answered")
 T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
 
 
-class Batcher(Generic[Asked]):
+class Batcher(Generic[Asked, Answered]):
     """Collects what is asked while the one before is computed.
 
     Args:
@@ -29,18 +31,18 @@ class Batcher(Generic[Asked]):
     """
 
     def __init__(
-        self, compute: Callable[[list[Asked]], list[Any]], executor: Executor, most: int, waiting: int
+        self, compute: Callable[[list[Asked]], list[Answered]], executor: Executor, most: int, waiting: int
     ) -> None:
         self._compute, self._executor, self._most, self._limit = compute, executor, most, waiting
-        self._waiting: list[tuple[Asked, asyncio.Future[Any]]] = []
+        self._waiting: list[tuple[Asked, asyncio.Future[Answered]]] = []
         self._busy = False
 
-    async def ask(self, asked: Asked) -> Any:
+    async def ask(self, asked: Asked) -> Answered:
         """The answer to one."""
         if len(self._waiting) >= self._limit:
             raise overloaded()
         loop = asyncio.get_running_loop()
-        future: asyncio.Future[Any] = loop.create_future()
+        future: asyncio.Future[Answered] = loop.create_future()
         self._waiting.append((asked, future))
         if not self._busy:
             self._start(loop)
@@ -57,8 +59,8 @@ class Batcher(Generic[Asked]):
     def _finish(
         self,
         loop: asyncio.AbstractEventLoop,
-        part: list[tuple[Asked, asyncio.Future[Any]]],
-        done: asyncio.Future[list[Any]],
+        part: list[tuple[Asked, asyncio.Future[Answered]]],
+        done: asyncio.Future[list[Answered]],
     ) -> None:
         error = done.exception()
         for place, (_, future) in enumerate(part):
@@ -82,7 +84,7 @@ class Workers:
     def __init__(self, executor: Executor, waiting: int) -> None:
         self._executor, self._limit, self._count = executor, waiting, 0
 
-    async def run(self, function: Callable[..., T], *arguments: Any) -> T:
+    async def run(self, function: Callable[[*Ts], T], *arguments: *Ts) -> T:
         """The result of a call in a thread."""
         if self._count >= self._limit:
             raise overloaded()

@@ -9,9 +9,10 @@ from collections.abc import Hashable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Generic, TypeVar
 
+from gramian.core.plain import Plain
 from gramian.serve.batch import Workers
-from gramian.serve.limits import Settings
-from gramian.serve.store import Given, Key, Receipt, Store
+from gramian.serve.limits import Limits
+from gramian.serve.store import ApiKey, Given, Receipt, Store
 
 __all__ = ["Feedback", "Remembered"]
 
@@ -51,12 +52,12 @@ class Remembered(Generic[K, V]):
 class Feedback:
     """A store behind threads: one that writes (SQLite lets one write at a time), some that read."""
 
-    def __init__(self, store: Store, settings: Settings) -> None:
+    def __init__(self, store: Store, settings: Limits) -> None:
         self.store = store
         self._pools = ThreadPoolExecutor(1, "feedback-write"), ThreadPoolExecutor(4, "feedback-read")
         self._writing, self._reading = (Workers(pool, settings.waiting) for pool in self._pools)
         self._histories: Remembered[str, dict[str, float]] = Remembered(settings.histories, settings.history_seconds)
-        self._keys: Remembered[str, Key | None] = Remembered(KEYS, KEY_SECONDS)
+        self._keys: Remembered[str, ApiKey | None] = Remembered(KEYS, KEY_SECONDS)
         self._writes = 0
 
     async def of_user(self, user: str) -> dict[str, float]:
@@ -83,15 +84,15 @@ class Feedback:
             for user in {one.user for one in given}:
                 self._histories.forget(user)
 
-    async def audit(self, user: str) -> tuple[dict[str, float], list[dict[str, object]]]:
+    async def audit(self, user: str) -> tuple[dict[str, float], list[Plain]]:
         """What holds for a user now, and how it came."""
 
-        def read() -> tuple[dict[str, float], list[dict[str, object]]]:
-            return self.store.of_user(user), [dict(row) for row in self.store.audit(user)]
+        def read() -> tuple[dict[str, float], list[Plain]]:
+            return self.store.of_user(user), self.store.audit(user)
 
         return await self._reading.run(read)
 
-    async def key(self, secret: str) -> Key | None:
+    async def key(self, secret: str) -> ApiKey | None:
         """The key with this secret, if it is in use."""
         digest = hashlib.sha256(secret.encode("utf-8", "replace")).hexdigest()
         known = self._keys.get(digest)

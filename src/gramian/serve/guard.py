@@ -7,20 +7,17 @@ import json
 import logging
 import time
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gramian.errors import GramianError
 from gramian.serve.limits import LOOPBACK
 from gramian.serve.problems import MEDIA_TYPE, Problem, as_problem, document
 from gramian.serve.service import Service
-from gramian.serve.store import Key
+from gramian.serve.store import ApiKey
 
 __all__ = ["Guard", "Rates"]
 
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
 log = logging.getLogger("gramian.serve")
 
 POLICY = (
@@ -38,7 +35,7 @@ HEADERS = [
 PRIVATE = ((b"cache-control", b"no-store"),)
 # What may be seen without a key: the page itself (not what it shows), and whether the server lives.
 OPEN = ("/", "/v1/health", "/v1/ready", "/v1/openapi.json")
-NO_KEY = Key(0, "", "admin")
+NO_KEY = ApiKey(0, "", "admin")
 CLIENTS = 10_000  # whose rates are remembered
 
 
@@ -66,13 +63,13 @@ class Rates:
 class Guard:
     """ASGI middleware around the application (plain ASGI: it costs some microseconds)."""
 
-    def __init__(self, app: Any, service: Service) -> None:
+    def __init__(self, app: ASGIApp, service: Service) -> None:
         self._app, self._service = app, service
         self._rates = Rates(service.settings.rate, service.settings.burst)
         self._names = service.settings.names
         self._local = service.settings.host in LOOPBACK
 
-    async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
@@ -100,7 +97,7 @@ class Guard:
             route = getattr(scope.get("route"), "path", "other")
             self._service.telemetry.observe(scope["method"], route, status, time.perf_counter() - began)
 
-    async def _admitted(self, scope: Any) -> Key:
+    async def _admitted(self, scope: Scope) -> ApiKey:
         """The key of the one who asks, or a Problem."""
         headers = dict(scope["headers"])
         self._same_site(headers)
@@ -124,9 +121,9 @@ class Guard:
         if found is None and not _is_open(scope["path"]):
             text = "This server needs an API key: send it as 'Authorization: Bearer KEY' (gramian keys create)."
             raise Problem("unauthorized", text, headers={"WWW-Authenticate": "Bearer"})
-        return key if found is not None else Key(0, "", "read")
+        return key if found is not None else ApiKey(0, "", "read")
 
-    async def _key(self, secret: str) -> Key | None:
+    async def _key(self, secret: str) -> ApiKey | None:
         feedback = self._service.feedback
         return None if feedback is None else await feedback.key(secret)
 
@@ -142,7 +139,7 @@ class Guard:
         if origin is not None and site != host and _hostname(site) not in self._names:
             raise Problem("forbidden", "This request comes from a page of another site; that is not allowed.")
 
-    def _limited(self, scope: Any, receive: Receive) -> Receive:
+    def _limited(self, scope: Scope, receive: Receive) -> Receive:
         """The body, as long as it is small enough and comes fast enough."""
         settings = self._service.settings
         text = f"The body is too large: the most is {settings.body_bytes:,} bytes; send it in parts."

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["LOOPBACK", "Settings"]
+__all__ = ["LOOPBACK", "Limits"]
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
 @dataclass(frozen=True)
-class Settings:
+class Limits:
     """Limits of a server; each bounds what one client can cost the others.
 
     Attributes:

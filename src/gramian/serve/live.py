@@ -7,22 +7,23 @@ import os
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import polars as pl
 
-from gramian.data.ids import Codes, IdMap
+from gramian.core.parameters import check_level
+from gramian.core.plain import Plain
+from gramian.data.ids import Codes, IdTable
+from gramian.data.pairs import Pairs
 from gramian.errors import DataError, ParameterError, UnknownIdError
 from gramian.kernels.arrays import Array
-from gramian.models.bayes.posterior import BayesianModel
-from gramian.models.bayes.scores import Posterior
+from gramian.models.capabilities import Asking, Featured
 from gramian.models.conformal import Conformal
-from gramian.models.factor_model import FactorModel
-from gramian.models.fold_in import FoldingModel
+from gramian.models.fold_in import FoldingModel, NewUser
+from gramian.models.interval_model import IntervalModel
 from gramian.models.model import BLOCK_CELLS, Model
 from gramian.registry import load
-from gramian.serve.visitor import Newcomer, known_interval
 
 __all__ = ["Live", "Lookup", "TopAsked", "load_live"]
 
@@ -32,10 +33,10 @@ Id = int | str
 class Lookup:
     """The codes of single ids, fast: a binary search of integers, a dictionary of texts."""
 
-    def __init__(self, ids: IdMap, what: str) -> None:
+    def __init__(self, ids: IdTable, what: str) -> None:
         self.is_text, self._what = ids.is_text, what
         if self.is_text:
-            self._codes = {value: code for code, value in enumerate(ids)}
+            self._codes = {value: code for code, value in enumerate(ids.ids)}
         else:
             numbers = ids.ids.to_numpy()
             self._order = np.argsort(numbers, kind="stable")
@@ -102,7 +103,7 @@ class Live:
 
     def __init__(self, model: Model, version: str) -> None:
         self.model, self.version, self.loaded_at = model, version, time.time()
-        self.inner: Any = model.model if isinstance(model, Conformal) else model
+        self.can = model.capabilities
         self.users, self.items = Lookup(model.user_ids, "user"), Lookup(model.item_ids, "item")
         self.titles = model.ratings.titles
         self.small_titles = None if self.titles is None else self.titles.fill_null("").str.to_lowercase()
@@ -110,30 +111,25 @@ class Live:
     # ---- what it is -----------------------------------------------------------------------------
 
     @property
-    def abilities(self) -> dict[str, Any]:
-        """What can be asked of this model."""
-        draws = isinstance(self.inner, Posterior)
+    def abilities(self) -> Plain:
+        """What can be asked of this model, as plain data."""
+        can, titled = self.can, self.titles is not None
         return {
-            "fold_in": isinstance(self.inner, FoldingModel),
-            "intervals": draws or isinstance(self.model, Conformal),
-            "orders": ["mean", "lower", "thompson"] if draws else ["mean"],
-            "explain": isinstance(self.inner, FactorModel | BayesianModel),
-            "ask": isinstance(self.inner, BayesianModel),
-            "features": self.n_factors,
-            "titles": self.titles is not None,
+            "fold_in": can.fold_in,
+            "intervals": can.intervals,
+            "orders": list(can.orders),
+            "explain": can.explain,
+            "ask": can.ask,
+            "features": can.features,
+            "titles": titled,
         }
-
-    @property
-    def n_factors(self) -> int:
-        """K, 0 of a model without latent features."""
-        return int(getattr(self.inner, "n_factors", 0))
 
     @property
     def most_at_once(self) -> int:
         """How many users' scores are computed together, so that memory stays bounded."""
         return max(1, min(64, BLOCK_CELLS // max(1, self.model.ratings.n_items)))
 
-    def card(self) -> dict[str, Any]:
+    def card(self) -> Plain:
         """The model card, as plain data."""
         ids = {"user": "text" if self.users.is_text else "integer", "item": "text" if self.items.is_text else "integer"}
         recipe = self.model.recipe.to_dict()
@@ -145,28 +141,28 @@ class Live:
         """Run every kernel once, so that no request waits for a compiler."""
         ratings = self.model.ratings
         self.top([TopAsked(0, 10, exclude_seen=True)])
-        if self.abilities["fold_in"]:
+        if self.can.fold_in:
             items, values = ratings.by_user.row(0)
             own = dict(zip(ratings.item_ids.take(items).to_list(), values.tolist(), strict=True))
-            somebody = Newcomer(self.model, dict(list(own.items())[:3]))
+            somebody = self.new_user(dict(list(own.items())[:3]))
             somebody.recommend(10)
             somebody.interval(items[:1], 0.9)
-            if self.abilities["explain"] and len(somebody.items):
+            if self.can.explain and len(somebody.items):
                 somebody.reasons(0)
-        if self.n_factors:
+        if self.can.features:
             self.feature_positions()
 
     # ---- answers --------------------------------------------------------------------------------
 
-    def top(self, asked: Sequence[TopAsked]) -> list[list[dict[str, Any]]]:
+    def top(self, asked: Sequence[TopAsked]) -> list[list[Plain]]:
         """The best items of several known users, by one matrix product for all who ask for the same."""
-        answers: list[list[dict[str, Any]]] = [[] for _ in asked]
+        answers: list[list[Plain]] = [[] for _ in asked]
         for exclude_seen in {one.exclude_seen for one in asked}:
             places = [place for place, one in enumerate(asked) if one.exclude_seen == exclude_seen]
             users = np.array([asked[place].user for place in places], np.int32)
             most = max(asked[place].n for place in places)
-            rows, items, scores = self.model._best(users, most, exclude_seen, None)
-            plain = isinstance(self.inner, FactorModel)  # whose scores are its predictions but for the scale
+            rows, items, scores = self.model.best_codes(users, most, exclude_seen=exclude_seen)
+            plain = self.can.scores_predict
             predicted = np.clip(scores, *self.model.scale) if plain else self.predict(users[rows], items)
             listed = self.listed(items, scores, predicted)
             ends = np.searchsorted(rows, np.arange(len(places) + 1))
@@ -177,7 +173,7 @@ class Live:
                 row["rank"] = rank
         return answers
 
-    def listed(self, items: Array, scores: Array, predicted: Array) -> list[dict[str, Any]]:
+    def listed(self, items: Array, scores: Array, predicted: Array) -> list[Plain]:
         """Items with scores and predictions as plain rows."""
         ids = self.model.item_ids.take(items).to_list()
         titles = [None] * len(ids) if self.titles is None else self.titles.gather(items).to_list()
@@ -197,13 +193,14 @@ class Live:
 
     def predict(self, users: Codes, items: Codes) -> Array:
         """Predictions of pairs of codes, on the scale; −1 is somebody or something unknown."""
-        return np.asarray(self.model._predict_codes(users, np.asarray(items, np.int32), "fallback", True), np.float64)
+        return np.asarray(self.model.predict_codes(Pairs(users, np.asarray(items, np.int32))), np.float64)
 
     def interval(self, users: Codes, items: Codes, level: float) -> Array | None:
-        """Intervals of pairs of codes, or None of a model without."""
-        return known_interval(self.model, users, items, level)
+        """Intervals (n, 2) of pairs of codes, or None of a model without; −1 is somebody or something unknown."""
+        check_level("level", level, "predict_interval")
+        return self.model.interval_codes(Pairs(users, items), level) if isinstance(self.model, IntervalModel) else None
 
-    def newcomer(self, ratings: Mapping[Any, float]) -> Newcomer:
+    def new_user(self, ratings: Mapping[Any, float]) -> NewUser[FoldingModel]:
         """Somebody with these ratings; they must be on the scale, their items known.
 
         Raises:
@@ -213,7 +210,14 @@ class Live:
         for item, value in ratings.items():
             self.items.code(item)
             self.check_rating(item, value)
-        return Newcomer(self.model, {self.items.typed(item): value for item, value in ratings.items()})
+        if not isinstance(self.model, FoldingModel | Conformal) or not self.can.fold_in:
+            name = self.model.recipe.name
+            raise ParameterError(f"A model of {name!r} cannot take in somebody new; serve one that can, ALS say.")
+        return self.model.new_user(self.typed(ratings), unknown="raise")
+
+    def typed(self, ratings: Mapping[Any, float]) -> dict[Id, float]:
+        """Ratings by ids in the kind that the model has."""
+        return {self.items.typed(item): value for item, value in ratings.items()}
 
     def check_rating(self, item: Id, value: float) -> None:
         """Raise ParameterError for a rating off the scale."""
@@ -228,7 +232,7 @@ class Live:
         items, values = self.model.ratings.by_user.row(code)
         return dict(zip(self.model.item_ids.take(items).to_list(), values.tolist(), strict=True))
 
-    def search(self, text: str, n: int) -> list[dict[str, Any]]:
+    def search(self, text: str, n: int) -> list[Plain]:
         """Items with ``text`` in their title, most rated first; those whose title begins with it before the rest."""
         if self.small_titles is None or self.titles is None:
             raise ParameterError("This model knows no titles: serve it with --items, or fit it with a table of items.")
@@ -242,7 +246,7 @@ class Live:
         codes = codes[np.lexsort((-counts[codes], ~begins))][:n]
         return self.described(codes)
 
-    def described(self, codes: Array) -> list[dict[str, Any]]:
+    def described(self, codes: Array) -> list[Plain]:
         """Items with titles and how often they were rated."""
         ids = self.model.item_ids.take(codes).to_list()
         titles = [None] * len(ids) if self.titles is None else self.titles.gather(codes).to_list()
@@ -250,25 +254,25 @@ class Live:
         rows = zip(ids, titles, counts, strict=True)
         return [{"item": item, "title": title, "ratings": count} for item, title, count in rows]
 
-    def similar(self, item: Id, n: int) -> list[dict[str, Any]]:
+    def similar(self, item: Id, n: int) -> list[Plain]:
         """The items nearest to one."""
-        self.need_features()
+        featured = self.featured()
         code = self.items.code(item)
-        return self.plain(self.inner.similar_items(self.model.item_ids.ids[code], n))
+        return self.plain(featured.similar_items(self.model.item_ids.ids[code], n))
 
-    def features(self, top: int) -> list[dict[str, Any]]:
+    def features(self, top: int) -> list[Plain]:
         """The items at both ends of every latent feature."""
-        self.need_features()
+        featured = self.featured()
         return [
             {
                 "feature": k,
-                "high": self.plain(self.inner.top_items(k, top)),
-                "low": self.plain(self.inner.top_items(k, top, lowest=True)),
+                "high": self.plain(featured.top_items(k, top)),
+                "low": self.plain(featured.top_items(k, top, lowest=True)),
             }
-            for k in range(self.n_factors)
+            for k in range(self.can.features)
         ]
 
-    def item_map(self, n: int) -> list[dict[str, Any]]:
+    def item_map(self, n: int) -> list[Plain]:
         """The ``n`` most rated items with their places along the two leading latent features."""
         positions = self.feature_positions()
         if positions.shape[1] == 1:
@@ -281,16 +285,31 @@ class Live:
 
     def feature_positions(self) -> Array:
         """The items' weights in the latent features, (M, K)."""
-        self.need_features()
-        point = self.inner.point if isinstance(self.inner, BayesianModel) else self.inner
-        return np.asarray(point.features.items)
+        return self.featured().feature_positions
 
-    def need_features(self) -> None:
-        """Raise ParameterError for a model without latent features."""
-        if self.n_factors == 0:
+    def featured(self) -> Featured:
+        """The model, if it shows latent features.
+
+        Raises:
+            ParameterError: It has none.
+        """
+        if not self.can.features:
             raise ParameterError("This model has no latent features: serve one with factors, ALS say.")
+        return cast(Featured, self.model)
 
-    def plain(self, table: pl.DataFrame) -> list[dict[str, Any]]:
+    def asking(self) -> Asking:
+        """The model, if it knows which item to ask for.
+
+        Raises:
+            ParameterError: It does not.
+        """
+        if not self.can.ask:
+            raise ParameterError(
+                "This model keeps no draws, so it cannot tell which items to ask for; serve one of bpmf."
+            )
+        return cast(Asking, self.model)
+
+    def plain(self, table: pl.DataFrame) -> list[Plain]:
         """A table of items as plain rows, each with a title or null."""
         rows = table.to_dicts()
         for row in rows:
@@ -305,8 +324,6 @@ def load_live(path: str | os.PathLike[str], items: pl.DataFrame | None = None) -
         DataError: There is no such file, or it is a folder.
         FormatError: It is damaged, not a model, or of a newer format.
     """
-    import dataclasses
-
     if Path(path).is_dir():
         raise DataError(
             f"A model file is needed to be served: {str(path)!r} is a folder; where it is a model that fits into "
@@ -316,10 +333,5 @@ def load_live(path: str | os.PathLike[str], items: pl.DataFrame | None = None) -
     with Path(path).open("rb") as file:
         version = hashlib.file_digest(file, "sha256").hexdigest()[:12]
     if items is not None:
-        ratings = model.ratings.with_items(items)
-        if isinstance(model, Conformal):
-            inner = dataclasses.replace(model.model, ratings=ratings)
-            model = dataclasses.replace(model, ratings=ratings, model=inner)
-        else:
-            model = dataclasses.replace(model, ratings=ratings)
+        model = model.with_items(items)
     return Live(model, version)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from http import HTTPStatus
-from typing import Any
 
 from starlette.exceptions import HTTPException
 
+from gramian.core.plain import Plain
 from gramian.errors import FormatError, GramianError, UnknownIdError
 from gramian.serve.store import RepeatedKeyError, StoreError
 
@@ -27,7 +27,7 @@ class Problem(HTTPException):
     (An HTTPException, since those alone come through FastAPI's reading of a body as they are.)
     """
 
-    def __init__(self, kind: str, detail: str, *, headers: dict[str, str] | None = None, **more: Any) -> None:
+    def __init__(self, kind: str, detail: str, *, headers: dict[str, str] | None = None, **more: object) -> None:
         super().__init__(KINDS[kind], detail, headers or {})
         self.kind, self.more = kind, more
 
@@ -37,7 +37,7 @@ class Problem(HTTPException):
         return self.status_code
 
 
-def document(problem: Problem) -> dict[str, Any]:
+def document(problem: Problem) -> Plain:
     """The members of the problem document."""
     return {
         "type": f"urn:gramian:problem:{problem.kind}",

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Header, Path, Query, Request, Response
 from pydantic_core import to_json
 
+from gramian.core.plain import Plain
 from gramian.serve import schemas
 from gramian.serve.problems import MEDIA_TYPE, Problem
 from gramian.serve.service import Service
-from gramian.serve.store import Key
+from gramian.serve.store import ApiKey
 
 __all__ = ["router"]
 
@@ -29,7 +30,7 @@ TEXTS = {
 }
 
 
-def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
+def problems(*statuses: int) -> dict[int | str, Plain]:
     """The problem documents that a route may answer with, besides those that any may."""
     schema = {"$ref": "#/components/schemas/ProblemDocument"}
     return {
@@ -49,7 +50,7 @@ def service(request: Request, role: str = "read", *, ready: bool = True) -> Serv
         Problem: It is not, or may not.
     """
     found: Service = request.app.state.service
-    key: Key = request.state.key
+    key: ApiKey = request.state.key
     if not key.may(role):
         raise Problem("forbidden", f"This API key may not do this: its role is {key.role!r}, {role!r} is needed.")
     if ready and not found.ready:
@@ -58,18 +59,18 @@ def service(request: Request, role: str = "read", *, ready: bool = True) -> Serv
     return found
 
 
-def answer(data: Any, status: int = 200) -> Response:
+def answer(data: object, status: int = 200) -> Response:
     """Plain data as JSON, written by pydantic's fast writer; numbers that are not finite become null."""
     return Response(to_json(data, inf_nan_mode="null"), status, media_type="application/json")
 
 
-@router.get("/health", response_model=schemas.State, tags=["server"], responses=problems())
+@router.get("/health", response_model=schemas.StateAnswer, tags=["server"], responses=problems())
 async def health() -> Response:
     """Whether the process lives."""
     return answer({"status": "alive"})
 
 
-@router.get("/ready", response_model=schemas.State, tags=["server"], responses=problems())
+@router.get("/ready", response_model=schemas.StateAnswer, tags=["server"], responses=problems())
 async def ready(request: Request) -> Response:
     """Whether it can answer: the kernels are compiled, and the database is there."""
     found: Service = request.app.state.service
@@ -101,11 +102,11 @@ async def predict(request: Request, asked: schemas.Predicted) -> Response:
     """Predicted ratings of pairs, or of items for somebody new, with intervals where the model has some."""
     found = service(request)
     version, rows = await found.predict(asked)
-    level = asked.level if found.live.abilities["intervals"] else None
+    level = asked.level if found.live.can.intervals else None
     return answer({"model": version, "level": level, "predictions": rows})
 
 
-@router.post("/explain", response_model=schemas.Explanation, tags=["people"], responses=BODY)
+@router.post("/explain", response_model=schemas.ExplanationAnswer, tags=["people"], responses=BODY)
 async def explain(request: Request, asked: schemas.Explained) -> Response:
     """Why: the rated items that pull a prediction most, from the factors."""
     return answer(await service(request).explain(asked))
@@ -139,7 +140,7 @@ async def similar(request: Request, item: Annotated[schemas.Text, Path(examples=
     return answer({"model": live.version, "items": await found.workers.run(live.similar, item, n)})
 
 
-@router.get("/features", response_model=schemas.Features, tags=["model"], responses=problems())
+@router.get("/features", response_model=schemas.FeaturesAnswer, tags=["model"], responses=problems())
 async def features(request: Request, top: Count = 10) -> Response:
     """The latent features by their strongest items at both ends, strongest feature first."""
     found = service(request)
@@ -155,7 +156,7 @@ async def item_map(request: Request, n: Annotated[int, Query(ge=1, le=2000)] = 3
     return answer({"model": live.version, "items": await found.workers.run(live.item_map, n)})
 
 
-@router.get("/history", response_model=schemas.History, tags=["model"], responses=problems())
+@router.get("/history", response_model=schemas.HistoryAnswer, tags=["model"], responses=problems())
 async def history(request: Request) -> Response:
     """The record of the training, epoch by epoch."""
     live = service(request).live
@@ -171,18 +172,25 @@ async def calibrated(request: Request) -> Response:
 
 
 @router.post(
-    "/ratings", response_model=schemas.Kept, status_code=201, tags=["feedback"],
+    "/ratings",
+    response_model=schemas.Kept,
+    status_code=201,
+    tags=["feedback"],
     responses={**problems(400, 404, 408, 409, 413, 415), 200: {"model": schemas.Kept, "description": "Kept before."}},
-)  # fmt: skip
+)
 async def rate(
     request: Request,
     sent: schemas.Rating,
     idempotency_key: Annotated[
         str | None,
-        Header(min_length=1, max_length=200, pattern=r"^[\x21-\x7e]+$",
-               description="The client's name for this write: sent again with the same ratings, it changes nothing."),
+        Header(
+            min_length=1,
+            max_length=200,
+            pattern=r"^[\x21-\x7e]+$",
+            description="The client's name for this write: sent again with the same ratings, it changes nothing.",
+        ),
     ] = None,
-) -> Response:  # fmt: skip
+) -> Response:
     """Keep new ratings; when the answer comes they are on disk, and recommendations follow them at once."""
     found = service(request, "write")
     receipt = await found.keep(sent, request.state.key.id, idempotency_key)

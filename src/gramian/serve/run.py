@@ -21,7 +21,7 @@ from gramian.errors import DataWarning, GramianError, ParameterError, UnknownIdW
 from gramian.models.bayes.bpmf import BPMF
 from gramian.serve.asgi import create_app
 from gramian.serve.feedback import Feedback
-from gramian.serve.limits import LOOPBACK, Settings
+from gramian.serve.limits import LOOPBACK, Limits
 from gramian.serve.live import Live, load_live
 from gramian.serve.service import Service
 from gramian.serve.store import Store
@@ -54,9 +54,14 @@ def demo_model() -> Path:
 
 
 def run(
-    model: str | None, settings: Settings, *, port: int = 8000, db: str | None = None, items: str | None = None,
+    model: str | None,
+    settings: Limits,
+    *,
+    port: int = 8000,
+    db: str | None = None,
+    items: str | None = None,
     test: str | None = None,
-) -> None:  # fmt: skip
+) -> None:
     """Serve until a signal comes.
 
     Raises:
@@ -95,10 +100,18 @@ def serve(service: Service, port: int) -> None:
     shown = f"[{host}]" if ":" in host else host
     note(f"Serving {service.live.model!r}\nOpen http://{shown}:{port}/ (API: /v1/openapi.json). Ctrl-C ends it.")
     config = uvicorn.Config(
-        create_app(service), host=host, port=port, log_level="warning", access_log=False, server_header=False,
-        date_header=False, timeout_keep_alive=30, timeout_graceful_shutdown=10, backlog=1024,
+        create_app(service),
+        host=host,
+        port=port,
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        date_header=False,
+        timeout_keep_alive=30,
+        timeout_graceful_shutdown=10,
+        backlog=1024,
         limit_concurrency=4 * service.settings.waiting,
-    )  # fmt: skip
+    )
     try:
         uvicorn.Server(config).run()
     except SystemExit as error:

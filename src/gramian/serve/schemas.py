@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StrictInt, StringConstraints
 
+from gramian.core.plain import Plain
+
 __all__ = [
-    "Asked", "Calibrated", "Card", "Explained", "Explanation", "Feature", "Features",
-    "Found", "Given", "History", "Item", "ItemMap", "Items", "Kept",
-    "Neighbours", "Next", "NextItems", "Pair", "Predicted", "Predictions", "ProblemDocument",
-    "Questions", "Ranked", "Rating", "Recommendations", "Recommended", "Reloaded", "State",
-    "UserRatings", "Why",
+    "Asked", "Calibrated", "Card", "Explained", "ExplanationAnswer", "Feature", "FeaturesAnswer",
+    "Found", "GivenRating", "HistoryAnswer", "Item", "ItemMap", "Items", "Kept", "Neighbours",
+    "Next", "NextItems", "Pair", "Predicted", "Predictions", "ProblemDocument", "Questions",
+    "Ranked", "Rating", "Recommendations", "Recommended", "Reloaded", "StateAnswer", "UserRatings",
+    "Why",
 ]  # fmt: skip
 
 # No control characters: they mean nothing in an id, and databases refuse some of them.
@@ -33,7 +35,7 @@ class In(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
-def examples(*given: dict[str, Any]) -> ConfigDict:
+def examples(*given: Plain) -> ConfigDict:
     """Examples of a schema."""
     return ConfigDict(extra="forbid", json_schema_extra={"examples": list(given)})
 
@@ -108,8 +110,10 @@ class Questions(Asked):
     n: N = 10
 
 
-class Given(In):
+class GivenRating(In):
     """One rating."""
+
+    model_config = ConfigDict(title="Given")
 
     user: Id
     item: Id
@@ -124,7 +128,7 @@ class Rating(In):
 
     model_config = examples({"ratings": [{"user": "15", "item": "318", "rating": 4.5}]})
 
-    ratings: Annotated[list[Given], Field(min_length=1, max_length=1000)]
+    ratings: Annotated[list[GivenRating], Field(min_length=1, max_length=1000)]
     new_items: bool = Field(
         False, description="Whether items that the model does not know yet are kept, for an update."
     )
@@ -196,8 +200,10 @@ class Why(Item):
     contribution: float = Field(description="In units of the rating.")
 
 
-class Explanation(BaseModel):
+class ExplanationAnswer(BaseModel):
     """Why a prediction is what it is: the rated items that pull most."""
+
+    model_config = ConfigDict(title="Explanation")
 
     model: str
     item: int | str
@@ -242,8 +248,10 @@ class Feature(BaseModel):
     low: list[Weighed]
 
 
-class Features(BaseModel):
+class FeaturesAnswer(BaseModel):
     """All latent features, strongest first."""
+
+    model_config = ConfigDict(title="Features")
 
     model: str
     features: list[Feature]
@@ -277,8 +285,10 @@ class ItemMap(BaseModel):
     items: list[Placed]
 
 
-class History(BaseModel):
+class HistoryAnswer(BaseModel):
     """The record of the training, one entry per epoch."""
+
+    model_config = ConfigDict(title="History")
 
     model: str
     epochs: list[dict[str, float | int | str | bool | None]]
@@ -290,7 +300,7 @@ class Calibrated(BaseModel):
     model: str
     measuring: bool = Field(description="Whether it is being measured now.")
     errors: dict[str, float | int] | None
-    calibration: dict[str, Any] | None
+    calibration: Plain | None
 
 
 class Card(BaseModel):
@@ -306,7 +316,7 @@ class Card(BaseModel):
     global_mean: float
     last_epoch: dict[str, float | int | str | bool | None] | None
     ids: dict[str, str]
-    abilities: dict[str, Any]
+    abilities: Plain
     feedback: bool = Field(description="Whether new ratings are kept.")
 
 
@@ -343,8 +353,10 @@ class Reloaded(BaseModel):
     changed: bool
 
 
-class State(BaseModel):
+class StateAnswer(BaseModel):
     """How the server is."""
+
+    model_config = ConfigDict(title="State")
 
     status: str
 

@@ -15,10 +15,10 @@ from gramian.models.calibration import calibration
 from gramian.serve import answers
 from gramian.serve.batch import Batcher, Workers
 from gramian.serve.feedback import Feedback
-from gramian.serve.limits import Settings
+from gramian.serve.limits import Limits
 from gramian.serve.live import Id, Live, TopAsked
 from gramian.serve.problems import Problem
-from gramian.serve.schemas import Asked, Explained, Predicted, Rating, Recommended
+from gramian.serve.schemas import Asked, Explained, GivenRating, Predicted, Rating, Recommended
 from gramian.serve.store import Given, Receipt
 from gramian.serve.telemetry import Telemetry
 
@@ -39,7 +39,7 @@ class Service:
     """
 
     def __init__(
-        self, load: Callable[[], Live], settings: Settings, feedback: Feedback | None = None,
+        self, load: Callable[[], Live], settings: Limits, feedback: Feedback | None = None,
         test: Ratings | None = None,
     ) -> None:  # fmt: skip
         self.settings, self.feedback, self.test = settings, feedback, test
@@ -88,7 +88,7 @@ class Service:
         live, test = self.live, self.test
 
         def measured() -> dict[str, Any]:
-            curve = calibration(live.model, test).to_dict() if live.abilities["intervals"] else None
+            curve = calibration(live.model, test).to_dict() if live.can.intervals else None
             return {"errors": live.model.evaluate(test), "calibration": curve}
 
         try:
@@ -169,7 +169,7 @@ class Service:
         typed = live.users.typed(user)
         stored = await self.feedback.of_user(str(typed))
         fresh = {item: value for text, value in stored.items() if (item := _known(live, text)) is not None}
-        if not fresh or not live.abilities["fold_in"]:
+        if not fresh or not live.can.fold_in:
             return None
         code = live.users.get(typed)
         trained = live.trained_on(code) if code >= 0 else {}
@@ -218,7 +218,7 @@ class Service:
             self.telemetry.kept.inc(receipt.count)
         return receipt
 
-    def _checked(self, live: Live, one: Any, new_items: bool) -> Given:
+    def _checked(self, live: Live, one: GivenRating, new_items: bool) -> Given:
         item = live.items.typed(one.item)
         if live.items.get(item) < 0 and not new_items:
             raise UnknownIdError(

@@ -11,18 +11,18 @@ import json
 import secrets
 import sqlite3
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import polars as pl
 import sqlalchemy as sa
 
+from gramian.core.plain import Plain
 from gramian.errors import DataError, GramianError, ParameterError
 from gramian.serve.tables import keys, migrate, ratings, writes
 
-__all__ = ["ROLES", "Given", "Key", "Receipt", "RepeatedKeyError", "Store", "StoreError"]
+__all__ = ["ROLES", "ApiKey", "Given", "Receipt", "RepeatedKeyError", "Store", "StoreError"]
 
 # What a key may do: ask; also add ratings; also reload the model.
 ROLES = ("read", "write", "admin")
@@ -58,7 +58,7 @@ class Receipt:
 
 
 @dataclass(frozen=True)
-class Key:
+class ApiKey:
     """A key without its secret."""
 
     id: int
@@ -126,23 +126,28 @@ class Store:
         with self._writing.begin() as connection:
             if client_key is not None:
                 same = sa.and_(writes.c.key_id == key_id, writes.c.client_key == client_key)
-                earlier = connection.execute(writes.select().where(same)).first()
+                earlier = connection.execute(writes.select().where(same)).mappings().first()
                 if earlier is not None:
-                    if earlier.digest != digest:
+                    if earlier["digest"] != digest:
                         raise RepeatedKeyError(
                             f"The idempotency key {client_key!r} was used before for other ratings; take a new one."
                         )
-                    return Receipt(int(earlier.id), int(earlier._mapping["count"]), repeated=True)
+                    return Receipt(int(earlier["id"]), int(earlier["count"]), repeated=True)
             row = {"key_id": key_id, "client_key": client_key, "digest": digest, "count": len(given)}
             now = int(time.time())
             made = connection.execute(writes.insert().values(**row, received_at=now))
             assert made.inserted_primary_key is not None
             write = int(made.inserted_primary_key[0])
             rows = [
-                {"write_id": write, "user_id": g.user, "item_id": g.item, "rating": g.rating,
-                 "rated_at": now if g.rated_at is None else g.rated_at}
+                {
+                    "write_id": write,
+                    "user_id": g.user,
+                    "item_id": g.item,
+                    "rating": g.rating,
+                    "rated_at": now if g.rated_at is None else g.rated_at,
+                }
                 for g in given
-            ]  # fmt: skip
+            ]
             connection.execute(ratings.insert(), rows)
         return Receipt(write, len(given), repeated=False)
 
@@ -156,7 +161,7 @@ class Store:
         with self._said(), self._engine.connect() as connection:
             return {row.item_id: row.rating for row in connection.execute(query)}
 
-    def audit(self, user: str, limit: int = 1000) -> list[Mapping[str, Any]]:
+    def audit(self, user: str, limit: int = 1000) -> list[Plain]:
         """Every rating of a user as it came, newest first: when, by which key, in which write."""
         query = (
             sa.select(
@@ -235,19 +240,19 @@ class Store:
             if connection.execute(change.values(revoked_at=int(time.time()))).rowcount == 0:
                 raise ParameterError(f"There is no key {name!r} that is in use; see gramian keys list.")
 
-    def list_keys(self) -> list[Mapping[str, Any]]:
+    def list_keys(self) -> list[Plain]:
         """All keys, without secrets and digests."""
         query = sa.select(keys.c.id, keys.c.name, keys.c.role, keys.c.created_at, keys.c.revoked_at)
         with self._said(), self._engine.connect() as connection:
             return [dict(row) for row in connection.execute(query.order_by(keys.c.id)).mappings()]
 
-    def find_key(self, secret: str) -> Key | None:
+    def find_key(self, secret: str) -> ApiKey | None:
         """The key with this secret, if it is in use."""
         query = sa.select(keys.c.id, keys.c.name, keys.c.role)
         query = query.where(keys.c.digest == _digest(secret), keys.c.revoked_at.is_(None))
         with self._said(), self._engine.connect() as connection:
             row = connection.execute(query).first()
-        return None if row is None else Key(*row)
+        return None if row is None else ApiKey(*row)
 
 
 def _digest(secret: str) -> str:
@@ -299,14 +304,14 @@ def _engine(url: sa.URL) -> sa.Engine:
         ) from None
 
 
-def _prepare_sqlite(connection: Any, _record: Any) -> None:
+def _prepare_sqlite(connection: sqlite3.Connection, _record: object) -> None:
     connection.isolation_level = None  # transactions begin where we say, below
     _write_ahead(connection)
     for pragma in ("synchronous=FULL", "foreign_keys=ON"):
         connection.execute(f"PRAGMA {pragma}")
 
 
-def _write_ahead(connection: Any) -> None:
+def _write_ahead(connection: sqlite3.Connection) -> None:
     """Turn on the write-ahead log. A new file must be had alone for it, for which SQLite does not wait by itself."""
     deadline = time.monotonic() + WAIT_SECONDS
     while True:

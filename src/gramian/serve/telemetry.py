@@ -21,9 +21,11 @@ class Telemetry:
             "gramian_request_seconds", "Time to the answer.", ["route"], buckets=SECONDS, registry=self.registry
         )
         self.batch = Histogram(
-            "gramian_batch_users", "Users whose lists were computed together.", buckets=(1, 2, 4, 8, 16, 32, 64),
+            "gramian_batch_users",
+            "Users whose lists were computed together.",
+            buckets=(1, 2, 4, 8, 16, 32, 64),
             registry=self.registry,
-        )  # fmt: skip
+        )
         self.kept = Counter("gramian_feedback_ratings", "Ratings that were kept.", registry=self.registry)
         self.reloads = Counter(
             "gramian_reloads", "Reloads of the model by outcome.", ["outcome"], registry=self.registry

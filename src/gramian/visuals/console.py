@@ -8,7 +8,7 @@ import os
 import shutil
 import sys
 import warnings
-from typing import Any
+from typing import TextIO
 
 import polars as pl
 
@@ -24,12 +24,12 @@ def note(text: str) -> None:
     print(text, file=sys.stderr)
 
 
-def print_json(data: Any) -> None:
+def print_json(data: object) -> None:
     """Print plain data as JSON on stdout."""
     print(json.dumps(_finite(data), default=str, allow_nan=False))
 
 
-def _finite(data: Any) -> Any:
+def _finite(data: object) -> object:
     """The data with null for what JSON has no number for."""
     if isinstance(data, dict):
         return {key: _finite(value) for key, value in data.items()}
@@ -69,7 +69,7 @@ def _text_width(table: pl.DataFrame, width: int) -> int:
     return max(12, (width - taken) // max(1, table.width - len(numbers)) - 2)
 
 
-def _cell(value: Any, limit: int | None) -> str:
+def _cell(value: object, limit: int | None) -> str:
     if value is None:
         return ""
     text = str(value)
@@ -95,17 +95,24 @@ def show_warnings_as_notes() -> None:
     """Print our own warnings as one plain line each."""
     usual = warnings.showwarning
 
-    def show(message: Warning | str, category: type[Warning], *rest: Any, **more: Any) -> None:
+    def show(
+        message: Warning | str,
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        file: TextIO | None = None,
+        line: str | None = None,
+    ) -> None:
         if issubclass(category, GramianWarning):
             note(f"note: {message}")
         else:
-            usual(message, category, *rest, **more)
+            usual(message, category, filename, lineno, file, line)
 
     warnings.showwarning = show
     warnings.simplefilter("always", GramianWarning)
 
 
-def give(table: Any, out: str | None, json: bool) -> None:
+def give(table: pl.DataFrame, out: str | None, json: bool) -> None:
     """Print a table, print it as JSON, or write it to a file."""
     if json:
         print_json(table.to_dicts())

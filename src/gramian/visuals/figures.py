@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
-
-import numpy.typing as npt
+from typing import TYPE_CHECKING
 
 from gramian.core.file_format import written_whole
 from gramian.core.history import History
+from gramian.core.plain import Plain
 from gramian.errors import DataError, ParameterError
+from gramian.kernels.arrays import Array
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.transforms import Bbox
 
 __all__ = [
     "calibration_figures",
@@ -60,11 +62,11 @@ def learning_curve(
         errors = history.column(key)
         if any(error is not None for error in errors):
             axes.plot(epochs, errors, color=color, marker="o", markersize=3.5, linewidth=1.6, label=word)
-            axes.annotate(f"{errors[-1]:.4f}", (epochs[-1], errors[-1]), xytext=(6, 0),
-                          textcoords="offset points", va="center", color=color, fontsize=9)  # fmt: skip
+            how: Plain = {"textcoords": "offset points", "va": "center", "color": color, "fontsize": 9}
+            axes.annotate(f"{errors[-1]:.4f}", (epochs[-1], errors[-1]), xytext=(6, 0), **how)
     axes.set_xlabel("epoch")
     axes.set_ylabel("RMSE")
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.locator_params(axis="x", integer=True)
     axes.margins(x=0.08)
     axes.legend(frameon=False)
     axes.set_title(title, fontsize=9, loc="left", wrap=True)
@@ -72,10 +74,10 @@ def learning_curve(
 
 
 def item_map(
-    positions: npt.NDArray[Any],
-    sizes: npt.NDArray[Any],
+    positions: Array,
+    sizes: Array,
     labels: list[str],
-    labelled: npt.NDArray[Any],
+    labelled: Array,
     path: str | os.PathLike[str] | None = None,
 ) -> Figure:
     """Items in the plane of the two leading latent features, the popular ones labelled.
@@ -89,20 +91,20 @@ def item_map(
     """
     figure, axes = _figure(9.0, 7.5)
     area = 4 + 60 * sizes / max(1, sizes.max())
-    axes.scatter(*positions.T, s=area, color=MUTED, alpha=0.35, linewidths=0)
-    axes.scatter(*positions[labelled].T, s=area[labelled], color=TRAIN, alpha=0.9, linewidths=0)
-    taken: list[Any] = []
+    axes.scatter(positions[:, 0], positions[:, 1], s=area, color=MUTED, alpha=0.35, linewidths=0)
+    first, second = positions[labelled].T
+    axes.scatter(first, second, s=area[labelled], color=TRAIN, alpha=0.9, linewidths=0)
+    taken: list[Bbox] = []
     figure.canvas.draw()
     for place, label in zip(labelled, labels, strict=True):
-        _label(figure, axes, positions[place], label, taken)
+        x, y = positions[place].tolist()
+        _label(figure, axes, (x, y), label, taken)
     axes.set_xlabel("latent feature 0")
     axes.set_ylabel("latent feature 1")
     return _finished(figure, path)
 
 
-def traces(
-    values: npt.NDArray[Any], names: list[str], burn_in: int, path: str | os.PathLike[str] | None = None
-) -> Figure:
+def traces(values: Array, names: list[str], burn_in: int, path: str | os.PathLike[str] | None = None) -> Figure:
     """What each sweep of each chain was at: one panel for each quantity, burn-in shaded.
 
     Args:
@@ -111,7 +113,7 @@ def traces(
         burn_in: How many sweeps are burn-in.
         path: A file to write.
     """
-    figure, panels = _figure(8.0, 1.35 * len(names) + 0.4, rows=len(names))
+    figure, panels = _panels(8.0, 1.35 * len(names) + 0.4, rows=len(names))
     sweeps = range(1, len(values) + 1)
     for k, name in enumerate(names):
         axes = panels[k]
@@ -124,7 +126,7 @@ def traces(
     return _finished(figure, path)
 
 
-def calibration_panels(measured: dict[str, Any], path: str | os.PathLike[str] | None = None) -> Figure:
+def calibration_panels(measured: Plain, path: str | os.PathLike[str] | None = None) -> Figure:
     """Coverage against level, the PIT histogram (where there is one), and coverage and width within groups.
 
     Args:
@@ -132,13 +134,13 @@ def calibration_panels(measured: dict[str, Any], path: str | os.PathLike[str] | 
         path: A file to write, by its ending PNG, SVG or PDF.
     """
     drawn = _calibration_drawings(measured)
-    figure, axes = _figure(9.0 if len(drawn) == 2 else 12.5, 4.0, len(drawn))
-    for place, draw in enumerate(drawn.values()):
-        draw(axes[place])
+    figure, panels = _panels(9.0 if len(drawn) == 2 else 12.5, 4.0, columns=len(drawn))
+    for axes, draw in zip(panels, drawn.values(), strict=True):
+        draw(axes)
     return _finished(figure, path)
 
 
-def calibration_figures(measured: dict[str, Any]) -> dict[str, Figure]:
+def calibration_figures(measured: Plain) -> dict[str, Figure]:
     """The panels of :func:`calibration_panels`, each a figure of its own, by what they show."""
     made = {}
     for words, draw in _calibration_drawings(measured).items():
@@ -147,17 +149,17 @@ def calibration_figures(measured: dict[str, Any]) -> dict[str, Figure]:
     return made
 
 
-def _calibration_drawings(measured: dict[str, Any]) -> dict[str, Callable[[Any], None]]:
+def _calibration_drawings(measured: Plain) -> dict[str, Callable[[Axes], None]]:
     pit, curve = measured["pit"], measured["curve"]
 
-    def coverage(axes: Any) -> None:
+    def coverage(axes: Axes) -> None:
         axes.plot([0, 1], [0, 1], color=MUTED, linewidth=1, label="what is promised")
         levels, covered = ([row[name] for row in curve] for name in ("level", "coverage"))
         axes.plot(levels, covered, color=TRAIN, marker="o", markersize=3.5, linewidth=1.6, label="what was seen")
         axes.set(xlabel="level of the interval", ylabel="share of test ratings inside", xlim=(0, 1), ylim=(0, 1))
         axes.legend(frameon=False)
 
-    def histogram(axes: Any) -> None:
+    def histogram(axes: Axes) -> None:
         axes.bar([(b + 0.5) / len(pit) for b in range(len(pit))], pit, width=0.92 / len(pit), color=TRAIN)
         axes.axhline(1 / len(pit), color=VALIDATION, linewidth=1.2)
         axes.set(xlabel="probability integral transform", ylabel="share of test ratings", xlim=(0, 1))
@@ -170,14 +172,15 @@ def _calibration_drawings(measured: dict[str, Any]) -> dict[str, Callable[[Any],
     return made | {"Coverage within groups": lambda axes: _group_panel(axes, measured["groups"], measured["level"])}
 
 
-def _group_panel(axes: Any, groups: list[dict[str, Any]], level: float) -> None:
+def _group_panel(axes: Axes, groups: list[Plain], level: float) -> None:
     """Coverage within groups with two standard errors, the mean width beside each point."""
     axes.axvline(level, color=MUTED, linewidth=1)
     for place, row in enumerate(reversed(groups)):
         color = TRAIN if row["by"] == "activity" else VALIDATION
         axes.errorbar(row["coverage"], place, xerr=2 * row["error"], color=color, marker="o", markersize=4, capsize=2)
-        axes.annotate(f"±{row['width'] / 2:.2f}", (1.0, place), xycoords=("axes fraction", "data"), xytext=(4, 0),
-                      textcoords="offset points", va="center", fontsize=8, color=color)  # fmt: skip
+        how: Plain = {"textcoords": "offset points", "va": "center", "color": color, "fontsize": 8}
+        beside = ("axes fraction", "data")
+        axes.annotate(f"±{row['width'] / 2:.2f}", (1.0, place), xycoords=beside, xytext=(4, 0), **how)
     who = {"activity": "user", "popularity": "item"}
     names = [f"{who[row['by']]}: {row['ratings']}" for row in reversed(groups)]
     axes.set_yticks(range(len(groups)), names, fontsize=8)
@@ -187,13 +190,13 @@ def _group_panel(axes: Any, groups: list[dict[str, Any]], level: float) -> None:
 
 def interval_bars(
     labels: list[str],
-    predicted: npt.NDArray[Any],
-    of_rating: npt.NDArray[Any],
-    of_mean: npt.NDArray[Any],
+    predicted: Array,
+    of_rating: Array,
+    of_mean: Array,
     path: str | os.PathLike[str] | None = None,
     *,
     level: float = 0.9,
-    actual: npt.NDArray[Any] | None = None,
+    actual: Array | None = None,
 ) -> Figure:
     """One row per item: the interval for the rating, and within it the one for the mean.
 
@@ -220,10 +223,10 @@ def interval_bars(
 
 
 def rating_figures(
-    values: npt.NDArray[Any],
-    per_user: npt.NDArray[Any],
-    per_item: npt.NDArray[Any],
-    times: npt.NDArray[Any] | None = None,
+    values: Array,
+    per_user: Array,
+    per_item: Array,
+    times: Array | None = None,
 ) -> dict[str, Figure]:
     """What a set of ratings looks like: the ratings, how many each user gave and each item has, and when.
 
@@ -253,7 +256,7 @@ def rating_figures(
     ):
         made[title], axes = _figure(*SMALL)
         edges = np.unique(np.geomspace(1, counts.max() + 1, 30).astype(int))
-        axes.hist(counts, bins=edges, color=TRAIN)
+        axes.hist(counts, bins=edges.tolist(), color=TRAIN)
         axes.set(xscale="log", xlabel=f"ratings of one of the {word}", ylabel=word)
     for figure in made.values():
         figure.axes[0].set_axisbelow(True)
@@ -271,16 +274,16 @@ def error_by_seconds(
 ) -> Figure:
     """Test RMSE with its standard error against the seconds of a fit, one point for each label."""
     figure, axes = _figure(7.6, 4.4)
+    how: Plain = {"marker": "o", "markersize": 7, "capsize": 3, "elinewidth": 1.2}
     for place, label in enumerate(labels):
-        how: dict[str, Any] = {"marker": "o", "markersize": 7, "capsize": 3, "elinewidth": 1.2}
         axes.errorbar(seconds[place], rmse[place], yerr=errors[place] or 0.0, color=_color(colors, label, place), **how)
     axes.set(xscale="log", xlabel="seconds to fit", ylabel="test RMSE ± standard error")
     axes.margins(x=0.2)
-    taken: list[Any] = []
+    taken: list[Bbox] = []
     figure.canvas.draw()
     for place, label in enumerate(labels):
-        how = {"shifts": AROUND, "size": 9.5, "color": _color(colors, label, place)}
-        _label(figure, axes, (seconds[place], rmse[place]), label, taken, **how)
+        position, color = (seconds[place], rmse[place]), _color(colors, label, place)
+        _label(figure, axes, position, label, taken, shifts=AROUND, size=9.5, color=color)
     return _finished(figure, path)
 
 
@@ -303,7 +306,7 @@ def learning_curves(
 
 
 def error_by_group(
-    breakdowns: dict[str, list[dict[str, Any]]],
+    breakdowns: dict[str, list[Plain]],
     by: str,
     path: str | os.PathLike[str] | None = None,
     *,
@@ -324,8 +327,9 @@ def error_by_group(
         bars = [row["error"] or 0.0 for row in part]
         # side by side, so that the bars of one group can be told apart
         shift = 0.5 * ((place + 0.5) / len(breakdowns) - 0.5)
-        axes.errorbar([k + shift for k in range(len(part))], [row["rmse"] for row in part], yerr=bars, marker="o",
-                      markersize=4, linewidth=1, color=_color(colors, label, place), label=label)  # fmt: skip
+        places, errors = [k + shift for k in range(len(part))], [row["rmse"] for row in part]
+        how: Plain = {"marker": "o", "markersize": 4, "linewidth": 1, "color": _color(colors, label, place)}
+        axes.errorbar(places, errors, yerr=bars, label=label, **how)
         axes.set_xticks(range(len(part)), [row["ratings"] for row in part])
     axes.set(xlabel=words[by], ylabel="test RMSE ± standard error")
     axes.grid(axis="x", visible=False)
@@ -337,7 +341,7 @@ def _color(colors: Mapping[str, str] | None, label: str, place: int) -> str:
     return COLORS[place % len(COLORS)] if colors is None else colors[label]
 
 
-def _legend_above(figure: Figure, axes: Any) -> None:
+def _legend_above(figure: Figure, axes: Axes) -> None:
     """The legend outside, where it covers no line."""
     handles, labels = axes.get_legend_handles_labels()
     short = [label if len(label) <= 18 else label[:17] + "…" for label in labels]
@@ -346,10 +350,10 @@ def _legend_above(figure: Figure, axes: Any) -> None:
 
 def _label(
     figure: Figure,
-    axes: Any,
-    position: Any,
+    axes: Axes,
+    position: tuple[float, float],
     label: str,
-    taken: list[Any],
+    taken: list[Bbox],
     *,
     shifts: tuple[tuple[int, int], ...] = ((5, 3), (-5, 3), (5, -9), (-5, -9)),
     size: float = 7.5,
@@ -359,7 +363,7 @@ def _label(
     short = label if len(label) <= 32 else label[:31] + "…"
     for shift in shifts:
         align = "left" if shift[0] > 0 else "right"
-        how = {"textcoords": "offset points", "fontsize": size, "ha": align, "color": color}
+        how: Plain = {"textcoords": "offset points", "fontsize": size, "ha": align, "color": color}
         text = axes.annotate(short, position, xytext=shift, **how)
         box = text.get_window_extent(figure.canvas.get_renderer())  # type: ignore[attr-defined]
         inside = axes.bbox.x0 <= box.x0 and box.x1 <= axes.bbox.x1
@@ -369,18 +373,24 @@ def _label(
         text.remove()
 
 
-def _figure(width: float, height: float, panels: int = 1, rows: int = 1) -> tuple[Figure, Any]:
-    """A figure apart from pyplot, so that no window or global state is involved; its axes, or an array of them."""
+def _figure(width: float, height: float) -> tuple[Figure, Axes]:
+    """A figure of one panel, and its axes."""
+    figure, panels = _panels(width, height)
+    return figure, panels[0]
+
+
+def _panels(width: float, height: float, rows: int = 1, columns: int = 1) -> tuple[Figure, list[Axes]]:
+    """A figure apart from pyplot, so that no window or global state is involved, and the axes of its panels."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), dpi=130, layout="constrained")
     FigureCanvasAgg(figure)
-    axes = figure.subplots(rows, panels)
+    figure.subplots(rows, columns)
     for one in figure.axes:
         one.spines[["top", "right"]].set_visible(False)
         one.grid(alpha=0.25, linewidth=0.6)
-    return figure, axes
+    return figure, figure.axes
 
 
 def _finished(figure: Figure, path: str | os.PathLike[str] | None) -> Figure:

@@ -6,7 +6,7 @@ import base64
 import html
 import io
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import polars as pl
 
@@ -66,7 +66,7 @@ def raw_table(names: list[str], rows: list[list[str]], numeric: list[bool], *, f
     return f"<div class=wide><table><thead><tr>{head}</thead><tbody>{body}</tbody></table></div>"
 
 
-def cell(value: Any) -> str:
+def cell(value: object) -> str:
     """A value as a person writes it."""
     if value is None:
         return ""

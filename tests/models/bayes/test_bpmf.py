@@ -9,20 +9,21 @@ import math
 import numpy as np
 import polars as pl
 import pytest
+from chains import flat
 from contract import assert_same_bits, every_pair, plain_history
 
 import gramian as gm
 from gramian.models.bayes import gibbs
-from gramian.models.bayes.encoding import Scales
-from gramian.models.bayes.state import TRACED_PAIRS, compact, trace_names
+from gramian.models.bayes.state import compact
+from gramian.models.bayes.terms.collection import Terms
+from gramian.models.bayes.traces import TRACED_PAIRS, trace_names
 
 SMALL = gm.BPMF(factors=2, draws=20, burn_in=3, keep_dtype="float32")
 
 
 def bits(draw):
     """A draw as bytes."""
-    arrays = (draw.user_rows, draw.item_rows, *draw.users[:2], *draw.items[:2], np.array(draw.noise_precision))
-    return [array.tobytes() for array in arrays]
+    return [array.tobytes() for array in flat(draw)]
 
 
 def by_hand(draw, model, users, items):
@@ -119,15 +120,15 @@ def test_draws_kept_by_default_do_for_ratings_of_any_size(times, frame, ratings)
 
 
 def test_traces_follow_what_they_name(whole):
-    names = trace_names(True, Scales())
+    names = trace_names(True, Terms())
     assert whole.traces.shape == (20, 1, len(names))
     assert names[:4] == ["noise_std", "factor_std", "user_bias_std", "item_bias_std"]
-    assert len(trace_names(False, Scales())) == len(names) - 2 == 2 + TRACED_PAIRS
-    users, items = SMALL._random_pairs(whole.ratings, TRACED_PAIRS)
+    assert len(trace_names(False, Terms())) == len(names) - 2 == 2 + TRACED_PAIRS
+    pairs = SMALL._random_pairs(whole.ratings, TRACED_PAIRS)
     rng = np.random.default_rng(0)
     for draw, trace in zip(whole.draws, whole.traces[3:, 0], strict=True):
         assert trace[0] == pytest.approx(draw.noise_precision**-0.5)
-        np.testing.assert_allclose(trace[4:], by_hand(draw, whole, users, items), atol=1e-5)
+        np.testing.assert_allclose(trace[4:], by_hand(draw, whole, pairs.users, pairs.items), atol=1e-5)
         sides = [np.linalg.inv(prior.precision) for prior in (draw.users, draw.items)]
         assert trace[2:4] == pytest.approx([np.sqrt(covariance[2, 2]) for covariance in sides])
     w, u = (
@@ -157,7 +158,7 @@ def test_sampling_stops_when_the_mean_has_settled(ratings):
     full = patient.fit(ratings)
     assert len(full.history) == 157
     pairs = patient._random_pairs(ratings, 1000)
-    seen = np.array([np.clip(by_hand(draw, full, *pairs), *ratings.scale) for draw in full.draws])
+    seen = np.array([np.clip(by_hand(draw, full, pairs.users, pairs.items), *ratings.scale) for draw in full.draws])
     means = np.cumsum(seen.reshape(97, 2, -1).mean(axis=1), axis=0) / np.arange(1, 98)[:, None]
     moved = {n: np.sqrt(np.mean((means[n - 1] - means[n // 2 - 1]) ** 2)) for n in (16, 24, 32, 48, 64, 96)}
     assert moved[96] < moved[32] < moved[16]
@@ -229,13 +230,14 @@ def diverging(monkeypatch, sweep, how):
     real = gibbs.sweep
 
     def broken(chain, *rest, **more):
-        state, squared, singular = real(chain, *rest, **more)
+        done = real(chain, *rest, **more)
         if rest[3].number < sweep:
-            return state, squared, singular
+            return done
         if how == "nan":
-            return state._replace(user_rows=state.user_rows * np.nan), np.nan, singular
+            lost = done.state._replace(user_rows=done.state.user_rows * np.nan)
+            return done._replace(state=lost, squared=np.nan)
         if how == "no noise":
-            return state._replace(noise_precision=np.inf), squared, singular
+            return done._replace(state=done.state._replace(noise_precision=np.inf))
         raise np.linalg.LinAlgError("Eigenvalues did not converge")
 
     monkeypatch.setattr(gibbs, "sweep", broken)

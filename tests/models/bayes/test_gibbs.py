@@ -6,31 +6,26 @@ it; and a whole sweep is compared, number by number, with one written from the e
 
 from __future__ import annotations
 
-import functools
+import dataclasses
 
 import numpy as np
 import pytest
+from chains import both_ways, flat, swept
 from ranks import uniformity
 from scipy import stats
 
 import gramian as gm
 from gramian.engine import local
+from gramian.engine.rows import Intercepts
 from gramian.kernels import reference
-from gramian.kernels.csr import CSR, csr_from_sorted
 from gramian.kernels.sampling import wishart
 from gramian.models.bayes import gibbs
+from gramian.models.bayes.bundles import Setup
+from gramian.models.bayes.gibbs import RowDraw
+from gramian.models.bayes.state import ITEMS, USERS, Key, RowPrior, State
 
 K, D = 2, 3
 HYPER = gibbs.Hyperprior(scale=np.array([1.0, 1.0, 0.5]), strength=2.0, shape=3.0, rate=9.0)
-
-
-def both_ways(users, items, values, shape) -> tuple[CSR, CSR]:
-    """The ratings by user and by item."""
-    order, turned = np.lexsort((items, users)), np.lexsort((users, items))
-    return (
-        csr_from_sorted(users[order], items[order], values[order], shape[0]),
-        csr_from_sorted(items[turned], users[turned], values[turned], shape[1]),
-    )
 
 
 def problem(n_users=5, n_items=6, biased=True, seed=0):
@@ -40,13 +35,13 @@ def problem(n_users=5, n_items=6, biased=True, seed=0):
     seen = rng.random((n_users, n_items)) < 0.6
     seen[-1] = False
     users, items = np.nonzero(seen)
-    by_user, by_item = both_ways(users, items, rng.normal(3, 1, len(users)), seen.shape)
+    ways = both_ways(users, items, rng.normal(3, 1, len(users)), seen.shape)
     priors = []
     for _ in range(2):
         root = rng.normal(size=(size, size))
-        priors.append(gibbs.RowPrior(rng.normal(size=size), root @ root.T + np.eye(size)))
-    chain = gibbs.Chain(rng.normal(size=(n_users, size)), rng.normal(size=(n_items, size)), *priors, 1.7)
-    return by_user, by_item, chain
+        priors.append(RowPrior(rng.normal(size=size), root @ root.T + np.eye(size)))
+    chain = State(rng.normal(size=(n_users, size)), rng.normal(size=(n_items, size)), *priors, 1.7)
+    return ways, chain
 
 
 def closed_form(ratings, i, other, prior, alpha, biased, offset):
@@ -63,12 +58,12 @@ def closed_form(ratings, i, other, prior, alpha, biased, offset):
 
 @pytest.mark.parametrize("biased", [True, False])
 def test_the_mean_of_a_row_is_the_closed_form(biased):
-    by_user, by_item, chain = problem(biased=biased)
+    ways, chain = problem(biased=biased)
     for ratings, other, prior in (
-        (by_user, chain.item_rows, chain.users),
-        (by_item, chain.user_rows, chain.items),
+        (ways.by_user, chain.item_rows, chain.users),
+        (ways.by_item, chain.user_rows, chain.items),
     ):
-        rows, singular = gibbs.draw_rows(ratings, other, prior, 1.7, None, biased=biased, offset=2.5)
+        rows, singular = gibbs.draw_rows(ratings, other, RowDraw(prior, 1.7, None), Setup(Intercepts(biased, 2.5)))
         known = [closed_form(ratings, i, other, prior, 1.7, biased, 2.5)[0] for i in range(ratings.n_rows)]
         np.testing.assert_allclose(rows, known, rtol=1e-10, atol=1e-12)
         assert singular == 0
@@ -77,11 +72,11 @@ def test_the_mean_of_a_row_is_the_closed_form(biased):
 @pytest.mark.parametrize("biased", [True, False])
 def test_draws_of_a_row_have_the_mean_and_covariance_of_the_closed_form(biased):
     """4000 draws, made white by the closed form, have mean 0 and covariance 1 within 5 standard errors."""
-    by_user, _, chain = problem(biased=biased)
-    how = {"biased": biased, "offset": 2.5, "n_jobs": 1}
-    draws = np.array(
-        [gibbs.draw_rows(by_user, chain.item_rows, chain.users, 1.7, (0, s, 0), **how)[0] for s in range(4000)]
-    )
+    (by_user, *_), chain = problem(biased=biased)
+    setup = Setup(Intercepts(biased, 2.5), 1)
+    draws = np.array([
+        gibbs.draw_rows(by_user, chain.item_rows, RowDraw(chain.users, 1.7, (0, s, 0)), setup)[0] for s in range(4000)
+    ])  # fmt: skip
     for i in range(by_user.n_rows):  # the last has no ratings: its prior
         mean, covariance = closed_form(by_user, i, chain.item_rows, chain.users, 1.7, biased, 2.5)
         white = np.linalg.solve(np.linalg.cholesky(covariance), (draws[:, i] - mean).T)
@@ -97,24 +92,23 @@ def test_draws_of_a_row_have_the_mean_and_covariance_of_the_closed_form(biased):
 
 def test_alpha_is_drawn_from_its_gamma():
     """α · (b₀ + Σe²/2) ~ Gamma(a₀ + n/2, 1), whatever the rows; and Σe² is that of the rows drawn."""
-    by_user, by_item, chain = problem()
-    made = []
+    ways, chain = problem()
+    by_user, made = ways.by_user, []
     for number in range(2000):
-        new, squared, _ = gibbs.sweep(
-            chain, by_user, by_item, HYPER, gibbs.Key(3, 0, number), biased=True, offset=2.5, n_jobs=1
-        )
+        new, squared, _ = swept(chain, ways, HYPER, Key(3, 0, number), True, 2.5, n_jobs=1)
         made.append(new.noise_precision * (HYPER.rate + squared / 2))
         if number < 20:
             known = reference.squared_errors(by_user, new.user_rows, new.item_rows, biased=True, offset=2.5).sum()
             assert squared == pytest.approx(known, rel=1e-10)
     assert stats.kstest(made, stats.gamma(HYPER.shape + len(by_user.indices) / 2).cdf).pvalue > 1e-3
     fixed = HYPER._replace(noise_precision=1.7)
-    new = gibbs.sweep(chain, by_user, by_item, fixed, gibbs.Key(3, 0, 1), biased=True, offset=2.5)[0]
+    new = swept(chain, ways, fixed, Key(3, 0, 1), True, 2.5)[0]
     assert new.noise_precision == 1.7
 
 
-def slow_sweep(chain, by_user, by_item, hyper, key, biased, offset):
+def slow_sweep(chain, ways, hyper, key, biased, offset):
     """One sweep from the equations, of the same random numbers."""
+    by_user, by_item, _ = ways
     rng = np.random.default_rng([*key])
 
     def side(rows, ratings, other, which):
@@ -125,34 +119,30 @@ def slow_sweep(chain, by_user, by_item, hyper, key, biased, offset):
         mean, precision, _, _ = reference.normal_wishart(
             rows, np.zeros(size), hyper.strength, size, np.diag(hyper.scale), bartlett, z
         )
-        prior, made = gibbs.RowPrior(mean, precision), np.empty_like(rows)
+        prior, made = RowPrior(mean, precision), np.empty_like(rows)
         for i in range(n):
             center, covariance = closed_form(ratings, i, other, prior, chain.noise_precision, biased, offset)
             L = np.linalg.cholesky(np.linalg.inv(covariance))
             made[i] = center + np.linalg.solve(L.T, reference.normals(size, *key.side(which), i))
         return made, prior
 
-    items, of_items = side(chain.item_rows, by_item, chain.user_rows, gibbs.ITEMS)
-    users, of_users = side(chain.user_rows, by_user, items, gibbs.USERS)
+    items, of_items = side(chain.item_rows, by_item, chain.user_rows, ITEMS)
+    users, of_users = side(chain.user_rows, by_user, items, USERS)
     squared = reference.squared_errors(by_user, users, items, biased=biased, offset=offset).sum()
     alpha = rng.gamma(hyper.shape + len(by_user.indices) / 2) / (hyper.rate + squared / 2)
-    return gibbs.Chain(users, items, of_users, of_items, alpha)
+    return State(users, items, of_users, of_items, alpha)
 
 
 @pytest.mark.parametrize("biased", [True, False])
 def test_a_sweep_equals_its_twin(biased):
-    by_user, by_item, chain = problem(7, 9, biased)
+    ways, chain = problem(7, 9, biased)
     hyper = HYPER._replace(scale=HYPER.scale[: K + biased])
     for number in range(1, 6):
-        key = gibbs.Key(11, 2, number)
-        slow = slow_sweep(chain, by_user, by_item, hyper, key, biased, 2.5)
-        chain, _, _ = gibbs.sweep(chain, by_user, by_item, hyper, key, biased=biased, offset=2.5)
+        key = Key(11, 2, number)
+        slow = slow_sweep(chain, ways, hyper, key, biased, 2.5)
+        chain, _, _ = swept(chain, ways, hyper, key, biased, 2.5)
         for fast, twin in zip(flat(chain), flat(slow), strict=True):
             np.testing.assert_allclose(fast, twin, rtol=1e-8, atol=1e-10)
-
-
-def flat(chain):
-    return [chain.user_rows, chain.item_rows, *chain.users[:2], *chain.items[:2], np.array(chain.noise_precision)]
 
 
 # ---- simulation-based calibration (Talts, Betancourt, Simpson, Vehtari & Gelman 2018) ----------------
@@ -166,9 +156,9 @@ SIGNIFICANCE = 0.01  # over all quantities together, of the sound sampler
 CERTAIN = 1e-5  # what a broken sampler must fall below
 
 
-def drawn_prior(rng) -> gibbs.RowPrior:
+def drawn_prior(rng) -> RowPrior:
     precision = stats.wishart(D, np.diag(1 / HYPER.scale)).rvs(random_state=rng)
-    return gibbs.RowPrior(rng.multivariate_normal(np.zeros(D), np.linalg.inv(HYPER.strength * precision)), precision)
+    return RowPrior(rng.multivariate_normal(np.zeros(D), np.linalg.inv(HYPER.strength * precision)), precision)
 
 
 def drawn_rows(prior, n, rng):
@@ -200,13 +190,13 @@ def ranks_of(seed):
     rng = np.random.default_rng([seed, 5])
     users, items = drawn_prior(rng), drawn_prior(rng)
     alpha = rng.gamma(HYPER.shape) / HYPER.rate
-    truth = gibbs.Chain(drawn_rows(users, N, rng), drawn_rows(items, M, rng), users, items, alpha)
+    truth = State(drawn_rows(users, N, rng), drawn_rows(items, M, rng), users, items, alpha)
     i, j = np.nonzero(rng.random((N, M)) < FILL)
     values = predictions(truth)[i, j] + rng.standard_normal(len(i)) / np.sqrt(alpha)
-    sides, chain, draws = both_ways(i, j, values, (N, M)), truth, []
+    ways, chain, draws = both_ways(i, j, values, (N, M)), truth, []
     for number in range(1, FORGET + APART * KEPT + 1):
-        key = gibbs.Key(seed, 0, number)
-        chain = gibbs.sweep(chain, *sides, HYPER, key, biased=True, offset=0.0, n_jobs=1)[0]
+        key = Key(seed, 0, number)
+        chain = swept(chain, ways, HYPER, key, True, 0.0, n_jobs=1)[0]
         if number > FORGET and (number - FORGET) % APART == 0:
             draws.append(quantities(chain))
     return np.sum(np.array(draws) < quantities(truth), axis=0)
@@ -219,11 +209,11 @@ def test_ranks_of_the_truth_are_uniform():
 
 def without(name):
     """The half-sweep with one of its settings made zero."""
-    real = local.half_sweep
+    real = local.HalfSweep
 
-    @functools.wraps(real)
     def broken(*arguments, **more):
-        return real(*arguments, **{**more, name: more[name] * 0})
+        step = real(*arguments, **more)
+        return dataclasses.replace(step, **{name: getattr(step, name) * 0})
 
     return broken
 
@@ -247,8 +237,8 @@ def as_if_degrees_were_those_of_the_prior(count, total, cross, center, strength,
 
 wishart_draw = wishart.normal_wishart
 BROKEN = {  # what is replaced, by what, and how many simulations are enough to see it
-    "the mean of the prior, Λm, left out of y": (local, "half_sweep", without("linear"), 40),
-    "the mean of a row for a draw": (local, "half_sweep", without("spread"), 40),
+    "the mean of the prior, Λm, left out of y": (local, "HalfSweep", without("linear"), 40),
+    "the mean of a row for a draw": (local, "HalfSweep", without("spread"), 40),
     "the pull of the prior on Λ left out": (wishart, "normal_wishart", without_pull, 100),
     "the prior's mean not shrunk to its centre": (wishart, "normal_wishart", without_shrinkage, 40),
     "too few degrees of freedom": (wishart, "normal_wishart", as_if_degrees_were_those_of_the_prior, 40),
@@ -317,11 +307,9 @@ GOLDEN = """
 
 def test_golden_draws():
     """Three sweeps of a small chain in float64; another order of its random numbers, or NumPy's, would change them."""
-    by_user, by_item, chain = problem(4, 5, seed=2)
+    ways, chain = problem(4, 5, seed=2)
     for number in (1, 2, 3):
-        chain, squared, _ = gibbs.sweep(
-            chain, by_user, by_item, HYPER, gibbs.Key(2026, 1, number), biased=True, offset=3.0
-        )
+        chain, squared, _ = swept(chain, ways, HYPER, Key(2026, 1, number), True, 3.0)
     found = np.concatenate([array.ravel() for array in flat(chain)] + [[squared]])
     np.testing.assert_allclose(found, np.array(GOLDEN.split(), float), rtol=1e-6)
 
@@ -329,12 +317,10 @@ def test_golden_draws():
 def states(table, n_jobs, chain=0, dtype="float32"):
     """Three sweeps of a chain over all ratings of a table."""
     recipe = gm.BPMF(factors=4, dtype=dtype, n_jobs=n_jobs)
-    state = recipe.start_chain(table, chain)
+    ways, terms = gibbs.BothWays(table.by_user, table.by_item), recipe.terms(table)
+    state, hyper = recipe.start_chain(table, terms, chain), recipe._hyper(table, terms)
     for number in (1, 2, 3):
-        state, squared, _ = gibbs.sweep(
-            state, table.by_user, table.by_item, recipe._hyper(table), gibbs.Key(0, chain, number), biased=True,
-            offset=table.global_mean, n_jobs=n_jobs,
-        )  # fmt: skip
+        state, squared, _ = swept(state, ways, hyper, Key(0, chain, number), True, table.global_mean, n_jobs=n_jobs)
     return [*flat(state), np.array(squared)]
 
 
@@ -351,10 +337,10 @@ def test_threads_change_no_bit(dtype, wide_ratings, pools):
 
 def test_every_random_number_depends_on_seed_chain_and_sweep(ratings):
     """No two keys share normals: not those of the rows, nor those of the priors and the noise."""
-    by_user, by_item, chain = problem()
+    ways, chain = problem()
     made = {}
-    for key in (gibbs.Key(0, 0, 1), gibbs.Key(1, 0, 1), gibbs.Key(0, 1, 1), gibbs.Key(0, 0, 2), gibbs.Key(0, 1, 2)):
-        made[key] = flat(gibbs.sweep(chain, by_user, by_item, HYPER, key, biased=True, offset=2.5)[0])
+    for key in (Key(0, 0, 1), Key(1, 0, 1), Key(0, 1, 1), Key(0, 0, 2), Key(0, 1, 2)):
+        made[key] = flat(swept(chain, ways, HYPER, key, True, 2.5)[0])
     keys = list(made)
     for k, one in enumerate(keys):
         for other in keys[k + 1 :]:

@@ -12,6 +12,7 @@ from contract import assert_same_bits, assert_same_model, every_pair
 from scipy import stats
 
 import gramian as gm
+from gramian.data.pairs import Pairs
 from gramian.kernels import reference
 from gramian.models.bayes import posterior
 
@@ -102,7 +103,7 @@ def test_who_is_unknown_has_the_prior_of_the_side(model):
     """Means and variances of each draw, against 400,000 draws from its priors."""
     rng, item, user = np.random.default_rng(0), 5, 3
     some = dataclasses.replace(model, draws=model.draws[:: model.n_draws // 3])
-    mixture = some.predictive_codes(np.array([-1, user, -1, user]), np.array([item, -1, -1, item]))
+    mixture = some.predictive_codes(Pairs(np.array([-1, user, -1, user]), np.array([item, -1, -1, item])))
     for s, draw in enumerate(some.draws):
         w, u = (
             rng.multivariate_normal(prior.mean, np.linalg.inv(prior.precision), 400_000)

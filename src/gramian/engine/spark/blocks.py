@@ -7,24 +7,24 @@ the bytes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
+from gramian.engine.spark.arrow import Batches, MakeBatches, RecordBatch, Table
 from gramian.kernels.arrays import Array
 from gramian.kernels.csr import CSR
 
-__all__ = ["BLOCK_SCHEMA", "RESULT_SCHEMA", "Step", "assembled", "block_table", "blocks_in", "on_blocks",
+__all__ = ["BLOCK_SCHEMA", "RESULT_SCHEMA", "OnBlock", "assembled", "block_table", "blocks_in", "on_blocks",
            "result_batch"]  # fmt: skip
 
 BLOCK_SCHEMA = "block int, first bigint, indptr binary, indices binary, values binary, times binary, repeated bigint"
 RESULT_SCHEMA = "first bigint, rows bigint, singular bigint, data binary"
 KINDS = {"indptr": np.int64, "indices": np.int32, "values": np.float32}
-Step = Callable[[int, CSR], tuple[Array, int]]
+OnBlock = Callable[[int, CSR], tuple[Array, int]]  # a block's first row and its ratings; what is made of them
 
 
-def block_table(block: int, first: int, rows: CSR, times: Array | None = None, repeated: int = 0) -> Any:
+def block_table(block: int, first: int, rows: CSR, times: Array | None = None, repeated: int = 0) -> Table:
     """A block as an Arrow table of one record."""
     import pyarrow as pa
 
@@ -39,7 +39,7 @@ def block_table(block: int, first: int, rows: CSR, times: Array | None = None, r
     )  # fmt: skip
 
 
-def blocks_in(batches: Iterable[Any]) -> Iterator[tuple[int, CSR]]:
+def blocks_in(batches: Batches) -> Iterator[tuple[int, CSR]]:
     """The first row and the ratings of each block in Arrow batches; nothing is copied."""
     for batch in batches:
         parts = [batch.column(name) for name in CSR._fields]
@@ -51,17 +51,17 @@ def blocks_in(batches: Iterable[Any]) -> Iterator[tuple[int, CSR]]:
             yield int(first), CSR(*arrays)
 
 
-def on_blocks(step: Step) -> Callable[[Iterable[Any]], Iterator[Any]]:
+def on_blocks(step: OnBlock) -> MakeBatches:
     """What a worker runs: the step on each of its blocks, one after another."""
 
-    def run(batches: Iterable[Any]) -> Iterator[Any]:
+    def run(batches: Batches) -> Iterator[RecordBatch]:
         for first, rows in blocks_in(batches):
             yield result_batch(first, rows.n_rows, *step(first, rows))
 
     return run
 
 
-def result_batch(first: int, n_rows: int, made: Array, singular: int) -> Any:
+def result_batch(first: int, n_rows: int, made: Array, singular: int) -> RecordBatch:
     """What a step made of a block, as a record."""
     import pyarrow as pa
 
@@ -72,7 +72,7 @@ def result_batch(first: int, n_rows: int, made: Array, singular: int) -> Any:
     return pa.RecordBatch.from_arrays(columns, ["first", "rows", "singular", "data"])
 
 
-def assembled(table: Any, out: Array) -> int:
+def assembled(table: Table, out: Array) -> int:
     """Fill ``out`` with the results of all blocks, an Arrow table; returns their singular rows."""
     column = table.column("data").combine_chunks() if table.num_rows else table.column("data")
     firsts, rows = (table.column(name).to_pylist() for name in ("first", "rows"))

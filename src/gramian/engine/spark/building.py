@@ -8,11 +8,12 @@ the driver are sums, and the number of ratings of every few thousand rows, from 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from gramian.engine.spark.arrow import Batches, MakeTable, RecordBatch, Scalar, Table
 from gramian.engine.spark.blocks import BLOCK_SCHEMA, block_table, blocks_in
 from gramian.kernels.arrays import Array
 from gramian.kernels.csr import csr_from_sorted
@@ -50,7 +51,7 @@ def write_ids(frame: DataFrame, side: str, path: str) -> int:
     return sum(sizes.values())
 
 
-def _numbered(batches: Iterable[Any]) -> Iterator[Any]:
+def _numbered(batches: Batches) -> Iterator[RecordBatch]:
     """The ids of a range with their places in it."""
     import pyarrow as pa
     from pyspark import TaskContext
@@ -144,10 +145,10 @@ def user_blocks(frame: DataFrame, ids: tuple[DataFrame, DataFrame], cut: Cut, du
     _write_blocks(coded, cut, _user_block(cut.edges, cut.keys, n_columns, duplicates, timed), path)
 
 
-def _user_block(edges: Array, keys: list[int], n_columns: int, duplicates: str, timed: bool) -> Callable[..., Any]:
+def _user_block(edges: Array, keys: list[int], n_columns: int, duplicates: str, timed: bool) -> MakeTable:
     places = {key: block for block, key in enumerate(keys)}
 
-    def build(key: tuple[Any, ...], table: Any) -> Any:
+    def build(key: tuple[Scalar, ...], table: Table) -> Table:
         columns = {name: table.column(name).to_numpy() for name in table.column_names if name != "key"}
         block = places[int(key[0].as_py())]
         first, stop = int(edges[block]), int(edges[block + 1])
@@ -165,11 +166,11 @@ def _user_block(edges: Array, keys: list[int], n_columns: int, duplicates: str, 
 
 def item_blocks(users: DataFrame, cut: Cut, path: str) -> None:
     """Write the blocks of items, from those of the users."""
-    turned = users.mapInArrow(_turned, "row int, column int, value float")
-    _write_blocks(turned, cut, _item_block(cut.edges, cut.keys), path)
+    transposed = users.mapInArrow(_transposed, "row int, column int, value float")
+    _write_blocks(transposed, cut, _item_block(cut.edges, cut.keys), path)
 
 
-def _turned(batches: Iterable[Any]) -> Iterator[Any]:
+def _transposed(batches: Batches) -> Iterator[RecordBatch]:
     import pyarrow as pa
 
     for first, rows in blocks_in(batches):
@@ -179,10 +180,10 @@ def _turned(batches: Iterable[Any]) -> Iterator[Any]:
         )
 
 
-def _item_block(edges: Array, keys: list[int]) -> Callable[..., Any]:
+def _item_block(edges: Array, keys: list[int]) -> MakeTable:
     places = {key: block for block, key in enumerate(keys)}
 
-    def build(key: tuple[Any, ...], table: Any) -> Any:
+    def build(key: tuple[Scalar, ...], table: Table) -> Table:
         columns = {name: table.column(name).to_numpy() for name in table.column_names if name != "key"}
         block = places[int(key[0].as_py())]
         first, stop = int(edges[block]), int(edges[block + 1])
@@ -195,7 +196,7 @@ def _item_block(edges: Array, keys: list[int]) -> Callable[..., Any]:
     return build
 
 
-def _write_blocks(frame: DataFrame, cut: Cut, build: Callable[..., Any], path: str) -> None:
+def _write_blocks(frame: DataFrame, cut: Cut, build: MakeTable, path: str) -> None:
     """Send rows to the partitions of their blocks, and write what ``build`` makes of each block."""
     from pyspark.sql import functions as sql
 

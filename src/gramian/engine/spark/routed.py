@@ -12,14 +12,15 @@ squared errors, the penalty, the singular rows.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from gramian.engine.local import Penalty
+from gramian.engine.rows import Intercepts, Penalty
+from gramian.engine.spark.arrow import Batches, RecordBatch, Scalar, Table
 from gramian.engine.spark.blocks import RESULT_SCHEMA, blocks_in, result_batch
 from gramian.kernels.arrays import Array, aligned_rows
 from gramian.kernels.csr import CSR
@@ -42,8 +43,7 @@ class Solve(NamedTuple):
     """How rows are solved: what :func:`gramian.engine.local.half_sweep` takes."""
 
     penalty: Penalty
-    biased: bool
-    offset: float
+    intercepts: Intercepts
     dtype: str
 
 
@@ -56,7 +56,7 @@ def write_routes(blocks: DataFrame, sources: Array, path: str) -> None:
         path: The folder.
     """
 
-    def route(batches: Iterable[Any]) -> Iterator[Any]:
+    def route(batches: Batches) -> Iterator[RecordBatch]:
         import pyarrow as pa
 
         for batch in batches:
@@ -87,7 +87,7 @@ def sent_rows(spark: SparkSession, rows: Array, edges: Array) -> DataFrame:
 def messages(routes: DataFrame, factors: DataFrame, width: int, kind: np.dtype[Any]) -> DataFrame:
     """What each block of ratings needs of each block of the fixed side, cut out of it."""
 
-    def cut(batches: Iterable[Any]) -> Iterator[Any]:
+    def cut(batches: Batches) -> Iterator[RecordBatch]:
         import pyarrow as pa
 
         for batch in batches:
@@ -104,7 +104,7 @@ def messages(routes: DataFrame, factors: DataFrame, width: int, kind: np.dtype[A
     return met.select("dest", "source", "places", "data").mapInArrow(cut, MESSAGE_SCHEMA)
 
 
-def arrived(table: Any, rows: CSR, width: int, kind: np.dtype[Any]) -> tuple[CSR, Array]:
+def arrived(table: Table, rows: CSR, width: int, kind: np.dtype[Any]) -> tuple[CSR, Array]:
     """A block whose columns are places among the rows that have come for it, and these rows."""
     needed, places = np.unique(rows.indices, return_inverse=True)
     other = aligned_rows(len(needed), width, kind)
@@ -143,7 +143,7 @@ def on_routed_blocks(
         own = here.select(sql.col("block").alias("dest"), sql.lit(OWN).alias("source"), "data")
         sent = sent.unionByName(own)
 
-    def run(left: Any, right: Any) -> Any:
+    def run(left: Table, right: Table) -> Table:
         import pyarrow as pa
 
         ((first, rows),) = blocks_in(left.to_batches())
@@ -173,19 +173,18 @@ def routed_half_sweep(blocks: DataFrame, routes: DataFrame, factors: DataFrame, 
     return blocks.groupBy("block").cogroup(sent).applyInArrow(_solver(solve, width, kind), FACTOR_SCHEMA)
 
 
-def _solver(solve: Solve, width: int, kind: np.dtype[Any]) -> Callable[..., Any]:
+def _solver(solve: Solve, width: int, kind: np.dtype[Any]) -> Callable[[tuple[Scalar, ...], Table, Table], Table]:
     """What a worker does with a block of ratings and the rows that have come for it."""
 
-    def run(key: Any, left: Any, right: Any) -> Any:
+    def run(key: tuple[Scalar, ...], left: Table, right: Table) -> Table:
         import pyarrow as pa
 
         from gramian.engine import local
 
         ((first, rows),) = blocks_in(left.to_batches())
         near, other = arrived(right, rows, width, kind)
-        how: dict[str, Any] = {"biased": solve.biased, "offset": solve.offset, "n_jobs": 1}
-        made, singular = local.half_sweep(near, other, solve.penalty, **how)
-        squared = local.squared_errors(near, made, other, **how)
+        made, singular = local.half_sweep(near, other, solve.penalty, solve.intercepts, n_jobs=1)
+        squared = local.squared_errors(near, made, other, solve.intercepts, n_jobs=1)
         batch = factor_batch(
             left.column("block")[0].as_py(), first, made, squared, solve.penalty, rows.counts, singular
         )  # fmt: skip
@@ -196,7 +195,7 @@ def _solver(solve: Solve, width: int, kind: np.dtype[Any]) -> Callable[..., Any]
 
 def factor_batch(
     block: int, first: int, made: Array, squared: float, penalty: Penalty, counts: Array, singular: int = 0
-) -> Any:
+) -> RecordBatch:
     """A record of factors, with the sums over its rows."""
     import pyarrow as pa
 
@@ -211,7 +210,7 @@ def factor_batch(
     return pa.RecordBatch.from_arrays(list(values.values()), list(values))
 
 
-def factors_in(batches: Iterable[Any], width: int, kind: npt.DTypeLike) -> Iterator[tuple[int, Array]]:
+def factors_in(batches: Batches, width: int, kind: npt.DTypeLike) -> Iterator[tuple[int, Array]]:
     """The first row and the rows of each record of factors."""
     for batch in batches:
         for first, held in zip(batch.column("first").to_pylist(), batch.column("data"), strict=True):

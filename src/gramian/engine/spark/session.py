@@ -5,14 +5,17 @@ from __future__ import annotations
 import os
 import sys
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeGuard
 
 from gramian.errors import ParameterError
 
 if TYPE_CHECKING:
-    from pyspark.sql import SparkSession
+    from pyspark.sql import DataFrame, SparkSession
 
-__all__ = ["executors", "is_spark_frame", "parallelism", "spark_session", "working_session"]
+__all__ = [
+    "HadoopPath", "checkpoint_folder", "executors", "hadoop_path", "is_spark_frame", "parallelism", "spark_session",
+    "working_session",
+]  # fmt: skip
 
 HERE = ("local", "local-cluster")
 SETTINGS = {
@@ -22,7 +25,7 @@ SETTINGS = {
 }
 
 
-def is_spark_frame(table: Any) -> bool:
+def is_spark_frame(table: object) -> TypeGuard[DataFrame]:
     """Whether this is a DataFrame of Spark; nothing is imported to know."""
     return any(
         kind.__module__.startswith("pyspark.sql") and kind.__name__ == "DataFrame" for kind in type(table).__mro__
@@ -81,5 +84,55 @@ def parallelism(spark: SparkSession) -> int:
 
 def executors(spark: SparkSession) -> int:
     """How many executors there are now; on one machine without any, the driver counts as one."""
+    return max(1, int(_java(spark).context.sc().getExecutorMemoryStatus().size()) - 1)
+
+
+def checkpoint_folder(spark: SparkSession) -> str | None:
+    """The folder for checkpoints of a Spark context, where one is set."""
+    folder = _java(spark).context.sc().getCheckpointDir()
+    return str(folder.get()) if folder.isDefined() else None
+
+
+class HadoopPath(NamedTuple):
+    """A path of any file system that Spark reaches, and the system; both are objects of Hadoop's."""
+
+    system: Any
+    path: Any
+
+    def exists(self) -> bool:
+        """Whether there is something."""
+        return bool(self.system.exists(self.path))
+
+    def write(self, content: bytes) -> None:
+        """Write a file anew."""
+        stream = self.system.create(self.path, True)
+        stream.write(bytearray(content))
+        stream.close()
+
+    def rename_over(self, goal: HadoopPath) -> None:
+        """Give a file another name; what had it is gone."""
+        self.system.delete(goal.path, False)
+        self.system.rename(self.path, goal.path)
+
+    def remove(self) -> None:
+        """Remove a file, or a folder with all that is in it, if it is there."""
+        self.system.delete(self.path, True)
+
+
+def hadoop_path(spark: SparkSession, address: str) -> HadoopPath:
+    """A path of any file system that Spark reaches."""
+    java = _java(spark)
+    path = java.jvm.org.apache.hadoop.fs.Path(address)
+    return HadoopPath(path.getFileSystem(java.context.hadoopConfiguration()), path)
+
+
+class _Java(NamedTuple):
+    """Spark's gateway to its virtual machine, and its context there."""
+
+    jvm: Any
+    context: Any
+
+
+def _java(spark: SparkSession) -> _Java:
     context: Any = spark.sparkContext
-    return max(1, int(context._jsc.sc().getExecutorMemoryStatus().size()) - 1)
+    return _Java(context._jvm, context._jsc)  # noqa: SLF001 - PySpark has no other way to Hadoop's file systems

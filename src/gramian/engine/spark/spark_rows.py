@@ -9,39 +9,32 @@ elsewhere, from the same bytes, to the same bits.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from gramian.engine.remote import RemoteRows, Weights
+from gramian.engine.rows import BlockedRows, Step, Weights
 from gramian.engine.spark import routed
-from gramian.engine.spark.blocks import BLOCK_SCHEMA, RESULT_SCHEMA, assembled, blocks_in, on_blocks
+from gramian.engine.spark.arrow import Table
+from gramian.engine.spark.blocks import BLOCK_SCHEMA, RESULT_SCHEMA, OnBlock, assembled, blocks_in, on_blocks
 from gramian.engine.spark.session import executors
-from gramian.kernels.arrays import Array, aligned_rows
+from gramian.kernels.arrays import Array
 from gramian.kernels.csr import CSR
 
 if TYPE_CHECKING:
+    from pyspark import Broadcast
     from pyspark.sql import DataFrame, SparkSession
 
 __all__ = ["SparkRows", "squared_distances", "totals"]
 
 SHARED = 4  # arrays that stay broadcast: both sides are used twice in an epoch
-WITH_ROWS = ("cg_update", "block_update", "separate_update", "squared_errors_by_row")  # steps that begin at rows here
+NOTHING = np.empty((0, 0))
 
 
-class Call(NamedTuple):
-    """A step to be run: the rows of this side (where it takes them), those of the fixed one, and what else it takes."""
-
-    step: str
-    here: Array | None
-    other: Array
-    rest: tuple[Any, ...]
-    settings: dict[str, Any]
-
-
-class SparkRows(RemoteRows):
+class SparkRows(BlockedRows):
     """The ratings of one side in a Parquet folder of blocks.
 
     Attributes:
@@ -57,7 +50,7 @@ class SparkRows(RemoteRows):
         """The folder of blocks, and how both sides are cut."""
         self.spark, self.path, self.n_rows, self.n_entries = spark, path, n_rows, n_entries
         self.edges, self.other_edges = edges, other_edges
-        self._shared: list[tuple[Any, Any]] = []
+        self._shared: list[tuple[Array | Weights, Broadcast[Any]]] = []
 
     @cached_property
     def _frame(self) -> DataFrame:  # made once: the files are listed once
@@ -75,20 +68,11 @@ class SparkRows(RemoteRows):
         rows = self._frame.select("block", "first", "indptr", "indices", "values")
         return rows.repartition(len(self.edges) - 1, "block").persist(StorageLevel.DISK_ONLY)
 
-    def run(self, step: str, *arguments: Any, **settings: Any) -> Any:
-        """As of :class:`RemoteRows`."""
-        first = int(step in WITH_ROWS)
-        here, other = arguments[0] if first else None, arguments[first]
-        call = Call(step, here, other, arguments[first + 1 :], settings)
-        table = self._routed(call) if self.routed else self._broadcast(call)
-        if step == "squared_errors_by_row":
-            out = np.empty(self.n_rows)
-            assembled(table, out)
-            return out
-
-        out = aligned_rows(self.n_rows, other.shape[1], other.dtype)
-        singular = assembled(table, out)
-        return out if step == "cg_update" else (out, singular)
+    def run(self, step: Step) -> tuple[Array, int]:
+        """As of :class:`BlockedRows`."""
+        out = step.room(self.n_rows)
+        table = self._routed(step) if self.routed else self._broadcast(step)
+        return out, assembled(table, out)
 
     @cached_property
     def routed(self) -> bool:
@@ -105,29 +89,29 @@ class SparkRows(RemoteRows):
         counts = [np.frombuffer(held.as_buffer(), np.int64)[0] for held in met.column("data")]
         return int(sum(counts)) + n_others < copies * n_others
 
-    def _broadcast(self, call: Call) -> Any:
-        here, other, weights = (self._share(array) for array in (call.here, call.other, _weights(call)))
+    def _broadcast(self, step: Step) -> Table:
+        factors, fixed, weights = (self._share(array) for array in (step.factors, step.fixed, step.weights))
+        light = _without_arrays(step)
 
         def on_block(first: int, rows: CSR) -> tuple[Array, int]:
-            mine = None if here is None else here.value[first : first + rows.n_rows]
+            mine = None if factors is None else factors.value[first : first + rows.n_rows]
             omega = None if weights is None else weights.value.of(first, rows)
-            return _run(call._replace(here=mine, other=other.value), first, rows, omega)
+            assert fixed is not None
+            return _run(replace(light, factors=mine, fixed=fixed.value, weights=omega), first, rows)
 
-        call = call._replace(here=None, other=np.empty(0), settings={**call.settings, "weights": None})
         return self.results(on_block)
 
-    def _routed(self, call: Call) -> Any:
-        weights, kind = self._share(_weights(call)), call.other.dtype
-        shape = len(self.edges) - 1, call.other.shape[1]
-        sent = routed.sent_rows(self.spark, call.other, self.other_edges)
-        mine = None if call.here is None else routed.sent_rows(self.spark, call.here, self.edges)
+    def _routed(self, step: Step) -> Table:
+        weights, kind, light = self._share(step.weights), step.fixed.dtype, _without_arrays(step)
+        shape = len(self.edges) - 1, step.fixed.shape[1]
+        sent = routed.sent_rows(self.spark, step.fixed, self.other_edges)
+        own = None if step.factors is None else routed.sent_rows(self.spark, step.factors, self.edges)
 
-        def on_block(first: int, rows: CSR, near: CSR, here: Array | None, other: Array) -> tuple[Array, int]:
+        def on_block(first: int, rows: CSR, near: CSR, factors: Array | None, fixed: Array) -> tuple[Array, int]:
             omega = None if weights is None else weights.value.of(first, rows)
-            return _run(call._replace(here=here, other=other), first, near, omega)
+            return _run(replace(light, factors=factors, fixed=fixed, weights=omega), first, near)
 
-        call = call._replace(here=None, other=np.empty(0), settings={**call.settings, "weights": None})
-        return routed.on_routed_blocks(on_block, self.kept, self._routes, sent, mine, shape, kind).toArrow()
+        return routed.on_routed_blocks(on_block, self.kept, self._routes, sent, own, shape, kind).toArrow()
 
     @cached_property
     def _routes(self) -> DataFrame:
@@ -136,11 +120,11 @@ class SparkRows(RemoteRows):
         routed.write_routes(self.kept, self.other_edges, path)
         return self.spark.read.parquet(path)
 
-    def results(self, on_block: Callable[[int, CSR], tuple[Array, int]]) -> Any:
+    def results(self, on_block: OnBlock) -> Table:
         """What a step makes of every block, as an Arrow table."""
         return self.frame().mapInArrow(on_blocks(on_block), RESULT_SCHEMA).toArrow()
 
-    def _share(self, value: Any) -> Any:
+    def _share(self, value: Array | Weights | None) -> Broadcast[Any] | None:
         """The broadcast of an array or of weights, None of None; the last few are remembered."""
         if value is None:
             return None
@@ -180,24 +164,14 @@ class SparkRows(RemoteRows):
         return rows, np.concatenate(times) if times else None
 
 
-def _weights(call: Call) -> Weights | None:
-    return call.settings.get("weights")
+def _without_arrays(step: Step) -> Step:
+    """What is sent with the code; the arrays go by themselves."""
+    return replace(step, factors=None, fixed=NOTHING, weights=None)
 
 
-def _run(call: Call, first: int, rows: CSR, weights: Array | None) -> tuple[Array, int]:
-    """A step of the local engine on one block, on the worker; the rows of both sides are those that it needs."""
-    from gramian.engine import local
-
-    settings = {**call.settings, "n_jobs": 1}
-    settings.pop("weights", None)
-    if call.step == "half_sweep":
-        settings |= {"first_row": first, "weights": weights}
-        linear = settings.get("linear")
-        if linear is not None and linear.ndim == 2:
-            settings["linear"] = linear[first : first + rows.n_rows]
-    sides = [call.other] if call.here is None else [call.here, call.other]
-    made = getattr(local, call.step)(rows, *sides, *call.rest, **settings)
-    return made if isinstance(made, tuple) else (made, 0)
+def _run(step: Step, first: int, rows: CSR) -> tuple[Array, int]:
+    """A step on one block, on the worker: it has the rows of both sides that it needs."""
+    return step.of_block(first, rows.n_rows).run(rows, n_jobs=1)
 
 
 def totals(first: int, rows: CSR) -> tuple[Array, int]:

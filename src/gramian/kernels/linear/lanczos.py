@@ -21,7 +21,7 @@ from gramian.kernels.csr import CSR
 from gramian.kernels.linear.dense import combine, dot, eigen
 from gramian.kernels.vector.compiled import compiled
 
-__all__ = ["Pairs", "begin", "cycle", "sparse_times", "sparse_times_vector"]
+__all__ = ["EigenPairs", "begin", "cycle", "sparse_times", "sparse_times_vector"]
 
 Floats = npt.NDArray[np.float64]
 
@@ -65,7 +65,7 @@ def _orthogonalize(basis: Any, count: int, vector: Any, products: Any) -> float:
     return np.sqrt(dot(vector, vector))
 
 
-class Pairs(NamedTuple):
+class EigenPairs(NamedTuple):
     """Approximate eigenpairs, largest first, and the vector that the next cycle goes on with.
 
     ``values`` (k,), ``vectors`` (k, n) orthonormal, ``residuals`` (k,), ``following`` (n,).
@@ -77,24 +77,24 @@ class Pairs(NamedTuple):
     following: Floats
 
 
-def begin(length: int) -> Pairs:
+def begin(length: int) -> EigenPairs:
     """Nothing yet, and a fixed direction to begin with: what is found in the end does not depend on it."""
     start = _direction(length, 0)
-    return Pairs(np.empty(0), np.empty((0, length)), np.empty(0), start / np.sqrt(dot(start, start)))
+    return EigenPairs(np.empty(0), np.empty((0, length)), np.empty(0), start / np.sqrt(dot(start, start)))
 
 
 def _direction(length: int, number: int) -> Floats:
     return np.random.Generator(np.random.Philox(number)).standard_normal(length)
 
 
-def cycle(apply: Callable[[Floats], Floats], pairs: Pairs, size: int, keep: int) -> Pairs:
+def cycle(apply: Callable[[Floats], Floats], pairs: EigenPairs, size: int, keep: int) -> EigenPairs:
     """One cycle from ``pairs``: a basis of ``size`` vectors, of whose pairs the ``keep`` leading ones are kept.
 
     Args:
         apply: Gives A v as a new array.
         pairs: What the cycle before kept, or :func:`begin`.
         size: Vectors in the basis, at most n; a basis of n vectors gives all pairs exactly.
-        keep: Pairs to be kept, less than ``size`` (or n).
+        keep: EigenPairs to be kept, less than ``size`` (or n).
     """
     kept, length = pairs.vectors.shape
     basis, T = np.empty((size, length)), np.zeros((size, size))
@@ -113,4 +113,4 @@ def cycle(apply: Callable[[Floats], Floats], pairs: Pairs, size: int, keep: int)
         following = vector / max(np.sqrt(dot(vector, vector)), np.finfo(float).tiny)
     values, small = eigen(T)
     vectors = combine(small[:keep], basis)
-    return Pairs(values[:keep], vectors, beta * np.abs(small[:keep, -1]), following)
+    return EigenPairs(values[:keep], vectors, beta * np.abs(small[:keep, -1]), following)

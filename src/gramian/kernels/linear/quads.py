@@ -119,7 +119,7 @@ def qfill(typingctx: Any, array: types.Array, value: types.Number) -> Any:
 
     def lower(context: Any, builder: Any, signature: Any, args: Any) -> ir.Value:
         emit = Emit(context, builder, array.dtype)
-        return emit._splat(args[1], ir.VectorType(emit.element, FOUR))
+        return emit.splat_as(args[1], ir.VectorType(emit.element, FOUR))
 
     return Vec(array.dtype, FOUR)(array, array.dtype), lower
 

@@ -22,7 +22,7 @@ from gramian.kernels.arrays import Array, readonly
 from gramian.kernels.sampling.normals import philox
 from gramian.kernels.vector.compiled import compiled, inlined
 
-__all__ = ["CutSums", "Ordinal", "cut_sums", "expect_block", "latent", "ordinal", "quantile", "truncated"]
+__all__ = ["CutSums", "OrdinalRatings", "cut_sums", "expect_block", "latent", "ordinal", "quantile", "truncated"]
 
 _MASK = np.uint64(0xFFFFFFFF)
 _32, _8, _21, _11 = np.uint64(32), np.uint64(8), np.uint64(21), np.uint64(11)
@@ -101,7 +101,7 @@ def truncated(a: float, b: float, u: float) -> float:
     return -x if mirrored else x
 
 
-class Ordinal(NamedTuple):
+class OrdinalRatings(NamedTuple):
     """Ratings as steps: rating e of row *i* is its step with noise σ_i about its mean.
 
     Attributes:
@@ -119,14 +119,14 @@ class Ordinal(NamedTuple):
     stds: Array
 
 
-def ordinal(indptr: Array, steps: Array, mean: Array, inner_cuts: Array, stds: Array) -> Ordinal:
+def ordinal(indptr: Array, steps: Array, mean: Array, inner_cuts: Array, stds: Array) -> OrdinalRatings:
     """Ratings with the cuts between their steps."""
     cuts = np.concatenate([[-np.inf], inner_cuts, [np.inf]])
-    return Ordinal(readonly(indptr), readonly(steps), readonly(mean), readonly(cuts), readonly(stds))
+    return OrdinalRatings(readonly(indptr), readonly(steps), readonly(mean), readonly(cuts), readonly(stds))
 
 
 @compiled
-def latent(ordinal: Ordinal, key: tuple[int, int, int], start: int, stop: int, out: Any) -> None:
+def latent(ordinal: OrdinalRatings, key: tuple[int, int, int], start: int, stop: int, out: Any) -> None:
     """The latent ratings of the rows ``start`` … ``stop``, into ``out``; ``key`` is the seed, the sweep, the side."""
     indptr, steps, mean, cuts = ordinal.indptr, ordinal.steps, ordinal.mean, ordinal.cuts
     seed, sweep, side = key
@@ -160,7 +160,7 @@ class CutSums(NamedTuple):
 
 
 @compiled
-def cut_sums(ordinal: Ordinal, start: int, stop: int, sums: CutSums) -> None:
+def cut_sums(ordinal: OrdinalRatings, start: int, stop: int, sums: CutSums) -> None:
     """Add the sums of the rows ``start`` … ``stop``."""
     indptr, steps, mean, cuts = ordinal.indptr, ordinal.steps, ordinal.mean, ordinal.cuts
     value, slope, bend, beside = sums

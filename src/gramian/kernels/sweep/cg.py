@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from gramian.kernels.sweep.arguments import Observed
+from gramian.kernels.sweep.given import Observed
 from gramian.kernels.sweep.row_layout import aligned
 from gramian.kernels.vector.compiled import compiled
 from gramian.kernels.vector.lanes import lanes, vadd, vfma, vload, vmul, vsplat, vstore, vsum

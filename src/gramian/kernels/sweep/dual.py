@@ -17,8 +17,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from gramian.kernels.arrays import Array
-from gramian.kernels.sweep.arguments import Observed, RowSystem, Shape
 from gramian.kernels.sweep.gather import gather, prepare_roots
+from gramian.kernels.sweep.given import Observed, RowSystem, Shape
 from gramian.kernels.sweep.lane_solve import transpose
 from gramian.kernels.sweep.row_layout import padded_columns
 from gramian.kernels.sweep.system_solve import solve_system, update_rows

@@ -18,7 +18,7 @@ from llvmlite import ir
 from numba.core import types
 from numba.extending import intrinsic
 
-from gramian.kernels.sweep.arguments import Observed, Shape
+from gramian.kernels.sweep.given import Observed, Shape
 from gramian.kernels.vector.compiled import borrowing
 from gramian.kernels.vector.lanes import INT, Emit, lanes
 

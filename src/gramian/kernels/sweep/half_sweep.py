@@ -37,17 +37,17 @@ import numpy as np
 from gramian.kernels.arrays import Array, aligned_rows, readonly
 from gramian.kernels.csr import CSR, PIECE_RATINGS
 from gramian.kernels.sampling.normals import fill_normals
-from gramian.kernels.sweep.arguments import (
+from gramian.kernels.sweep.dual import DualRoom, begin_dual, dual_lengths, dual_limit, solve_dual
+from gramian.kernels.sweep.given import (
+    AddedDraw,
     Buffers,
-    HalfSweep,
     Prior,
-    RowDraw,
     RowSystem,
     Shape,
+    SweepProblem,
     nothing,
     observed_of,
 )
-from gramian.kernels.sweep.dual import DualRoom, begin_dual, dual_lengths, dual_limit, solve_dual
 from gramian.kernels.sweep.lane_solve import back_lanes, block, factor_lanes, interleave
 from gramian.kernels.sweep.pieces import add_row_ratings, part_size, sum_pieces
 from gramian.kernels.sweep.row_layout import begin_row, block_ratings, pad_prior, padded_columns
@@ -64,7 +64,7 @@ LANE_LIMIT = 96
 
 
 @inlined
-def _build_row(system: RowSystem, buffers: Buffers, sums: Any, padded: Any, problem: HalfSweep, row: int) -> None:
+def _build_row(system: RowSystem, buffers: Buffers, sums: Any, padded: Any, problem: SweepProblem, row: int) -> None:
     """A_i and y_i of one row, from the padded prior and its ratings."""
     observed, prior, shape = problem.observed, problem.prior, problem.shape
     slot, one = system.slot, system.slot.dtype.type(1.0)
@@ -134,7 +134,7 @@ def _lane_lengths(like: Any, shape: Shape) -> Any:
 
 
 @borrowing
-def _lane_sweep(out: Any, status: Any, room: LaneRoom, problem: HalfSweep, sums: Any, start: int, stop: int) -> None:
+def _lane_sweep(out: Any, status: Any, room: LaneRoom, problem: SweepProblem, sums: Any, start: int, stop: int) -> None:
     """Rows ``start`` … ``stop``, as many side by side as a register has lanes; :func:`prepared` has the arguments."""
     observed, prior, shape, draw = problem.observed, problem.prior, problem.shape, problem.draw
     size, columns, together = shape.size, shape.columns, lanes(out)
@@ -203,7 +203,7 @@ def _system_lengths(like: Any, shape: Shape) -> Any:
 
 @borrowing
 def _system_sweep(
-    out: Any, status: Any, room: SystemRoom, dual: DualRoom, problem: HalfSweep, sums: Any, start: int, stop: int
+    out: Any, status: Any, room: SystemRoom, dual: DualRoom, problem: SweepProblem, sums: Any, start: int, stop: int
 ) -> None:
     """Rows ``start`` … ``stop``, one system at a time; rows of few ratings by their duals."""
     observed, prior, shape, draw = problem.observed, problem.prior, problem.shape, problem.draw
@@ -283,11 +283,11 @@ def prepared(
     given = nothing(dtype, 2) if shared is None else readonly(shared, dtype)
     shape, few = _shape(size, biased, dtype), dual_limit(precision, shared, draw is not None)
     seed, sweep, side = draw if draw is not None else (0, 0, 0)
-    problem = HalfSweep(
+    problem = SweepProblem(
         observed_of(rows, other, offset, weights),
         Prior(readonly(precision, dtype), readonly(linear, dtype), given, by_count),
         shape,
-        RowDraw(draw is not None, np.uint64(seed), sweep, side, dtype.type(spread), first_row),
+        AddedDraw(draw is not None, np.uint64(seed), sweep, side, dtype.type(spread), first_row),
         dtype.type(2 * np.finfo(dtype).eps * (size + 8)),
         few,
     )

@@ -16,7 +16,7 @@ from llvmlite import ir
 from numba.core import types
 from numba.extending import intrinsic
 
-from gramian.kernels.sweep.arguments import Shape
+from gramian.kernels.sweep.given import Shape
 from gramian.kernels.vector.compiled import borrowing
 from gramian.kernels.vector.lanes import INT, REGISTERS, Emit, lanes, lanes_of, vfnma, vload, vmul, vstore
 

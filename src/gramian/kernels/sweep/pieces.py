@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from gramian.kernels.csr import PIECE_RATINGS
-from gramian.kernels.sweep.arguments import Buffers, Observed, RowSystem, Shape
+from gramian.kernels.sweep.given import Buffers, Observed, RowSystem, Shape
 from gramian.kernels.sweep.row_layout import add_ratings, aligned, block_ratings
 from gramian.kernels.vector.compiled import borrowing, compiled, inlined
 from gramian.kernels.vector.tiles import padding

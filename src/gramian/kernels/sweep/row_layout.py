@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from gramian.kernels.sweep.arguments import Buffers, Observed, Prior, RowSystem, Shape
 from gramian.kernels.sweep.gather import gather, prepare_roots
+from gramian.kernels.sweep.given import Buffers, Observed, Prior, RowSystem, Shape
 from gramian.kernels.sweep.gram import add_gramian
 from gramian.kernels.vector.compiled import borrowing, compiled
 from gramian.kernels.vector.tiles import padding

@@ -16,7 +16,7 @@ from llvmlite import ir
 from numba.core import types
 from numba.extending import intrinsic
 
-from gramian.kernels.sweep.arguments import RowSystem, Shape
+from gramian.kernels.sweep.given import RowSystem, Shape
 from gramian.kernels.vector.compiled import borrowing
 from gramian.kernels.vector.lanes import INT, Emit, lanes, vfma, vfnma, vload, vmul, vsplat, vstore, vsum
 from gramian.kernels.vector.tiles import TILE_ROWS, tile_1, tile_2, tile_3, tile_rows

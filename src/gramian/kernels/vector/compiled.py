@@ -51,7 +51,7 @@ def _cached(function: Callable[..., Any], more: dict[str, Any]) -> Any:
     cache: Any = getattr(made, "_cache", None)
     cache_file: Any = getattr(cache, "_cache_file", None)
     if hasattr(cache_file, "_source_stamp"):
-        cache_file._source_stamp = STAMP
+        cache_file._source_stamp = STAMP  # noqa: SLF001 - Numba has no public way to say what a cache is of
     if hasattr(cache, "save_overload"):
         cache.save_overload = partial(_save, cache.save_overload)
     return made

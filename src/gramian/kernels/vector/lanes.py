@@ -128,17 +128,18 @@ class Emit:
 
     def splat_int(self, value: ir.Value) -> ir.Value:
         """An integer in every lane."""
-        return self._splat(value, ir.VectorType(INT, self.lanes))
+        return self.splat_as(value, ir.VectorType(INT, self.lanes))
 
     def splat_bit(self, value: ir.Value) -> ir.Value:
         """A truth value in every lane."""
-        return self._splat(value, ir.VectorType(BIT, self.lanes))
+        return self.splat_as(value, ir.VectorType(BIT, self.lanes))
 
     def splat(self, value: ir.Value) -> ir.Value:
         """A number in every lane."""
-        return self._splat(value, self.vector)
+        return self.splat_as(value, self.vector)
 
-    def _splat(self, value: ir.Value, kind: ir.VectorType) -> ir.Value:
+    def splat_as(self, value: ir.Value, kind: ir.VectorType) -> ir.Value:
+        """A number in every lane of a vector of this type."""
         undefined = ir.Constant(kind, ir.Undefined)
         one = self.builder.insert_element(undefined, value, ir.Constant(ir.IntType(32), 0))
         zeros = ir.Constant(ir.VectorType(ir.IntType(32), kind.count), [0] * kind.count)

@@ -32,36 +32,29 @@ import numpy as np
 from gramian.core.file_format import Arrays
 from gramian.core.history import History
 from gramian.core.parameters import Range, param
-from gramian.data.ids import Codes
-from gramian.data.ratings import Ratings
-from gramian.errors import DivergenceError, ParameterError
+from gramian.core.plain import Plain
+from gramian.data.pairs import Pairs
+from gramian.data.table import LocalTable, RatingsTable
+from gramian.engine.rows import Intercepts
+from gramian.errors import DivergenceError, FormatError, ParameterError
 from gramian.kernels.arrays import Array
 from gramian.models.bayes import gibbs
-from gramian.models.bayes.encoding import read_scales, scales_of
-from gramian.models.bayes.features import FeatureTable, side_features, table_of
+from gramian.models.bayes.bundles import Beginning, Setup
+from gramian.models.bayes.chains import Kept, Sampling, Seen, Watch, n_bytes, parts_of, thinned
+from gramian.models.bayes.features import FeatureTable, table_of
 from gramian.models.bayes.posterior import BayesianModel
-from gramian.models.bayes.state import (
-    TRACED_PAIRS,
-    Draw,
-    check_arrays,
-    check_draws,
-    compacted,
-    draw_shapes,
-    packed,
-    trace_names,
-    trace_scalars,
-    unpacked,
-)
-from gramian.models.bayes.terms.ordinal import first_cuts
-from gramian.models.bayes.terms.side_information import no_link
-from gramian.models.bayes.terms.time_factors import centred, no_drift
-from gramian.models.bayes.terms.time_offsets import RATE, no_times
-from gramian.models.bayes.terms.user_noise import no_difference
+from gramian.models.bayes.state import SIDES, Key, RowPrior, State
+from gramian.models.bayes.terms.collection import AnyTerm, Terms
+from gramian.models.bayes.terms.ordinal import Ordinal
+from gramian.models.bayes.terms.side_information import SideInformation
+from gramian.models.bayes.terms.time_factors import TimeFactors
+from gramian.models.bayes.terms.time_offsets import TimeOffsets
+from gramian.models.bayes.terms.user_noise import UserNoise
+from gramian.models.bayes.traces import TRACED_PAIRS, trace_names, trace_scalars
 from gramian.models.recipe import Epoch, Recipe
 
 __all__ = ["BPMF"]
 
-SIDES = ("user", "item")
 MAP_SWEEPS = 5  # of alternating least squares, before the first draw
 MAP_REGULARIZATION = 3.0  # a start of about the width that chains settle at, so that burn-in is short
 WATCHED_PAIRS = 1000
@@ -69,7 +62,7 @@ STRENGTH = 2.0  # β₀
 
 
 @dataclass(frozen=True, kw_only=True)
-class BPMF(Recipe[BayesianModel]):
+class BPMF(Recipe[BayesianModel, Sampling]):
     """Bayesian matrix factorization by Gibbs sampling: predictions that say how sure they are.
 
     See the head of this module for the model. The defaults suit ratings on any scale.
@@ -134,13 +127,13 @@ class BPMF(Recipe[BayesianModel]):
                 f"The 'burn_in' parameter of BPMF must be less than draws, which is {self.draws}; got {self.burn_in}."
             )
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> Plain:
         """As of :class:`Recipe`; a table of features is there by its digest and names."""
         made = {field.name: getattr(self, field.name) for field in fields(self)}
         tables = {name: value.to_dict() for name, value in made.items() if isinstance(value, FeatureTable)}
         return {"name": self.name, **made, **tables}
 
-    def to_resume(self) -> dict[str, Any]:
+    def to_resume(self) -> Plain:
         """As of :class:`Recipe`; a burn-in that is a share of the draws may not change with them."""
         return {**super().to_resume(), "burn_in": self.dropped}
 
@@ -149,18 +142,53 @@ class BPMF(Recipe[BayesianModel]):
         """How many sweeps are burn-in."""
         return self.draws // 5 if self.burn_in is None else self.burn_in
 
-    def _hyper(self, ratings: Ratings) -> gibbs.Hyperprior:
+    # ---- what is known beside the ratings ---------------------------------------------------------
+
+    def terms(self, ratings: RatingsTable, arrays: Arrays | None = None) -> Terms:
+        """The terms that the settings ask for, made for these ratings; what a file knows of them comes in ``arrays``.
+
+        A recipe of your own with one more term adds it here, ``Terms((*super().terms(ratings, arrays), MyTerm(…)))``,
+        and is made known by :func:`gramian.register`.
+
+        Raises:
+            DataError: The ratings do not have what a term needs.
+            FormatError: Nor do the arrays.
+        """
+        made: list[AnyTerm] = []
+        made += SideInformation.asked(self.implicit, (self.user_features, self.item_features), ratings)
+        if self.time is not None:
+            offsets = TimeOffsets.of_setting(self.time, ratings, arrays)
+            made += [offsets]
+            made += [TimeFactors.beside(offsets, ratings.variance or 1.0)] if self.drift else []
+        made += [UserNoise(ratings.n_users)] if self.noise == "by_user" else []
+        made += [Ordinal.of_ratings(ratings, arrays)] if self.likelihood == "ordinal" else []
+        return Terms(tuple(made))
+
+    def check_distributed(self) -> None:
+        """As of :class:`Recipe`; most terms need all ratings here."""
+        super().check_distributed()
+        for kind in (SideInformation, TimeFactors, TimeOffsets, UserNoise, Ordinal):
+            for name, without in {} if kind.distributed else kind.settings.items():
+                if getattr(self, name) != without:
+                    raise ParameterError(
+                        f"The {name!r} parameter of {type(self).__name__} must be {without!r} on Spark."
+                    )
+
+    # ---- the chains -----------------------------------------------------------------------------
+
+    def _hyper(self, ratings: RatingsTable, terms: Terms) -> gibbs.Hyperprior:
         variance = ratings.variance or 1.0
         scale = np.full(self.factors + self.biases, self.prior_scale * variance**0.5)
         scale[self.factors :] = self.prior_scale * variance
         alpha = self.noise_precision
-        if alpha is None and 0 < scales_of(self, ratings).n_levels < 3:
-            alpha = 1 / variance  # two levels say nothing of a width
-        return gibbs.Hyperprior(scale, STRENGTH, 1.0, variance, alpha, RATE * variance, RATE * variance**0.5)
+        if alpha is None and terms.observation is not None and terms.observation.fixes_noise:
+            alpha = 1 / variance
+        return gibbs.Hyperprior(scale, STRENGTH, 1.0, variance, alpha)
 
-    # ---- the chains -----------------------------------------------------------------------------
+    def _setup(self, ratings: RatingsTable) -> Setup:
+        return Setup(Intercepts(self.biases, ratings.global_mean), self.n_jobs)
 
-    def start_chain(self, ratings: Ratings, chain: int) -> gibbs.Chain:
+    def start_chain(self, ratings: RatingsTable, terms: Terms, chain: int) -> State:
         """The state before the first sweep."""
         K, D = self.factors, self.factors + self.biases
         variance = ratings.variance or 1.0
@@ -170,195 +198,161 @@ class BPMF(Recipe[BayesianModel]):
         users[:, :K] = 0.1 * width * rng.standard_normal((ratings.n_users, K))
         items[:, :K] = width * rng.standard_normal((ratings.n_items, K))
         # λ of the factors, whose square is a rating, goes with the scale; that of the biases does not
-        prior = gibbs.RowPrior(np.zeros(D), MAP_REGULARIZATION * np.diag([variance**0.5] * K + [1.0] * self.biases))
+        prior = RowPrior(np.zeros(D), MAP_REGULARIZATION * np.diag([variance**0.5] * K + [1.0] * self.biases))
         if self.init == "map":
-            how: dict[str, Any] = {"biased": self.biases, "offset": ratings.global_mean, "n_jobs": self.n_jobs}
+            how, setup = gibbs.RowDraw(prior, 1.0, None), self._setup(ratings)
             with _divergence(f"Chain {chain} diverged before its first sweep"):
                 for _ in range(MAP_SWEEPS):
-                    users, _ = gibbs.draw_rows(ratings.by_user, items, prior, 1.0, None, **how)
-                    items, _ = gibbs.draw_rows(ratings.by_item, users, prior, 1.0, None, **how)
+                    users, _ = gibbs.draw_rows(ratings.by_user, items, how, setup)
+                    items, _ = gibbs.draw_rows(ratings.by_item, users, how, setup)
         else:
             items[:, :K] *= 0.1
-        alpha = self.noise_precision or 1 / variance
-        noise = no_difference(ratings.n_users) if self.noise == "by_user" else None
-        links = [None if f is None else no_link(f, D, self.dtype) for f in side_features(self, ratings)]
-        scales = scales_of(self, ratings)
-        calendar = scales.calendar(ratings)
-        drift = no_drift(calendar, K, variance**0.5, self.dtype) if calendar is not None and scales.drifting else None
-        time = None if calendar is None else no_times(calendar, variance, drift)
-        priors = [prior._replace(link=link) for link in links]
-        cuts = None if scales.levels is None else first_cuts(scales.levels)
-        return gibbs.Chain(users, items, priors[0], priors[1], alpha, noise, time, cuts)
+        state = State(users, items, prior, prior, self.noise_precision or 1 / variance)
+        return terms.started(state, self._beginning(ratings))
 
-    def start(self, ratings: Ratings) -> Arrays:
+    def _beginning(self, ratings: RatingsTable) -> Beginning:
+        D, variance = self.factors + self.biases, ratings.variance or 1.0
+        return Beginning(ratings.n_users, ratings.n_items, self.factors, D, variance, self.dtype)
+
+    def start(self, ratings: RatingsTable) -> Sampling:
         """Every chain before its first sweep."""
-        scales = scales_of(self, ratings)
-        arrays: Arrays = {
-            "traces": np.empty((0, self.chains, len(trace_names(self.biases, scales)))),
-            "offset": np.array([ratings.global_mean]),
-            **scales.arrays(),
-        }
-        for c in range(self.chains):
-            arrays |= _named(f"chain{c}", self.start_chain(ratings, c))
-        if self.stop_when is not None:
-            arrays["watch.sum"] = np.zeros(WATCHED_PAIRS)
-        return arrays
+        terms = self.terms(ratings)
+        if not isinstance(ratings, LocalTable):
+            terms.check_distributed(type(self).__name__)
+        return Sampling(
+            terms=terms,
+            ratings=gibbs.BothWays.of(ratings, terms),
+            offset=ratings.global_mean,
+            chains=tuple(self.start_chain(ratings, terms, c) for c in range(self.chains)),
+            traces=np.empty((0, self.chains, len(trace_names(self.biases, terms)))),
+            watch=None if self.stop_when is None else Watch.begun(WATCHED_PAIRS),
+        )
 
-    def epoch(self, ratings: Ratings, arrays: Arrays, number: int) -> Epoch:
+    def epoch(self, ratings: RatingsTable, state: Sampling, number: int) -> Epoch[Sampling]:
         """One sweep of every chain."""
-        made, records, traces = dict(arrays), [], []
-        kept: Arrays = {}
-        scales, accepted = scales_of(self, ratings), 0.0
-        for c in range(self.chains):
+        terms, hyper, setup = state.terms, self._hyper(ratings, state.terms), self._setup(ratings)
+        chains, traces, kept = [], [], {}
+        for c, chain in enumerate(state.chains):
             with _divergence(f"Chain {c} diverged in sweep {number}"):
-                chain, squared, singular = gibbs.sweep(
-                    _chain(arrays, c), ratings.by_user, ratings.by_item, self._hyper(ratings),
-                    gibbs.Key(self.seed, c, number), biased=self.biases, offset=ratings.global_mean,
-                    n_jobs=self.n_jobs, features=side_features(self, ratings),
-                    calendar=scales.calendar(ratings), ladder=scales.ladder(ratings),
-                )  # fmt: skip
-                if not (np.isfinite(squared) and 0 < chain.noise_precision < np.inf):
+                chains.append(gibbs.sweep(chain, state.ratings, terms, hyper, Key(self.seed, c, number), setup))
+                if not (np.isfinite(chains[c].squared) and 0 < chains[c].state.noise_precision < np.inf):
                     raise FloatingPointError
-            made |= _named(f"chain{c}", chain)
-            draw = self._shown(ratings, chain)
-            traces.append(self._trace(ratings, draw))
-            records.append((squared, singular))
-            accepted += 0.0 if chain.cuts is None else chain.cuts.accepted / self.chains
+            draw = terms.shown(chains[c].state)
+            traces.append(self._trace(ratings, terms, draw))
             if number > self.dropped:
-                kept |= self._kept(draw, number, c)
-        made["traces"] = np.concatenate([arrays["traces"], np.array(traces)[None]])
-        self._keep(made, kept, number)
-        if self.stop_when is not None and number > self.dropped:
-            made |= self._watched(ratings, made, number - self.dropped)
-        record = self._record(ratings, made, records)
-        return Epoch(made, record | ({"cuts_accepted": accepted} if scales.n_levels > 3 else {}))
+                kept[number, c] = terms.compacted(draw, self.keep_dtype, self.n_jobs)
+        made = replace(
+            state,
+            chains=tuple(swept.state for swept in chains),
+            traces=np.concatenate([state.traces, np.array(traces)[None]]),
+            kept=self._keep(state, kept, number),
+        )
+        if made.watch is not None and number > self.dropped:
+            made = replace(made, watch=self._watched(ratings, made, made.watch, number - self.dropped))
+        return Epoch(made, self._record(ratings, made, chains))
 
-    def _record(self, ratings: Ratings, arrays: Arrays, records: list[tuple[float, int]]) -> dict[str, float | int]:
-        squared, singular = zip(*records, strict=True)
-        noise = arrays["traces"][-1, :, 0].mean()
+    def _record(self, ratings: RatingsTable, state: Sampling, chains: list[gibbs.Swept]) -> dict[str, float | int]:
+        _, squared, singular = zip(*chains, strict=True)
+        noise = state.traces[-1, :, 0].mean()
         made = {"train_rmse": float(np.sqrt(np.mean(squared) / len(ratings))), "noise_std": float(noise)}
-        return made | ({"minimum_norm_rows": sum(singular)} if any(singular) else {})
+        made |= {"minimum_norm_rows": sum(singular)} if any(singular) else {}
+        return made | state.terms.record(state.chains)
 
-    # ---- what is kept ---------------------------------------------------------------------------
-
-    def _kept(self, draw: Draw, number: int, c: int) -> Arrays:
-        parts = packed(compacted(draw, self.keep_dtype, self.n_jobs))
-        return {f"draw{number:06d}.{c}.{part}": array for part, array in parts.items()}
-
-    def _shown(self, ratings: Ratings, chain: gibbs.Chain) -> Draw:
-        """A chain's state as a draw: where factors drift, the rows of users are those of no day in particular."""
-        draw, calendar = _draw(chain), scales_of(self, ratings).calendar(ratings)
-        if draw.time is None or draw.time.drift is None or calendar is None:
-            return draw
-        drift, users = centred(draw.time.drift, calendar, draw.user_rows)
-        return draw._replace(user_rows=users, time=draw.time._replace(drift=drift))
-
-    def _keep(self, arrays: Arrays, kept: Arrays, number: int) -> None:
-        """Add what is kept of a sweep; drop draws until they fit into memory, every second one each time."""
-        arrays |= kept
-        after, room = number - self.dropped, self.memory * 2**30 // max(1, sum(a.nbytes for a in kept.values()))
-        step, before = (_spacing(count, max(1, room)) for count in (after, after - 1))
-        if step == 1:
-            return
-        every = [name for name in arrays if name.startswith("draw")] if step > before or after % step == 0 else kept
-        for name in list(every):
-            if (int(name[4:10]) - self.dropped) % step:
-                del arrays[name]
-
-    def _trace(self, ratings: Ratings, draw: Draw) -> list[float]:
-        """What :func:`gramian.models.bayes.state.trace_names` names."""
-        predicted = self._predicted(ratings, draw, *self._random_pairs(ratings, TRACED_PAIRS))
-        return trace_scalars(draw, self.biases) + predicted.tolist()
-
-    def _random_pairs(self, ratings: Ratings, count: int) -> tuple[Codes, Codes]:
-        rng = np.random.default_rng(self.seed)
-        users = rng.integers(ratings.n_users, size=count, dtype=np.int32)
-        return users, rng.integers(ratings.n_items, size=count, dtype=np.int32)
-
-    def _predicted(self, ratings: Ratings, draw: Draw, users: Codes, items: Codes) -> Array:
-        """What a draw predicts, free; prior means for −1."""
-        return self._model_of(ratings, [draw]).score_pairs(users, items)
+    def _keep(self, state: Sampling, new: Kept, number: int) -> Kept:
+        """What is kept with the draws of a sweep, thinned until it fits into memory."""
+        if not new:
+            return state.kept
+        room = int(self.memory * 2**30 // max(1, n_bytes(state.terms, list(new.values()))))
+        return thinned(state.kept, new, number - self.dropped, self.dropped, room)
 
     # ---- seen while sampling --------------------------------------------------------------------
 
-    def _watched(self, ratings: Ratings, arrays: Arrays, count: int) -> Arrays:
-        """The running sum over 1000 pairs; and, at each doubling of the draws, by how much their mean has moved.
+    def _trace(self, ratings: RatingsTable, terms: Terms, draw: State) -> list[float]:
+        """What :func:`gramian.models.bayes.traces.trace_names` names."""
+        predicted = self._predicted(ratings, terms, draw, self._random_pairs(ratings, TRACED_PAIRS))
+        return trace_scalars(draw, self.biases, terms) + list(predicted.tolist())
 
-        Noted at n = 8, 12, 16, 24, 32, …: the root mean square difference between the means of n and of n/2 draws.
-        """
-        pairs = self._random_pairs(ratings, WATCHED_PAIRS)
-        draws = [self._shown(ratings, _chain(arrays, c)) for c in range(self.chains)]
-        parts = [np.clip(self._predicted(ratings, draw, *pairs), *ratings.scale) for draw in draws]
-        total = arrays["watch.sum"] + np.mean(parts, axis=0)
-        made: Arrays = {"watch.sum": total}
-        power = 1 << (count.bit_length() - 1)
-        if count in (power, power + power // 2) and count >= 8:
-            made[f"watch.mark{count}"] = total
-            half = arrays.get(f"watch.mark{count // 2}")
-            if half is not None:
-                change = np.sqrt(np.mean((total / count - half / (count // 2)) ** 2))
-                made["watch.change"] = np.array([change])
-        return made
+    def _random_pairs(self, ratings: RatingsTable, count: int) -> Pairs:
+        rng = np.random.default_rng(self.seed)
+        users = rng.integers(ratings.n_users, size=count, dtype=np.int32)
+        return Pairs(users, rng.integers(ratings.n_items, size=count, dtype=np.int32))
 
-    def settled(self, arrays: Arrays) -> bool:
+    def _predicted(self, ratings: RatingsTable, terms: Terms, draw: State, pairs: Pairs) -> Array:
+        """What a draw predicts, free."""
+        return self._of_draws(ratings, terms, (draw,)).score_pairs(pairs.users, pairs.items)
+
+    def _watched(self, ratings: RatingsTable, state: Sampling, watch: Watch, count: int) -> Watch:
+        """With what the chains predict now of 1000 pairs."""
+        pairs, terms = self._random_pairs(ratings, WATCHED_PAIRS), state.terms
+        parts = [
+            np.clip(self._predicted(ratings, terms, terms.shown(chain), pairs), *ratings.scale)
+            for chain in state.chains
+        ]
+        return watch.after(np.mean(parts, axis=0), count)
+
+    def settled(self, state: Sampling) -> bool:
         """Whether the mean of the watched predictions has moved by no more than ``stop_when``."""
-        change = arrays.get("watch.change")
-        return self.stop_when is not None and change is not None and bool(change[0] <= self.stop_when)
+        change = None if state.watch is None else state.watch.change
+        return self.stop_when is not None and change is not None and change <= self.stop_when
 
     def validated(
-        self, ratings: Ratings, arrays: Arrays, history: History, validation: Ratings
-    ) -> tuple[Arrays, float]:
+        self, ratings: RatingsTable, state: Sampling, history: History, validation: RatingsTable
+    ) -> tuple[Sampling, float]:
         """The RMSE of the mean of all draws after burn-in so far, kept or not; during burn-in, of the last one."""
-        number, made = len(history) + 1, dict(arrays)
-        model = self._model_of(ratings, [self._shown(ratings, _chain(arrays, c)) for c in range(self.chains)])
-        if "validation.users" not in made:
-            made["validation.users"], made["validation.items"] = model.codes_of(validation)
-            made["validation.sum"] = np.zeros(len(validation))
-        codes = made["validation.users"], made["validation.items"]
-        predicted = model._predict_codes(*codes, "fallback", True, validation.times)
+        number, seen = len(history) + 1, state.seen
+        model = self._of_draws(ratings, state.terms, tuple(state.terms.shown(chain) for chain in state.chains))
+        if seen is None:
+            seen = Seen(*model.codes_of(validation), np.zeros(len(validation)))
+        predicted = model.predict_codes(Pairs(seen.users, seen.items, validation.times))
         if number > self.dropped:
-            made["validation.sum"] = made["validation.sum"] + predicted
-            predicted = made["validation.sum"] / (number - self.dropped)
-        return made, float(np.sqrt(np.mean((predicted - validation.values) ** 2)))
+            seen = seen._replace(total=seen.total + predicted)
+            predicted = seen.total / (number - self.dropped)
+        return replace(state, seen=seen), float(np.sqrt(np.mean((predicted - validation.values) ** 2)))
 
     # ---- the model ------------------------------------------------------------------------------
 
-    def finish(self, ratings: Ratings, arrays: Arrays) -> Arrays:
-        """The kept draws, in the order of the sweeps; before the first, the state of each chain stands in."""
-        draws = sorted({name.rpartition(".")[0] for name in arrays if name.startswith("draw")})
-        stems = draws or [f"chain{c}" for c in range(self.chains)]
-        made = {f"draw{s:05d}.{part}": a for s, stem in enumerate(stems) for part, a in _parts(arrays, stem).items()}
-        return {name: arrays[name] for name in ("traces", "offset", "clock", "levels") if name in arrays} | made
+    def to_arrays(self, state: Sampling) -> Arrays:
+        """As of :class:`Recipe`."""
+        return state.to_arrays()
 
-    def _model_of(self, ratings: Ratings, draws: list[Draw]) -> BayesianModel:
-        mean, scales = ratings.global_mean, scales_of(self, ratings)
-        return BayesianModel(self, ratings, History(), tuple(draws), mean, self.biases, np.empty((0, 0, 0)), 0, scales)
+    def from_arrays(self, ratings: RatingsTable, arrays: Arrays) -> Sampling:
+        """As of :class:`Recipe`."""
+        return Sampling.from_arrays(self.terms(ratings), ratings, arrays)
 
-    def model(self, ratings: Ratings, arrays: Arrays, history: History) -> BayesianModel:
-        """The posterior of these draws.
+    def _of_draws(self, ratings: RatingsTable, terms: Terms, draws: tuple[State, ...]) -> BayesianModel:
+        mean, traces = ratings.global_mean, np.empty((0, 0, 0))
+        return BayesianModel(self, ratings, History(), draws, mean, self.biases, terms, traces, 0)
+
+    def finished(self, ratings: RatingsTable, state: Sampling, history: History) -> BayesianModel:
+        """The posterior of the kept draws."""
+        return BayesianModel(
+            self, ratings, history, state.draws, state.offset, self.biases, state.terms, state.traces, self.dropped
+        )
+
+    def model(self, ratings: RatingsTable, arrays: Arrays, history: History) -> BayesianModel:
+        """The posterior of the draws in a file.
 
         Raises:
             FormatError: The arrays do not fit together.
         """
         recipe = self._with_content(arrays)
-        arrays = {name: array for name, array in arrays.items() if "_features." not in name}
-        count = sum(name.endswith(".rest") for name in arrays)
-        scales = read_scales(self, ratings, arrays)
-        names = trace_names(self.biases, scales)
+        terms = recipe.terms(ratings, arrays)
+        known = terms.arrays()
+        rest = {name: array for name, array in arrays.items() if name not in known}
+        count = sum(name.endswith(".rest") for name in rest)
+        names, shapes = trace_names(self.biases, terms), terms.shapes(self._beginning(ratings))
         wanted: dict[str, tuple[int, ...]] = {"traces": (len(history), self.chains, len(names)), "offset": (1,)}
-        sizes, known = (ratings.n_users, ratings.n_items), side_features(recipe, ratings)
-        wanted |= {name: array.shape for name, array in scales.arrays().items()}
-        calendar, by_user = scales.calendar(ratings), self.noise == "by_user"
-        drifting = self.factors if scales.drifting else 0
-        shapes = draw_shapes(sizes, self.factors + self.biases, known, by_user, calendar, scales.n_levels, drifting)
         wanted |= {f"draw{s:05d}.{part}": shape for s in range(count) for part, shape in shapes.items()}
-        check_arrays(self.name, arrays, wanted)
-        draws = [unpacked(_parts(arrays, f"draw{s:05d}")) for s in range(count)]
-        check_draws(self.name, draws)
-        mean = float(arrays["offset"][0])
-        return BayesianModel(
-            recipe, ratings, history, tuple(draws), mean, self.biases, arrays["traces"], self.dropped, scales
-        )
+        _check_arrays(self.name, rest, wanted)
+        parts = parts_of(rest)
+        draws = tuple(terms.unpacked(parts[f"draw{s:05d}"]) for s in range(count))
+        if not draws or not terms.are_sound(draws):
+            raise FormatError(
+                f"The draws of {self.name} do not fit: there are none, or a noise precision or one of the rows is not "
+                "positive; use another copy of the file."
+            )
+        mean = float(rest["offset"][0])
+        return BayesianModel(recipe, ratings, history, draws, mean, self.biases, terms, rest["traces"], self.dropped)
 
     def _with_content(self, arrays: Arrays) -> BPMF:
         """This recipe with the tables that a model file holds, where it was read from one."""
@@ -369,10 +363,18 @@ class BPMF(Recipe[BayesianModel]):
         })  # fmt: skip
 
 
-def _parts(arrays: Arrays, stem: str) -> Arrays:
-    """The arrays of one chain or draw."""
-    start = f"{stem}."
-    return {name.removeprefix(start): array for name, array in arrays.items() if name.startswith(start)}
+def _check_arrays(name: str, arrays: Arrays, shapes: Mapping[str, tuple[int, ...]]) -> None:
+    """Raise FormatError unless these arrays are there, of these shapes, floats, and finite."""
+    if arrays.keys() != shapes.keys() or len(shapes) == 0:
+        odd = sorted(arrays.keys() ^ shapes.keys())
+        raise FormatError(f"The parameters of {name} do not fit: {odd[:1]} is missing or strange; use another copy.")
+    for key, shape in shapes.items():
+        array = arrays[key]
+        if array.shape != shape or array.dtype.kind != "f" or not np.isfinite(array).all():
+            raise FormatError(
+                f"The parameter {key!r} of {name} does not fit: found {array.dtype} of shape {array.shape} for finite "
+                f"numbers of shape {shape}; use another copy of the file."
+            )
 
 
 @contextmanager
@@ -385,23 +387,3 @@ def _divergence(what: str) -> Iterator[None]:
         raise DivergenceError(
             f"{what}: its numbers are no longer finite; use dtype='float64', or check the ratings."
         ) from None
-
-
-def _spacing(count: int, room: float) -> int:
-    """The least power of two so that not more than ``room`` of ``count`` sweeps are its multiples."""
-    step = 1
-    while count // step > room:
-        step *= 2
-    return step
-
-
-def _draw(chain: gibbs.Chain) -> Draw:
-    return Draw(*chain)
-
-
-def _named(stem: str, chain: gibbs.Chain) -> Arrays:
-    return {f"{stem}.{part}": array for part, array in packed(_draw(chain)).items()}
-
-
-def _chain(arrays: Arrays, c: int) -> gibbs.Chain:
-    return gibbs.Chain(*unpacked(_parts(arrays, f"chain{c}")))

@@ -15,28 +15,35 @@ from __future__ import annotations
 
 import hashlib
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
-from weakref import WeakKeyDictionary
+from functools import cached_property
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
 
 from gramian.core.file_format import Arrays, pack_text, unpack_text
-from gramian.data.columns import find_columns, to_polars
-from gramian.data.ids import IdMap, id_series
-from gramian.data.ratings import Ratings
+from gramian.core.plain import Plain
+from gramian.data.columns import Frame, find_columns, to_polars
+from gramian.data.ids import Codes, Id, IdMap, IdTable, id_series
+from gramian.data.table import RatingsTable
+from gramian.engine import products, ridge
 from gramian.errors import DataError, DataWarning, FormatError, ParameterError, UnknownIdError
+from gramian.kernels.arrays import Array
 from gramian.kernels.csr import CSR, csr_from_sorted, transpose
-from gramian.models.bayes.terms.side_information import FINE, ROUGH, Features
 
-__all__ = ["FeatureTable", "implicit_sets", "rows_known", "side_features", "table_of"]
+__all__ = ["FINE", "ROUGH", "FeatureTable", "SideFeatures", "Unseen", "implicit_sets", "side_features", "table_of"]
 
 SEPARATOR = "|"
 MISSING = " missing"  # after the name of a numeric column: the feature that a number is missing
 LEAST = 2  # rows that a value must have: a value of one row is that row's id again
+SOME = 1000  # rows whose features stand for those of rows that were not in training
+# Of the residual of a draw of β, relative to its right side. What is left out stays as it was in the sweep before: with
+# sets alone that is little. Beside a table, whose few columns the sets nearly make too, the directions between them are
+# slow.
+ROUGH, FINE = 5e-2, 1e-3
 
 
 @dataclass(frozen=True, repr=False)
@@ -54,7 +61,7 @@ class FeatureTable:
     scales: npt.NDArray[np.float64] | None = field(default=None, compare=False)
 
     @classmethod
-    def from_frame(cls, frame: Any, what: str) -> FeatureTable:
+    def from_frame(cls, frame: Frame, what: str) -> FeatureTable:
         """The features of a dataframe with a column for the id of the ``what`` (``"user"`` or ``"item"``).
 
         Raises:
@@ -66,7 +73,7 @@ class FeatureTable:
         return made
 
     @classmethod
-    def found_in(cls, frame: Any, what: str) -> FeatureTable | None:
+    def found_in(cls, frame: Frame, what: str) -> FeatureTable | None:
         """As :meth:`from_frame`; None where no feature is left, as of a table of titles only."""
         table = to_polars(frame)
         name = find_columns(table.columns, {what: None})[what]
@@ -86,11 +93,11 @@ class FeatureTable:
     def __repr__(self) -> str:
         return f"<{len(self.names)} features {self.digest}>"
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> Plain:
         """What a recipe says of it."""
         return {"digest": self.digest, "names": list(self.names)}
 
-    def of(self, ids: IdMap, what: str, *, quiet: bool = False) -> CSR:
+    def of(self, ids: IdTable, what: str) -> CSR:
         """The features of these ids, in their order; none for an id that the table lacks, which is said."""
         if self.ids is None or self.matrix is None:
             raise ParameterError(
@@ -98,7 +105,7 @@ class FeatureTable:
             )
         codes = self.ids.codes(ids.ids, what)
         lost = codes < 0
-        if lost.any() and not quiet:
+        if lost.any():
             text = f"{lost.sum()} of {len(ids)} {what}s are not in the table of features, for example"
             warnings.warn(
                 f"{text} {ids.ids[int(lost.argmax())]!r}: only their ratings count.", DataWarning, stacklevel=2
@@ -106,7 +113,7 @@ class FeatureTable:
         empty = self.matrix._replace(indptr=np.append(self.matrix.indptr, self.matrix.indptr[-1]))
         return empty.take(np.where(lost, len(self.ids), codes))
 
-    def row_of(self, who: Any) -> npt.NDArray[np.float32]:
+    def row_of(self, who: Id) -> npt.NDArray[np.float32]:
         """The features (F,) of an id of the table.
 
         Raises:
@@ -121,7 +128,7 @@ class FeatureTable:
         out[columns] = values
         return out
 
-    def row(self, known: Mapping[str, Any]) -> npt.NDArray[np.float32]:
+    def row(self, known: Mapping[str, object]) -> npt.NDArray[np.float32]:
         """The features (F,) of somebody whose columns are ``known``; a column that is not given counts as missing.
 
         Raises:
@@ -171,7 +178,7 @@ class FeatureTable:
         return FeatureTable(self.digest, self.names, IdMap(ids), matrix, scales)
 
 
-def table_of(value: Any, what: str) -> FeatureTable | None:
+def table_of(value: object, what: str) -> FeatureTable | None:
     """What a recipe was given: nothing, a dataframe, such a table already, or its plain data from a file."""
     if value is None or isinstance(value, FeatureTable):
         return value
@@ -193,7 +200,7 @@ def _digest(ids: pl.Series, names: tuple[str, ...], matrix: CSR, scales: npt.NDA
     return made.hexdigest()
 
 
-def _number(value: Any) -> float | None:
+def _number(value: object) -> float | None:
     """A value of a numeric or temporal column; None where it is missing."""
     if value is None:
         return None
@@ -209,9 +216,11 @@ def _seconds(column: pl.Series) -> pl.Series:
     return column.cast(pl.Float64) if column.dtype == pl.Time else column.cast(pl.Datetime("us")).dt.epoch("s")
 
 
-def _entries(value: Any) -> list[str]:
+def _entries(value: object) -> list[str]:
     """The entries of a value of a text or a list column."""
-    return [str(entry) for entry in (value.split(SEPARATOR) if isinstance(value, str) else value)]
+    if isinstance(value, str):
+        return value.split(SEPARATOR)
+    return [str(entry) for entry in value] if isinstance(value, Iterable) else [str(value)]
 
 
 def _encoded(column: pl.Series) -> tuple[list[str], npt.NDArray[np.float32], npt.NDArray[np.float64]]:
@@ -273,41 +282,117 @@ def _beside(left: CSR, right: CSR, width: int) -> CSR:
     return CSR(both.indptr.astype(np.int64), both.indices.astype(np.int32), both.data.astype(np.float32))
 
 
-def rows_known(table: FeatureTable | None, ids: IdMap, sets: tuple[CSR, int] | None, what: str,
-               *, quiet: bool = False) -> CSR | None:  # fmt: skip
-    """The features of some rows: those of the implicit sets (ratings, and how many features they have), then a table's.
-
-    None where there are neither.
-    """
-    implicit = None if sets is None else implicit_sets(*sets)
-    if table is None:
-        return implicit
-    known = table.of(ids, what, quiet=quiet)
-    return known if implicit is None or sets is None else _beside(implicit, known, sets[1])
-
-
-def side_features(recipe: Any, ratings: Ratings) -> tuple[Features | None, Features | None]:
-    """The features of the users and of the items of a training, made once for it."""
-    made = _MADE.setdefault(ratings, {})
-    key = (recipe.implicit, recipe.user_features, recipe.item_features)
-    if key not in made:
-        made.clear()
-        made[key] = (
-            _side(recipe.implicit in ("users", "both"), recipe.user_features, ratings.by_user, ratings.user_ids,
-                  ratings.n_items, "user"),
-            _side(recipe.implicit in ("items", "both"), recipe.item_features, ratings.by_item, ratings.item_ids,
-                  ratings.n_users, "item"),
-        )  # fmt: skip
-    return made[key]
-
-
-_MADE: WeakKeyDictionary[Ratings, dict[Any, tuple[Features | None, Features | None]]] = WeakKeyDictionary()
-
-
-def _side(implicit: bool, table: FeatureTable | None, mine: CSR, ids: IdMap, others: int, what: str) -> Features | None:
-    matrix = rows_known(table, ids, (mine, others) if implicit else None, what)
-    if matrix is None:
-        return None
-    sizes = [others] * implicit + ([len(table.names)] if table is not None else [])
+def side_features(table: FeatureTable | None, sets: bool, ratings: RatingsTable, side: int) -> SideFeatures:
+    """The features of the users (0) or the items (1) of a training: their sets, a table, or both."""
+    ids, rows, others, what = (
+        (ratings.item_ids, ratings.by_item, ratings.n_users, "item")
+        if side
+        else (ratings.user_ids, ratings.by_user, ratings.n_items, "user")
+    )
+    parts, sizes = [], []
+    if sets:
+        assert isinstance(rows, CSR)
+        parts, sizes = [implicit_sets(rows, others)], [others]
+    if table is not None:
+        parts, sizes = [*parts, table.of(ids, what)], [*sizes, len(table.names)]
+    matrix = parts[0] if len(parts) == 1 else _beside(parts[0], parts[1], others)
     groups = np.repeat(np.arange(len(sizes)), sizes)
-    return Features(matrix, transpose(matrix, len(groups)), groups, FINE if table is not None else ROUGH)
+    return SideFeatures(matrix, transpose(matrix, len(groups)), groups, FINE if table is not None else ROUGH)
+
+
+@dataclass(frozen=True, eq=False)
+class SideFeatures:
+    """The features of one side: (rows, F), the same by feature, the group of each feature, and how near β is drawn."""
+
+    matrix: CSR
+    transposed: CSR
+    groups: npt.NDArray[np.int64]
+    tolerance: float = FINE
+
+    @property
+    def count(self) -> int:
+        """F."""
+        return len(self.groups)
+
+    @cached_property
+    def mean(self) -> Array:
+        """The mean features of the rows, (F,)."""
+        totals = np.bincount(self.matrix.indices, self.matrix.values, minlength=self.count)
+        return totals / max(1, self.matrix.n_rows)
+
+    @cached_property
+    def design(self) -> ridge.Design:
+        """F as :func:`gramian.engine.ridge.draw` takes it."""
+        return ridge.Design(self.matrix, self.transposed, self.groups)
+
+    @cached_property
+    def gram(self) -> Array:
+        """FᵀF, dense."""
+        from scipy.sparse import csr_array
+
+        F = csr_array((self.matrix.values, self.matrix.indices, self.matrix.indptr), (self.matrix.n_rows, self.count))
+        wide = F.astype(np.float64)
+        return np.asarray((wide.T @ wide).todense())
+
+    @cached_property
+    def some(self) -> SideFeatures:
+        """At most ``SOME`` of the rows, evenly spread."""
+        n = self.matrix.n_rows
+        return self.take(np.unique(np.linspace(0, n - 1, min(n, SOME)).astype(np.int64)))
+
+    def take(self, rows: npt.NDArray[np.integer[Any]]) -> SideFeatures:
+        """The same features of some of the rows."""
+        part = self.matrix.take(rows)
+        return SideFeatures(part, transpose(part, self.count), self.groups, self.tolerance)
+
+    def times(self, coefficients: Array, n_jobs: int | None = None) -> Array:
+        """F times coefficients, (rows, D)."""
+        return ridge.product(self.matrix, ridge.cut(coefficients), coefficients.shape[1], n_jobs=n_jobs)
+
+
+class Unseen(NamedTuple):
+    """What is known of rows that were not in training: a code −1 has the mean features, −2 − k row k of a table.
+
+    ``mean`` (F,) over the rows in training, of which ``some`` say how much features differ; the table's features begin
+    at ``first``.
+    """
+
+    mean: Array
+    first: int
+    table: CSR | None
+    some: SideFeatures
+
+    def spread(self, coefficients: Array, lacking: slice) -> Array:
+        """Cov(βᵀf) of the features that are not known, over some rows, (D, D)."""
+        beta = np.zeros_like(coefficients, np.float32)
+        beta[lacking] = coefficients[lacking]
+        shifts = self.some.times(beta, n_jobs=1).astype(np.float64)
+        shifts -= shifts.mean(axis=0)
+        return shifts.T @ shifts / len(shifts)
+
+    def completed(self, sets: CSR | None, told: Array | None) -> tuple[Array, slice | None]:
+        """All features of somebody new, (F,), the mean of those that are not known, and which these are.
+
+        ``sets`` is one row of the features before ``first``, ``told`` the rest; either may be unknown.
+        """
+        values, last = self.mean.astype(np.float32), len(self.mean)
+        lacking = [self.first > 0, self.first < last]
+        if sets is not None and self.first:
+            values[: self.first] = 0
+            values[sets.indices] = sets.values
+            lacking[0] = False
+        if told is not None:
+            values[self.first :] = told
+            lacking[1] = False
+        which = slice(0 if lacking[0] else self.first, last if lacking[1] else self.first)
+        return values, which if any(lacking) else None
+
+    def shifts(self, coefficients: Array, codes: Codes) -> Array:
+        """βᵀf of negative codes, (codes, D)."""
+        beta = coefficients.astype(np.float32)
+        made = np.tile(np.einsum("f,fd->d", self.mean, beta), (len(codes), 1))
+        own = codes < -1
+        if self.table is not None and own.any():
+            part = np.einsum("f,fd->d", self.mean[: self.first], beta[: self.first])
+            made[own] = part + products.sparse_product(self.table.take(-2 - codes[own]), beta[self.first :], n_jobs=1)
+        return made

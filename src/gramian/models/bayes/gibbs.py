@@ -10,251 +10,268 @@ them, and a Gamma prior on α. Each is drawn from its distribution given all the
         A_i = \Lambda + \alpha \sum_j v_j v_j^\top, \quad y_i = \Lambda m + \alpha \sum_j (r_{ij} - \mu - c_j) v_j, \\
     \alpha \mid \text{rows} &\sim \text{Gamma}\big(a_0 + \tfrac12 |\Omega|,\ b_0 + \tfrac12 \textstyle\sum e_{ij}^2\big)
 
-Where a side has features, the mean of a row's prior is :math:`m + \beta^\top f_i`; how β is drawn stands in
-:mod:`gramian.models.bayes.terms.side_information`; what time adds, in
-:mod:`gramian.models.bayes.terms.time_offsets` and :mod:`gramian.models.bayes.terms.time_factors`; how steps become
-numbers, in :mod:`gramian.models.bayes.terms.ordinal`. The rows are drawn by the half-sweep, divided by α. Whatever
-random numbers a sweep needs come from its key (seed, chain, number of the sweep), so a chain can be resumed anywhere
-and is the same for any number of threads.
+Whatever else is known, the *terms* of a recipe know (:mod:`gramian.models.bayes.terms`): what is observed, how much a
+rating counts, what moves the means of the rows, and what is added to a rating. A sweep draws, in this order: what is
+hidden behind what is observed; the items' prior, what moves it, and the items; the users likewise; what is added, last
+term first; the weights and α. The rows are drawn by the half-sweep, divided by α. Whatever random numbers a sweep needs
+come from its key (seed, chain, number of the sweep), so a chain can be resumed anywhere and is the same for any number
+of threads.
 """
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
 
-from gramian.engine import entries, local
+from gramian.data.table import RatingsTable
+from gramian.engine import entries, local, products
+from gramian.engine.rows import Penalty, Rows, Weights, run
+from gramian.kernels.arrays import Array
 from gramian.kernels.csr import CSR
-from gramian.models.bayes.terms.ordinal import Cuts, Ladder, draw_cuts, expected
-from gramian.models.bayes.terms.side_information import Features, Link, draw_link, moved, no_link, row_means
-from gramian.models.bayes.terms.time_factors import by_item_and_day, draw_drift, drifted, rows_of_days
-from gramian.models.bayes.terms.time_offsets import Calendar, TimeOffsets, draw_times
-from gramian.models.bayes.terms.user_noise import UserNoise, draw_user_noise, of_items, of_users
+from gramian.models.bayes.bundles import Chance, Rest, Setup
+from gramian.models.bayes.state import ITEMS, USERS, Key, RowPrior, State
+from gramian.models.bayes.terms.collection import Terms
+from gramian.models.bayes.terms.term import Addition
 
-__all__ = ["ITEMS", "USERS", "Chain", "Hyperprior", "Key", "RowPrior", "draw_prior", "draw_rows", "sweep", "user_stds"]
-
-Rows = npt.NDArray[np.floating[Any]]
-USERS, ITEMS = 0, 1
-
-
-class RowPrior(NamedTuple):
-    """The prior of the rows of one side: N(mean + βᵀf, precision⁻¹); (D,) and (D, D), float64; and β where it has."""
-
-    mean: npt.NDArray[np.float64]
-    precision: npt.NDArray[np.float64]
-    link: Link | None = None
+__all__ = ["BothWays", "Hyperprior", "RowDraw", "Swept", "draw_prior", "draw_rows", "sweep"]
 
 
 class Hyperprior(NamedTuple):
-    """The priors of the priors: Λ ~ W(diag(scale)⁻¹, D), m ~ N(0, (strength·Λ)⁻¹), α ~ Gamma(shape, rate) or given.
-
-    The λ of the offsets by time and of the drift have the priors Gamma(1, time_rate) and Gamma(1, drift_rate).
-    """
+    """The priors of the priors: Λ ~ W(diag(scale)⁻¹, D), m ~ N(0, (strength·Λ)⁻¹), α ~ Gamma(shape, rate) or given."""
 
     scale: npt.NDArray[np.float64]
     strength: float
     shape: float
     rate: float
     noise_precision: float | None = None
-    time_rate: float = 0.01
-    drift_rate: float = 0.01
 
 
-class Chain(NamedTuple):
-    """The state of a chain after a sweep."""
+class BothWays(NamedTuple):
+    """The ratings by user and by item; and where each of the latter stands among the former, if it is asked for."""
 
-    user_rows: Rows
-    item_rows: Rows
-    users: RowPrior
-    items: RowPrior
+    by_user: Rows
+    by_item: Rows
+    order: npt.NDArray[np.int64] | None = None
+
+    @classmethod
+    def of(cls, ratings: RatingsTable, terms: Terms) -> Self:
+        """Those of a table, for these terms."""
+        order = np.argsort(ratings.item_codes, kind="stable") if terms.by_rating else None
+        return cls(ratings.by_user, ratings.by_item, order)
+
+
+class RowDraw(NamedTuple):
+    """How rows are drawn given the other side's: their prior, what moves its mean for each of them, α, and ω.
+
+    Means of the rows come where ``counters`` is None.
+    """
+
+    prior: RowPrior
     noise_precision: float
-    user_noise: UserNoise | None = None
-    time: TimeOffsets | None = None
-    cuts: Cuts | None = None
+    counters: tuple[int, int, int] | None
+    means: Array | None = None
+    weights: Array | Weights | None = None
 
 
-class Key(NamedTuple):
-    """What the random numbers of a sweep depend on."""
+class Swept(NamedTuple):
+    """A chain after a sweep, Σ e² of the ratings, and how many rows were singular."""
 
-    seed: int
-    chain: int
-    number: int
-
-    def side(self, which: int) -> tuple[int, int, int]:
-        """The counters of the normals of one side's rows."""
-        return self.seed, self.number, 2 * self.chain + which
+    state: State
+    squared: float
+    singular: int
 
 
-def draw_prior(
-    rows: Rows, hyper: Hyperprior, rng: np.random.Generator, features: Features | None = None,
-    link: Link | None = None, n_jobs: int | None = None,
-) -> RowPrior:  # fmt: skip
-    """The mean and the precision of a side, given its rows and the β before; then β."""
+def draw_rows(rows: Rows, fixed: Array, how: RowDraw, setup: Setup) -> tuple[Array, int]:
+    """Rows of one side given the other, or their means; and how many were singular."""
+    precision = how.prior.precision / how.noise_precision
+    linear = np.einsum("cd,d->c", precision, how.prior.mean)
+    if how.means is not None:
+        linear = products.dense_product(how.means, precision, linear, n_jobs=setup.n_jobs)
+    step = local.HalfSweep(
+        fixed, setup.intercepts, Penalty(precision), linear=linear, draw=how.counters,
+        spread=how.noise_precision**-0.5, weights=how.weights,
+    )  # fmt: skip
+    return run(rows, step, setup.n_jobs)
+
+
+def draw_prior(state: State, side: int, terms: Terms, hyper: Hyperprior, chance: Chance) -> tuple[State, Array | None]:
+    """The mean and the precision of a side's rows, then what moves the mean; and by how much for each row."""
     from gramian.kernels.sampling import wishart
 
+    rows, movers, (rng, _, n_jobs) = state.rows(side), terms.priors[side], chance
     n, size = rows.shape
-    known = 0
-    if features is not None:
-        link = no_link(features, size, rows.dtype) if link is None else link
-        known = features.count
-        # β, each feature at its precision, is as many rows more about the mean 0
-        means, crosses = moved(features, link, n_jobs)
-        total, cross = local.moments(rows, means, n_jobs=n_jobs)
-        cross += np.einsum("g,gcd->cd", link.ridge, crosses)
-    else:
-        total, cross = local.moments(rows, n_jobs=n_jobs)
+    means = _sum([term.means(term.of(state), n_jobs) for term in movers])
+    total, cross = products.moments(rows, means, n_jobs=n_jobs)
+    worth = 0
+    for term in movers:
+        count, own = term.as_rows(term.of(state), n_jobs)
+        worth += count
+        cross += own
     bartlett = np.tril(rng.standard_normal((size, size)), -1)
-    np.fill_diagonal(bartlett, np.sqrt(rng.chisquare(size + n + known - np.arange(size))))
+    np.fill_diagonal(bartlett, np.sqrt(rng.chisquare(size + n + worth - np.arange(size))))
     mean, precision = np.empty(size), np.empty((size, size))
     normals = rng.standard_normal(size)
     wishart.normal_wishart(
         n, total, cross, np.zeros(size), hyper.strength, hyper.scale, bartlett, normals, mean, precision
     )
-    if features is None or link is None:
-        return RowPrior(mean, precision)
-    return RowPrior(mean, precision, draw_link(features, rows, mean, np.linalg.cholesky(precision), link, rng, n_jobs))
+    prior = RowPrior(mean, precision)
+    state = state._replace(items=prior) if side == ITEMS else state._replace(users=prior)
+    return _moved(state, side, terms, chance)
 
 
-def draw_rows(
-    ratings: CSR, other: Rows, prior: RowPrior, noise_precision: float,
-    draw: tuple[int, int, int] | None, *, biased: bool, offset: float, n_jobs: int | None = None,
-    features: Features | None = None, weights: Rows | None = None,
-) -> tuple[Rows, int]:  # fmt: skip
-    """Rows of one side given the other, or their means where ``draw`` is None; and how many were singular."""
-    precision = prior.precision / noise_precision
-    linear = np.einsum("cd,d->c", precision, prior.mean)
-    if features is not None and prior.link is not None:
-        linear = local.dense_product(row_means(features, prior.link, n_jobs), precision, linear, n_jobs=n_jobs)
-    return local.half_sweep(
-        ratings, other, local.Penalty(precision), biased=biased, offset=offset, n_jobs=n_jobs, linear=linear,
-        draw=draw, spread=noise_precision**-0.5, weights=weights,
-    )  # fmt: skip
+def _moved(state: State, side: int, terms: Terms, chance: Chance) -> tuple[State, Array | None]:
+    """What moves the means of a side's rows, drawn given these and their prior; and by how much for each row."""
+    rows, prior, movers = state.rows(side), state.prior(side), terms.priors[side]
+    if not movers:
+        return state, None
+    root = np.linalg.cholesky(prior.precision)
+    for term in movers:
+        others = _sum([other.means(other.of(state), chance.n_jobs) for other in movers if other is not term])
+        left = rows if others is None else rows - others
+        state = term.put(state, term.drawn(term.of(state), left, prior.mean, root, chance))
+    return state, _sum([term.means(term.of(state), chance.n_jobs) for term in movers])
 
 
-def sweep(
-    chain: Chain, by_user: CSR, by_item: CSR, hyper: Hyperprior, key: Key, *, biased: bool, offset: float,
-    n_jobs: int | None = None, features: tuple[Features | None, Features | None] = (None, None),
-    calendar: Calendar | None = None, ladder: Ladder | None = None,
-) -> tuple[Chain, float, int]:  # fmt: skip
-    """Everything drawn once, in the order cuts, items, users, times, noise: the new state, Σ e², the singular rows.
-
-    ``features`` are those of the users and of the items, ``calendar`` the cells of the ratings in time, ``ladder``
-    their steps where these are what is known of them.
-    """
-    rng = np.random.default_rng([*key])
-    how: dict[str, Any] = {"biased": biased, "offset": offset, "n_jobs": n_jobs}
-    chain, seen = _seen(chain, by_user, key, rng, calendar, ladder, how)
-    weights = of_users(chain.user_noise, by_user), of_items(chain.user_noise, by_item)
-    told, by_item, other = _told(chain, seen, by_item, calendar, ladder)
-    given = hyper, key, rng, features, weights, how
-    items, items_prior, singular_items = _side(ITEMS, chain, by_item, other, *given)
-    if calendar is not None and chain.time is not None and chain.time.drift is not None:
-        rest = told.values - drifted(chain.time.drift, calendar, items, n_jobs)
-        told = told._replace(values=rest.astype(items.dtype))
-    users, users_prior, singular_users = _side(USERS, chain, told, items, *given)
-    made = chain._replace(user_rows=users, item_rows=items, users=users_prior, items=items_prior)
-    made, errors, away = _noise(made, seen, hyper, key, rng, calendar, ladder, weights[USERS], how)
-    if ladder is not None and made.cuts is not None and away is not None:  # of ratings, not of latent ones
-        stds = np.repeat(user_stds(made), by_user.counts)
-        errors = by_user.values - expected(seen.values - away, made.cuts.values, ladder.levels, stds)
-        errors = np.square(errors)
-    return made, float(errors.sum()), singular_items + singular_users
+def _sum(parts: Sequence[Array]) -> Array | None:
+    """The sum; None of nothing."""
+    return sum(parts[1:], start=parts[0]) if parts else None
 
 
-def user_stds(chain: Chain) -> npt.NDArray[np.float64]:
-    """The noise of each user's ratings, (N,)."""
-    factors = np.ones(len(chain.user_rows)) if chain.user_noise is None else chain.user_noise.factors
-    return np.asarray(1 / np.sqrt(chain.noise_precision * factors))
+def sweep(state: State, ratings: BothWays, terms: Terms, hyper: Hyperprior, key: Key, setup: Setup) -> Swept:
+    """Everything drawn once."""
+    given = _Given(terms, hyper, key, setup, Chance(np.random.default_rng([*key]), key.side(USERS), setup.n_jobs))
+    state, observed = _observed(state, ratings.by_user, given)
+    weights = _weights(state, ratings, terms)
+    targets, by_item, fixed = _targets(state, observed, ratings, terms)
+    state, singular_items = _side(state, ITEMS, by_item, fixed, weights[ITEMS], given)
+    by_user = _without_moved(state, targets, given)
+    state, singular_users = _side(state, USERS, by_user, state.item_rows, weights[USERS], given)
+    state, errors, left = _added(state, observed, weights[USERS], given)
+    state = _noise(state, observed, errors, given)
+    if left is not None:
+        errors = _errors(state, ratings.by_user, observed, errors, left, terms)
+    return Swept(state, float(errors.sum()), singular_items + singular_users)
 
 
-def _seen(
-    chain: Chain, by_user: CSR, key: Key, rng: np.random.Generator, calendar: Calendar | None,
-    ladder: Ladder | None, how: dict[str, Any],
-) -> tuple[Chain, CSR]:  # fmt: skip
-    """What stands for the ratings in a sweep: themselves, or latent ones between cuts, which are drawn before."""
-    if ladder is None or chain.cuts is None:
-        return chain, by_user
-    mean = entries.predictions(by_user, chain.user_rows, chain.item_rows, **how)
-    if calendar is not None and chain.time is not None:
-        mean += chain.time.of(calendar)
-        if chain.time.drift is not None:
-            mean += drifted(chain.time.drift, calendar, chain.item_rows, how["n_jobs"])
-    stds, n_jobs = user_stds(chain), how["n_jobs"]
-    cuts = draw_cuts(chain.cuts, by_user, ladder.steps, mean, stds, rng, n_jobs)
-    latent = entries.latent(by_user, ladder.steps, mean, cuts.values, stds, key.side(USERS), n_jobs)
-    return chain._replace(cuts=cuts), by_user._replace(values=latent)
+class _Given(NamedTuple):
+    """What all steps of a sweep share."""
+
+    terms: Terms
+    hyper: Hyperprior
+    key: Key
+    setup: Setup
+    chance: Chance
 
 
-def _told(
-    chain: Chain, seen: CSR, by_item: CSR, calendar: Calendar | None, ladder: Ladder | None
-) -> tuple[CSR, CSR, Rows]:
-    """What ratings say beside what time adds: by user, and by item; and the rows that the items are drawn given.
-
-    These are the users', or where their factors drift, those of their days.
-    """
-    order = calendar or ladder
-    if order is None:
-        return seen, by_item, chain.user_rows
-    added = 0.0 if calendar is None or chain.time is None else chain.time.of(calendar)
-    told = seen._replace(values=(seen.values - added).astype(chain.user_rows.dtype))
-    by_item = by_item._replace(values=told.values[order.turned])
-    drift = None if chain.time is None else chain.time.drift
-    if drift is None or calendar is None:
-        return told, by_item, chain.user_rows
-    return told, by_item_and_day(calendar, by_item), rows_of_days(drift, calendar, chain.user_rows)
+def _weights(state: State, ratings: BothWays, terms: Terms) -> tuple[Array | Weights | None, Array | Weights | None]:
+    """ω of each rating, by user and by item."""
+    term = terms.weighting
+    if term is None:
+        return None, None
+    value = term.of(state)
+    return term.weights(value, ratings.by_user, USERS), term.weights(value, ratings.by_item, ITEMS)
 
 
 def _side(
-    which: int, chain: Chain, ratings: CSR, other: Rows, hyper: Hyperprior, key: Key, rng: np.random.Generator,
-    features: tuple[Features | None, Features | None], weights: tuple[Any, Any], how: dict[str, Any],
-) -> tuple[Rows, RowPrior, int]:  # fmt: skip
+    state: State, side: int, rows: Rows, fixed: Array, weights: Array | Weights | None, given: _Given
+) -> tuple[State, int]:
     """The prior of one side's rows, then the rows; and how many were singular."""
-    rows, prior = ((chain.user_rows, chain.users), (chain.item_rows, chain.items))[which]
-    prior = draw_prior(rows, hyper, rng, features[which], prior.link, how["n_jobs"])
-    drawn, singular = draw_rows(
-        ratings, other, prior, chain.noise_precision, key.side(which), features=features[which],
-        weights=weights[which], **how,
-    )  # fmt: skip
-    return drawn, prior, singular
+    state, means = draw_prior(state, side, given.terms, given.hyper, given.chance)
+    how = RowDraw(state.prior(side), state.noise_precision, given.key.side(side), means, weights)
+    drawn, singular = draw_rows(rows, fixed, how, given.setup)
+    return state._replace(item_rows=drawn) if side == ITEMS else state._replace(user_rows=drawn), singular
 
 
-def _noise(
-    chain: Chain, seen: CSR, hyper: Hyperprior, key: Key, rng: np.random.Generator, calendar: Calendar | None,
-    ladder: Ladder | None, weights: Any, how: dict[str, Any],
-) -> tuple[Chain, npt.NDArray[Any], npt.NDArray[Any] | None]:  # fmt: skip
-    """The times, the noise of each user and α, given the rows; Σ e² of each user or of all; and e where it was made."""
-    alpha, noise, time, away = chain.noise_precision, chain.user_noise, chain.time, None
-    if calendar is not None or ladder is not None:
-        away = seen.values - entries.predictions(seen, chain.user_rows, chain.item_rows, **how)
-        if calendar is not None and time is not None:
-            time, away = _times(chain, time, away, weights, hyper, key, rng, calendar, how["n_jobs"])
-        errors = np.bincount(seen.row_codes(), np.square(away), minlength=seen.n_rows)
-    elif noise is None:
-        errors = np.array([local.squared_errors(seen, chain.user_rows, chain.item_rows, **how)])
-    else:
-        errors = local.squared_errors_by_row(seen, chain.user_rows, chain.item_rows, **how)
-    weighted = float(errors.sum())
-    if noise is not None:
-        noise = draw_user_noise(noise, seen.counts, errors, alpha, rng)
-        weighted = float(errors @ noise.factors)
+def _observed(state: State, by_user: Rows, given: _Given) -> tuple[State, Rows]:
+    """What stands for the ratings in a sweep: themselves, or what they hide, which is drawn before."""
+    terms, term, setup = given.terms, given.terms.observation, given.setup
+    if term is None:
+        return state, by_user
+    assert isinstance(by_user, CSR)
+    mean = entries.predictions(by_user, state.user_rows, state.item_rows, *setup)
+    for addition in terms.additions:
+        mean += addition.added(addition.of(state), state.item_rows, setup.n_jobs)
+    value, hidden = term.drawn(term.of(state), by_user, mean, terms.stds(state), given.chance)
+    return term.put(state, value), by_user._replace(values=hidden)
+
+
+def _targets(state: State, observed: Rows, ratings: BothWays, terms: Terms) -> tuple[Rows, Rows, Array]:
+    """What the rows are to explain: by user, and by item; and the rows that the items are drawn given.
+
+    These are the users', or where something of a rating moves these, the moved ones.
+    """
+    if ratings.order is None:
+        return observed, ratings.by_item, state.user_rows
+    assert isinstance(observed, CSR)
+    assert isinstance(ratings.by_item, CSR)
+    beside = _total([term for term in terms.additions if not term.in_rows], state)
+    values = (observed.values - (0.0 if beside is None else beside)).astype(state.user_rows.dtype)
+    by_item, fixed = ratings.by_item._replace(values=values[ratings.order]), state.user_rows
+    for term in terms.additions:
+        if term.in_rows:
+            by_item, fixed = term.moved_rows(term.of(state), by_item, fixed)
+    return observed._replace(values=values), by_item, fixed
+
+
+def _without_moved(state: State, targets: Rows, given: _Given) -> Rows:
+    """What the users' rows themselves are to explain: without what moves them."""
+    for term in given.terms.additions:
+        if term.in_rows:
+            assert isinstance(targets, CSR)
+            left = targets.values - term.added(term.of(state), state.item_rows, given.setup.n_jobs)
+            targets = targets._replace(values=left.astype(state.item_rows.dtype))
+    return targets
+
+
+def _total(additions: Sequence[Addition[Any]], state: State, n_jobs: int | None = None) -> Array | None:
+    """What these add to each rating; None of nothing."""
+    return _sum([term.added(term.of(state), state.item_rows, n_jobs) for term in additions])
+
+
+def _added(
+    state: State, observed: Rows, weights: Array | Weights | None, given: _Given
+) -> tuple[State, Array, Array | None]:
+    """The additions drawn, last term first; Σ e² of each user, or of all; and e, where it was made."""
+    terms, setup, key = given.terms, given.setup, given.key
+    if not terms.by_rating:
+        how = (state.user_rows, state.item_rows, *setup)
+        if terms.weighting is None:
+            return state, np.array([local.squared_errors(observed, *how)]), None
+        return state, local.squared_errors_by_row(observed, *how), None
+    assert isinstance(observed, CSR)
+    assert not isinstance(weights, Weights)
+    left = observed.values - entries.predictions(observed, state.user_rows, state.item_rows, *setup)
+    rest = Rest(state.item_rows, weights, state.noise_precision)
+    chance = given.chance._replace(counters=(key.seed, key.number, key.chain))
+    for place, term in reversed(list(enumerate(terms.additions))):
+        beside = _total(terms.additions[:place], state, setup.n_jobs)
+        value, left = term.drawn(term.of(state), left, beside, rest, chance)
+        state = term.put(state, value)
+    return state, np.bincount(observed.row_codes(), np.square(left), minlength=observed.n_rows), left
+
+
+def _noise(state: State, observed: Rows, errors: Array, given: _Given) -> State:
+    """The weights and α, given the squared errors."""
+    term, hyper, chance, weighted = given.terms.weighting, given.hyper, given.chance, float(errors.sum())
+    if term is not None:
+        value = term.drawn(term.of(state), observed.counts, errors, state.noise_precision, chance)
+        state = term.put(state, value)
+        weighted = float(errors @ term.factors(value, np.arange(observed.n_rows, dtype=np.int32)))
     if hyper.noise_precision is None:
-        alpha = float(rng.gamma(hyper.shape + int(seen.n_entries) / 2) / (hyper.rate + weighted / 2))
-    return chain._replace(noise_precision=alpha, user_noise=noise, time=time), errors, away
+        alpha = float(chance.rng.gamma(hyper.shape + int(observed.n_entries) / 2) / (hyper.rate + weighted / 2))
+        state = state._replace(noise_precision=alpha)
+    return state
 
 
-def _times(
-    chain: Chain, time: TimeOffsets, away: Rows, weights: Rows | None, hyper: Hyperprior, key: Key,
-    rng: np.random.Generator, calendar: Calendar, n_jobs: int | None,
-) -> tuple[TimeOffsets, Rows]:  # fmt: skip
-    """The drift, if there is one, and the offsets; and what they leave of ``away``."""
-    alpha = chain.noise_precision
-    if time.drift is not None:
-        drift = draw_drift(
-            calendar, time.drift, away - time.of(calendar), chain.item_rows, weights, alpha, hyper.drift_rate,
-            (key.seed, key.number, key.chain), rng, n_jobs,
-        )  # fmt: skip
-        time = time._replace(drift=drift)
-        away = away - drifted(drift, calendar, chain.item_rows, n_jobs)
-    return draw_times(calendar, time, away, weights, alpha, hyper.time_rate, rng)
+def _errors(state: State, by_user: Rows, observed: Rows, errors: Array, left: Array, terms: Terms) -> Array:
+    """The squared errors of the ratings themselves, where what was explained is hidden behind them."""
+    term = terms.observation
+    if term is None:
+        return errors
+    assert isinstance(observed, CSR)
+    assert isinstance(by_user, CSR)
+    stds = observed.of_rows(terms.stds(state))
+    return np.square(by_user.values - term.expected(term.of(state), observed.values - left, stds))

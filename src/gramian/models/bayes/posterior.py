@@ -7,24 +7,31 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import polars as pl
 
 from gramian.core.parameters import check_number
-from gramian.data.ratings import Ratings
-from gramian.engine import local
-from gramian.errors import DataError
+from gramian.data.ids import Id, Ids
+from gramian.data.table import RatingsTable
+from gramian.engine.rows import Penalty
+from gramian.kernels.arrays import Array
+from gramian.models.bayes.bundles import Newcomer, Setup
+from gramian.models.bayes.conditionals import contributions, expected_drops
 from gramian.models.bayes.diagnostics import as_datatree, diagnostics
-from gramian.models.bayes.features import side_features
-from gramian.models.bayes.ranking_rules import ordered
+from gramian.models.bayes.gibbs import BothWays
+from gramian.models.bayes.new_user import PosteriorNewUser
+from gramian.models.bayes.point import mean_directions
+from gramian.models.bayes.ranking_rules import ORDERS, ordered
 from gramian.models.bayes.scores import FOLDING, Posterior
-from gramian.models.bayes.state import TRACED_PAIRS, contributions, expected_drops, mean_directions, trace_names
-from gramian.models.bayes.terms.side_information import explained
+from gramian.models.bayes.state import ITEMS, SIDES, USERS
+from gramian.models.bayes.traces import TRACED_PAIRS, trace_names
 from gramian.models.bayes.update import Renewal, redrawn
+from gramian.models.capabilities import Capabilities
 from gramian.models.factor_model import Explanation, FactorModel, SideSettings
-from gramian.models.model import check_ratings_given
+from gramian.models.fold_in import Given
+from gramian.models.model import TimesGiven, check_ratings_given
 from gramian.models.selection import item_table
 
 if TYPE_CHECKING:
@@ -45,14 +52,14 @@ class BayesianModel(Posterior):
 
     def recommend(
         self,
-        users: Any = None,
+        users: Ids | None = None,
         n: int = 10,
         *,
         by: str = "mean",
         level: float = 0.9,
         seed: int = 0,
         exclude_seen: bool = True,
-        among: Any = None,
+        among: Ids | None = None,
         unknown: str = "fallback",
     ) -> pl.DataFrame:
         """The best items for one user, many, or (by default) all; see :meth:`Model.recommend` for the rest.
@@ -75,18 +82,18 @@ class BayesianModel(Posterior):
         model = ordered(self, by, level, seed, "recommend")
         return model.recommend(users, n, exclude_seen=exclude_seen, among=among, unknown=unknown)
 
-    def recommend_for(
+    def recommend_for(  # noqa: PLR0913 - its options are the user's
         self,
-        ratings: Mapping[Any, float],
+        ratings: Given,
         n: int = 10,
         *,
         by: str = "mean",
         level: float = 0.9,
         seed: int = 0,
         exclude_seen: bool = True,
-        among: Any = None,
-        features: Any = None,
-        times: Any = None,
+        among: Ids | None = None,
+        features: object = None,
+        times: TimesGiven = None,
         unknown: str = "fallback",
     ) -> pl.DataFrame:
         """The best items for somebody new: their row is drawn given each kept draw, then items are ranked.
@@ -108,10 +115,18 @@ class BayesianModel(Posterior):
         """
         check_number("n", n, low=1, whole=True, owner="recommend_for")
         model = ordered(self, by, level, seed, "recommend_for")
-        scores = model._scores_of(model.fold_in(ratings, features=features, times=times, unknown=unknown))
-        return model._best_of(scores, n, list(ratings) if exclude_seen else [], among, unknown)
+        scores = model.score_row(model.fold_in(ratings, features=features, times=times, unknown=unknown))
+        return model.best_scored(
+            scores, n, leave_out=list(ratings) if exclude_seen else [], among=among, unknown=unknown
+        )
 
-    def ask_next(self, user: Any, n: int = 10, *, among: Any = None) -> pl.DataFrame:
+    def new_user(
+        self, ratings: Given, *, times: TimesGiven = None, who: Id | None = None, unknown: str = "fallback"
+    ) -> PosteriorNewUser:
+        """As of :class:`FoldingModel`."""
+        return PosteriorNewUser(self, self.newcomer(ratings, times, unknown), who if self.knows(who) else None)
+
+    def ask_next(self, user: Id | Given, n: int = 10, *, among: Ids | None = None) -> pl.DataFrame:
         r"""The items whose rating would tell most about a user: largest expected drop in predictive variance.
 
         With :math:`\Sigma_s` the covariance of the user's row given draw *s* of everything else and v = (u, 1), the
@@ -134,22 +149,22 @@ class BayesianModel(Posterior):
         """
         check_number("n", n, low=1, whole=True, owner="ask_next")
         if isinstance(user, Mapping):
-            items, values = self._given(user, "fallback")
-            draws, told = self._draws_knowing(items), self._told(items, values, None)
+            who = Newcomer(*self._given(user, "fallback"))
+            items, draws, targets = who.items, self.draws_of_new(who.items, None), self.targets_of_new(who)
         else:
             code = self._one_code(self.user_ids, user, "user")
-            items, values = self.ratings.by_user.row(code)
-            draws, told = self._draws_knowing(items, code), self._told(items, values, code)
+            items, draws = self.ratings.by_user.row(code)[0], self.draws_of_user(code)
+            targets = self.targets_of_user(code)
         unrated = np.setdiff1d(np.arange(self.ratings.n_items), items)
-        about = np.random.default_rng(self._setting("seed")).permutation(unrated)[:ABOUT_ITEMS]
-        gain = expected_drops(draws, items, told, about, self.biased, self.global_mean)
-        table = self._best_of(gain, n, self.item_ids.take(items).to_list(), among, "fallback")
+        about = np.random.default_rng(self.seed).permutation(unrated)[:ABOUT_ITEMS]
+        gain = expected_drops(draws, targets, about, self.intercepts)
+        table = self.best_scored(gain, n, leave_out=self.item_ids.take(items).to_list(), among=among)
         return table.rename({"score": "gain"})
 
-    def evaluate(self, test: Ratings, *, unknown: str = "fallback", clip: bool = True) -> dict[str, float | int]:
+    def evaluate(self, test: RatingsTable, *, unknown: str = "fallback", clip: bool = True) -> dict[str, float | int]:
         """As of :class:`Model`; of ordinal ratings, with the ``log_loss`` and ``rps`` of their probabilities."""
         made = super().evaluate(test, unknown=unknown, clip=clip)
-        return made if self.scales.levels is None else made | self.evaluate_probabilities(test, unknown=unknown)
+        return made if self.terms.observation is None else made | self.evaluate_probabilities(test, unknown=unknown)
 
     # ---- looking inside -------------------------------------------------------------------------
 
@@ -162,11 +177,13 @@ class BayesianModel(Posterior):
         draws, found by subspace iteration, with the mean biases.
         """
         users, items = mean_directions(self.draws, self.n_factors)
-        pairs = [(draw.user_rows, draw.item_rows) for draw in self.draws]
         if self.biased:
-            b, c = (np.mean([d[side][:, -1] for d in pairs], axis=0, dtype=np.float32) for side in (0, 1))
+            b, c = (
+                np.mean([draw.rows(side)[:, -1] for draw in self.draws], axis=0, dtype=np.float32)
+                for side in (USERS, ITEMS)
+            )
             users, items = np.column_stack([users, b]), np.column_stack([items, c])
-        settings = SideSettings(self.biased, local.Penalty(self.draws[-1].users.precision), centred=True)
+        settings = SideSettings(self.biased, Penalty(self.draws[-1].users.precision), centred=True)
         return FactorModel(self.recipe, self.ratings, self.history, users, items, self.global_mean, settings)
 
     def feature_shares(self) -> pl.DataFrame:
@@ -177,23 +194,22 @@ class BayesianModel(Posterior):
             in [0, 1]; rows for each side that has features. Features that say nothing, permuted ones say, explain
             about none.
         """
-        rows = []
-        for place, (side, known) in enumerate(zip(("user", "item"), self._features, strict=True)):
-            for of, columns in (("factors", slice(self.n_factors)), ("biases", slice(self.n_factors, None))):
-                if known is None or (of == "biases" and not self.biased):
-                    continue
-                priors = [(draw.users, draw.items)[place] for draw in self.draws]
-                shares = [explained(known, p.link, p.precision, columns) for p in priors if p.link is not None]
-                table = getattr(self.recipe, f"{side}_features", None) is not None
-                names = ["both", "sets", "table"] if len(shares[0]) > 1 else ["table" if table else "sets"]
-                rows += [(side, of, by, float(share)) for by, share in zip(names, np.mean(shares, axis=0), strict=True)]
+        rows: list[tuple[str, str, str, float]] = []
+        for place, side in enumerate(SIDES):
+            for term in self.terms.priors[place]:
+                for of, columns in (("factors", slice(self.n_factors)), ("biases", slice(self.n_factors, None))):
+                    if of == "biases" and not self.biased:
+                        continue
+                    each = [term.explained(term.of(draw), draw.prior(place).precision, columns) for draw in self.draws]
+                    shares = np.mean([[share for _, share in draw] for draw in each], axis=0)
+                    rows += [(side, of, by, float(share)) for (by, _), share in zip(each[0], shares, strict=True)]
         schema = {"side": pl.String, "of": pl.String, "by": pl.String, "share": pl.Float64}
         return pl.DataFrame(rows, schema=schema, orient="row")
 
     @property
     def trace_names(self) -> list[str]:
-        """What :attr:`traces` follows: see :func:`gramian.models.bayes.state.trace_names`."""
-        return trace_names(self.biased, self.scales)
+        """What :attr:`traces` follows: see :func:`gramian.models.bayes.traces.trace_names`."""
+        return trace_names(self.biased, self.terms)
 
     def diagnostics(self) -> pl.DataFrame:
         """R-hat and effective sample sizes of noise, priors and predictions: has the chain converged?
@@ -213,11 +229,11 @@ class BayesianModel(Posterior):
         shown = len(self.trace_names) - TRACED_PAIRS + 2
         return traces(self.traces[:, :, :shown], self.trace_names[:shown], self.burn_in, path)
 
-    def similar_items(self, item: Any, n: int = 10) -> pl.DataFrame:
+    def similar_items(self, item: Id, n: int = 10) -> pl.DataFrame:
         """As :meth:`FactorModel.similar_items`, of :attr:`point`."""
         return self.point.similar_items(item, n)
 
-    def similar_users(self, user: Any, n: int = 10) -> pl.DataFrame:
+    def similar_users(self, user: Id, n: int = 10) -> pl.DataFrame:
         """As :meth:`FactorModel.similar_users`, of :attr:`point`."""
         return self.point.similar_users(user, n)
 
@@ -225,11 +241,11 @@ class BayesianModel(Posterior):
         """As :meth:`FactorModel.top_items`, of :attr:`point`."""
         return self.point.top_items(feature, n, lowest=lowest)
 
-    def plot_item_map(self, path: Any = None, *, labels: int = 60) -> Figure:
+    def plot_item_map(self, path: str | os.PathLike[str] | None = None, *, labels: int = 60) -> Figure:
         """As :meth:`FactorModel.plot_item_map`, of :attr:`point`."""
         return self.point.plot_item_map(path, labels=labels)
 
-    def explain(self, user: Any, item: Any) -> Explanation:
+    def explain(self, user: Id, item: Id) -> Explanation:
         r"""Take a prediction apart: what each rating of the user adds, averaged over the draws.
 
         Given the items of a draw, the user's expected row is :math:`A^{-1}(\Lambda m + \alpha\sum_j v_j t_j)`: one
@@ -241,30 +257,41 @@ class BayesianModel(Posterior):
         """
         i, j = self._one_code(self.user_ids, user, "user"), self._one_code(self.item_ids, item, "item")
         rated, values = self.ratings.by_user.row(i)
-        draws = self._draws_knowing(rated, i)
-        told = self._told(rated, values, i)
-        how = (j, self.biased, self.global_mean)
-        terms = np.mean([contributions(d, rated, t, *how) for d, t in zip(draws, told, strict=True)], axis=0)
+        draws, targets = self.draws_of_user(i), self.targets_of_user(i)
+        parts = [contributions(draw, own, j, self.intercepts) for draw, own in zip(draws, targets, strict=True)]
+        terms = np.mean(parts, axis=0)
         order = np.argsort(-np.abs(terms), kind="stable")
         table = item_table(
             self.item_ids, rated[order], self.ratings.titles, rating=values[order], contribution=terms[order]
         )
-        b, c = self._bias(0, i), self._bias(1, j)
-        codes = np.array([i], np.int32), np.array([j], np.int32)
-        prediction = float(self.score_pairs(*codes)[0])
+        b, c = self._bias(USERS, i), self._bias(ITEMS, j)
+        prediction = float(self.score_pairs(np.array([i], np.int32), np.array([j], np.int32))[0])
         rest = prediction - self.global_mean - b - c - float(terms.sum())
         return Explanation(user, item, prediction, self.global_mean, b, c, table, rest)
 
     def _bias(self, side: int, code: int) -> float:
-        """The mean bias of a user (0) or an item (1), with what time usually adds to it."""
-        rows = [(draw.user_rows, draw.item_rows)[side][code] for draw in self.draws]
-        made = [float(row[-1]) if self.biased else 0.0 for row in rows]
-        levels = [0.0 if draw.time is None else float(draw.time.levels[side][code]) for draw in self.draws]
-        return float(np.mean(made)) + float(np.mean(levels))
+        """The mean bias of a user (0) or an item (1), with what terms usually add to it."""
+        made = float(np.mean([float(draw.rows(side)[code][-1]) if self.biased else 0.0 for draw in self.draws]))
+        for term in self.terms.additions:
+            levels = [term.levels(term.of(draw), side) for draw in self.draws]
+            made += float(np.mean([0.0 if level is None else float(level[code]) for level in levels]))
+        return made
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What can be asked of it."""
+        return Capabilities(
+            fold_in=True, intervals=True, orders=ORDERS, explain=True, ask=True, features=self.n_factors
+        )
+
+    @property
+    def feature_positions(self) -> Array:
+        """The items' weights in the latent features of :attr:`point`, (M, K)."""
+        return self.point.feature_positions
 
     # ---- new ratings ----------------------------------------------------------------------------
 
-    def update(self, new: Ratings) -> BayesianModel:
+    def update(self, new: RatingsTable) -> BayesianModel:
         """A new model that has also learned from ``new`` ratings, without starting again.
 
         In every kept draw, the rows of the users and items that have new ratings are drawn anew, given the
@@ -273,20 +300,12 @@ class BayesianModel(Posterior):
         takes the new rating (the later one where both tables have times).
         """
         check_ratings_given(new, "update")
-        if self.scales.clock is not None and new.times is None:
-            raise DataError("New ratings need times, for the model knows of time: found none; give them.")
+        for term in self.terms:
+            term.check_new(new)
         ratings = self.ratings.merge(new)
         users = np.unique(ratings.user_ids.codes(new.user_ids.ids, "user"))
         items = np.unique(ratings.item_ids.codes(new.item_ids.ids, "item"))
-        renewal = Renewal(
-            (ratings.by_user, ratings.by_item), (users, items), self.biased, self.global_mean, self._setting("n_jobs")
-        )
-        if hasattr(self.recipe, "implicit"):
-            renewal = renewal._replace(features=side_features(self.recipe, ratings))
-        old, every = self.scales.calendar(self.ratings), self.scales.calendar(ratings)
-        if old is not None and every is not None:
-            renewal = renewal._replace(calendars=(old, every))
-        renewal = renewal._replace(ladder=self.scales.ladder(ratings))
-        seed = self._setting("seed")
-        draws = tuple(redrawn(draw, renewal, (seed, UPDATING + 3 * s)) for s, draw in enumerate(self.draws))
-        return dataclasses.replace(self, ratings=ratings, draws=draws)
+        terms, setup = self.terms.rebound(ratings), Setup(self.intercepts, self.n_jobs)
+        renewal = Renewal(BothWays.of(ratings, terms), (users, items), self.terms, terms, setup)
+        draws = tuple(redrawn(draw, renewal, (self.seed, UPDATING + 3 * s)) for s, draw in enumerate(self.draws))
+        return dataclasses.replace(self, ratings=ratings, draws=draws, terms=terms)

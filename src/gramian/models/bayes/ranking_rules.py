@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
-from typing import Any
 
 import numpy as np
 
 from gramian.core.parameters import check_choice, check_level, check_number
 from gramian.data.ids import Codes
+from gramian.data.pairs import Pairs
 from gramian.kernels.arrays import Array
 from gramian.models.bayes.scores import Posterior
 
-__all__ = ["ordered"]
+__all__ = ["ORDERS", "ordered"]
 
 ORDERS = ("mean", "lower", "thompson")
 
@@ -38,28 +38,26 @@ class _ByLowerBound(Posterior):
     level: float
 
     def score_pairs(self, users: Codes, items: Codes) -> Array:
-        strange = bool(((users < 0) | (items < 0)).any())
-        return self._lower(self.believed_codes(users, items) if strange else self._each_draw(users, items))
+        pairs = Pairs(users, items)
+        return self._lower(self.believed_codes(pairs) if pairs.unseen.any() else self.each_draw(pairs))
 
     def score_block(self, users: Codes) -> Array:
-        scores = self._lower(self._block(draw, users) for draw in self.draws)
-        items = np.arange(scores.shape[1], dtype=np.int32)
+        scores = self._lower(self.block_of_draw(s, users) for s in range(self.n_draws))
         for row in np.flatnonzero(users < 0):
-            scores[row] = self.score_pairs(np.full(len(items), users[row]), items)
+            pairs = Pairs.of_user(int(users[row]), scores.shape[1])
+            scores[row] = self.score_pairs(pairs.users, pairs.items)
         return scores
 
-    def _scores_of(self, row: Array) -> Array:
-        return self._lower(self._of_row(draw, row[s : s + 1]) for s, draw in enumerate(self.draws))
+    def score_row(self, row: Array) -> Array:
+        return self._lower(self.row_of_draw(s, row) for s in range(self.n_draws))
 
     def _lower(self, scores: Iterable[Array]) -> Array:
         from scipy.special import ndtri
 
-        total: Any = 0.0
-        squares: Any = 0.0
-        count = 0
+        total, squares, count = np.zeros(1), np.zeros(1), 0
         for score in scores:  # about the mean rating, so that squares lose no digits
-            away = score.astype(np.float64) - self.global_mean
-            total, squares, count = total + away, squares + away * away, count + 1
+            distance = score.astype(np.float64) - self.global_mean
+            total, squares, count = total + distance, squares + distance * distance, count + 1
         mean = total / count
         std = np.sqrt(np.maximum(squares / count - mean * mean, 0))
         return np.asarray(self.global_mean + mean - ndtri((1 + self.level) / 2) * std)
@@ -72,19 +70,18 @@ class _ByOneDraw(Posterior):
     which: Array
 
     def score_pairs(self, users: Codes, items: Codes) -> Array:
-        out, which = np.empty(len(users)), self.which[np.maximum(users, -1)]
+        pairs, out, which = Pairs(users, items), np.empty(len(users)), self.which[np.maximum(users, -1)]
         for s in np.unique(which):
             own = which == s
-            out[own] = self._of_draw(self.draws[s], users[own], items[own], None)
+            out[own] = self.of_draw(s, pairs.take(own))
         return out
 
     def score_block(self, users: Codes) -> Array:
         out, which = np.empty((len(users), self.ratings.n_items), np.float32), self.which[np.maximum(users, -1)]
         for s in np.unique(which):
             own = which == s
-            out[own] = self._block(self.draws[s], users[own])
+            out[own] = self.block_of_draw(s, users[own])
         return out
 
-    def _scores_of(self, row: Array) -> Array:
-        s = self.which[-1]
-        return self._of_row(self.draws[s], row[s : s + 1]).astype(np.float64)
+    def score_row(self, row: Array) -> Array:
+        return self.row_of_draw(self.which[-1], row).astype(np.float64)

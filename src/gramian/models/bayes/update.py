@@ -1,9 +1,8 @@
-"""New ratings in a draw: the rows that have some, and what time adds to them, drawn anew given all the rest."""
+"""New ratings in a draw: the rows that have some, and what the terms know of them, drawn anew given all the rest."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -11,170 +10,135 @@ from gramian.data.ids import Codes
 from gramian.engine import entries
 from gramian.kernels.arrays import Array
 from gramian.kernels.csr import CSR
-from gramian.models.bayes import gibbs
-from gramian.models.bayes.state import Draw, compact, compacted_prior
-from gramian.models.bayes.terms.ordinal import Ladder
-from gramian.models.bayes.terms.side_information import Features
-from gramian.models.bayes.terms.time_factors import Drift, by_cell, centred, deviations, rows_of_days, unknown_variance
-from gramian.models.bayes.terms.time_offsets import Calendar, TimeOffsets, levelled, redrawn_cells, regrown
-from gramian.models.bayes.terms.user_noise import of_items, of_users
+from gramian.models.bayes.bundles import Chance, Rest, Setup, Some
+from gramian.models.bayes.gibbs import BothWays, RowDraw, draw_rows
+from gramian.models.bayes.state import ITEMS, USERS, State, compact
+from gramian.models.bayes.terms.collection import Terms
 
 __all__ = ["Renewal", "redrawn"]
 
 
 class Renewal(NamedTuple):
-    """What a model has new: its ratings by user and by item, the users and items with new ones, and how to draw."""
+    """What a model has new: all of its ratings, the users and the items with new ones, and its terms before and now."""
 
-    ratings: tuple[CSR, CSR]
+    ratings: BothWays
     changed: tuple[Codes, Codes]
-    biased: bool
-    offset: float
-    n_jobs: int | None
-    features: Sequence[Features | None] = (None, None)
-    calendars: tuple[Calendar, Calendar] | None = None  # of the old and of all ratings
-    ladder: Ladder | None = None
+    before: Terms
+    terms: Terms
+    setup: Setup
 
-    @property
-    def how(self) -> dict[str, Any]:
-        """The arguments that every engine takes."""
-        return {"biased": self.biased, "offset": self.offset, "n_jobs": self.n_jobs}
+    def rows(self, side: int) -> CSR:
+        """The ratings of all rows of a side."""
+        rows = self.ratings[side]
+        assert isinstance(rows, CSR)
+        return rows
 
-    def places(self, which: int) -> Array:
+    def places(self, side: int) -> Array:
         """Where the ratings of the changed rows of a side stand in the order of the users."""
-        places = self.ratings[which].places(self.changed[which])
-        order = self.ladder if self.calendars is None else self.calendars[1]
-        return places if which == gibbs.USERS or order is None else order.turned[places]
+        places, order = self.rows(side).places(self.changed[side]), self.ratings.order
+        return places if side == USERS or order is None else order[places]
 
 
-def redrawn(draw: Draw, new: Renewal, key: tuple[int, int]) -> Draw:
+def redrawn(draw: State, new: Renewal, numbers: tuple[int, int]) -> State:
     """The draw with the changed users drawn anew, then the changed items given them, then the users once more.
 
     New rows start at the mean of their prior. Rows, priors and noise of the rest stay as they are; a new row of one
-    side is a feature of the other side's sets, of which nothing is known: its β is zero. What time adds to the
-    ratings of the changed rows is drawn after them.
+    side is a feature of the other side's sets, of which nothing is known: its β is zero. What the terms add to the
+    ratings of the changed rows is drawn after them. ``numbers`` are the seed and the first number of a sweep that no
+    other draw has.
     """
-    sides = [draw.user_rows.astype(np.float32), draw.item_rows.astype(np.float32)]
-    priors = [
-        _grown(prior, known, len(other))
-        for prior, known, other in zip((draw.users, draw.items), new.features, reversed(sides), strict=True)
-    ]
-    for which, prior in enumerate(priors):
-        started = np.tile(prior.mean.astype(np.float32), (new.ratings[which].n_rows - len(sides[which]), 1))
-        sides[which] = np.concatenate([sides[which], started])
-    noise = None if draw.user_noise is None else draw.user_noise.grown(new.ratings[0].n_rows)
-    time = None if draw.time is None or new.calendars is None else regrown(draw.time, *new.calendars)
-    made = draw._replace(users=priors[0], items=priors[1], user_noise=noise, time=time)
-    rng = np.random.default_rng([*key])
-    for turn, which in enumerate((gibbs.USERS, gibbs.ITEMS, gibbs.USERS)):
-        made = _turn(made, sides, new, which, (key[0], key[1] + turn, which), rng)
-    return _as_before(made, sides, draw, new)
+    state = _grown(draw, new)
+    rng = np.random.default_rng([*numbers])
+    for turn, side in enumerate((USERS, ITEMS, USERS)):
+        chance = Chance(rng, (numbers[0], numbers[1] + turn, side), new.setup.n_jobs)
+        state = _turn(state, new, side, chance)
+    return _as_before(state, draw, new)
 
 
-def _turn(
-    draw: Draw, sides: list[Array], new: Renewal, which: int, key: tuple[int, int, int], rng: np.random.Generator
-) -> Draw:
-    """The changed rows of one side, written to ``sides``, and what time adds to their ratings."""
-    changed, known = new.changed[which], new.features[which]
-    part, weights, other = new.ratings[which].take(changed), _weights(draw, new, which), sides[1 - which]
-    places = new.places(which)
-    part, other, added = _with_times(draw, part, other, new, which, places)
-    seen = _seen(draw, part, sides[which][changed], other, new, places, added, weights, key)
-    told = part._replace(values=(seen - added).astype(np.float32))
-    sides[which][changed] = gibbs.draw_rows(
-        told, other, (draw.users, draw.items)[which], draw.noise_precision, key,
-        features=None if known is None else known.take(changed), weights=weights, **new.how,
-    )[0]  # fmt: skip
-    if draw.time is None or new.calendars is None:
-        return draw
-    away = seen - entries.predictions(part, sides[which][changed], other, **new.how)
-    time = draw.time
-    if time.drift is not None and which == gibbs.USERS:
-        days = new.calendars[1].kinds[0].codes[places]
-        left = away - time.of(new.calendars[1], places)
-        drift = _redrawn_drift(time.drift, days, part, other, left, weights, draw, key, new.n_jobs)
-        time, away = time._replace(drift=drift), away - drift.at(days, other[part.indices])
-    time = redrawn_cells(new.calendars, which, time, places, away, weights, draw.noise_precision, rng)
-    return draw._replace(time=time)
+def _grown(draw: State, new: Renewal) -> State:
+    """The draw in float32, with rows for new users and items, and values of the terms for all ratings."""
+    sides = []
+    for side in (USERS, ITEMS):
+        rows, prior = draw.rows(side).astype(np.float32), draw.prior(side)
+        started = np.tile(prior.mean.astype(np.float32), (new.rows(side).n_rows - len(rows), 1))
+        sides.append(np.concatenate([rows, started]))
+    values = {
+        term.name: term.grown(before.of(draw), before) for term, before in zip(new.terms, new.before, strict=True)
+    }
+    return draw._replace(user_rows=sides[USERS], item_rows=sides[ITEMS], terms=values)
 
 
-def _with_times(
-    draw: Draw, part: CSR, other: Array, new: Renewal, which: int, places: Array
-) -> tuple[CSR, Array, Array]:
-    """The ratings of the changed rows, the other side's rows for them, and what time adds beside these."""
-    if draw.time is None or new.calendars is None:
-        return part, other, np.zeros(len(places))
-    calendar, drift = new.calendars[1], draw.time.drift
-    added = draw.time.of(calendar, places)
-    if drift is None:
-        return part, other, added
-    days = calendar.kinds[0].codes[places]
-    if which == gibbs.ITEMS:
-        there, days = np.unique(days, return_inverse=True)
-        return part._replace(indices=days.astype(np.int32)), rows_of_days(drift, calendar, other, there), added
-    return part, other, added + drift.at(days, other[part.indices])
+def _turn(state: State, new: Renewal, side: int, chance: Chance) -> State:
+    """The changed rows of one side, and what the terms add to their ratings."""
+    changed, terms, setup = new.changed[side], new.terms, new.setup
+    part, places, fixed = new.rows(side).take(changed), new.places(side), state.rows(1 - side)
+    weights = None
+    if terms.weighting is not None:
+        weights = terms.weighting.weights_of(terms.weighting.of(state), part, changed, side)
+    added = np.zeros(len(places))
+    for term in terms.additions:
+        if side == ITEMS and term.in_rows:
+            part, fixed = term.moved_rows(term.of(state), part, fixed, places)
+        else:
+            added = added + term.added_to(term.of(state), Some(places, part, fixed))
+    some = Some(places, part, fixed)
+    observed = _observed(state, some, state.rows(side)[changed], new, added, weights, chance)
+    targets = part._replace(values=(observed - added).astype(np.float32))
+    rows = state.rows(side)  # made in `_grown`, so that they may be written to
+    rows[changed] = draw_rows(targets, fixed, _how(state, side, new, weights, chance), setup)[0]
+    if not terms.additions:
+        return state
+    left = observed - entries.predictions(part, rows[changed], fixed, *setup)
+    return _additions(state, new, side, some, left, weights, chance)
 
 
-def _redrawn_drift(
-    drift: Drift, days: Array, part: CSR, items: Array, left: Array, weights: Array | None, draw: Draw,
-    key: tuple[int, int, int], n_jobs: int | None,
-) -> Drift:  # fmt: skip
-    """The deviations on the days of the changed users, drawn anew."""
-    there, local = np.unique(days, return_inverse=True)
-    cells = by_cell(local, len(there), part.indices)
-    rows = drift.rows.copy()
-    rows[there] = deviations(
-        cells, left, drift.factors(items), weights, drift.precision, draw.noise_precision, key, n_jobs
-    )
-    return drift._replace(rows=rows)
+def _how(state: State, side: int, new: Renewal, weights: Array | None, chance: Chance) -> RowDraw:
+    """How the changed rows are drawn."""
+    means: Array | None = None
+    for term in new.terms.priors[side]:
+        own = term.means_of(term.of(state), new.changed[side], new.setup.n_jobs)
+        means = own if means is None else means + own
+    return RowDraw(state.prior(side), state.noise_precision, chance.counters, means, weights)
 
 
-def _weights(draw: Draw, new: Renewal, which: int) -> Array | None:
-    """ω of the ratings of the changed rows."""
-    noise, part = draw.user_noise, new.ratings[which].take(new.changed[which])
-    if which == gibbs.ITEMS or noise is None:
-        return of_items(noise, part)
-    return of_users(noise._replace(factors=noise.factors[new.changed[which]]), part)
+def _additions(
+    state: State, new: Renewal, side: int, some: Some, left: Array, weights: Array | None, chance: Chance
+) -> State:
+    """What is added to some ratings drawn anew, last term first."""
+    additions, rest = new.terms.additions, Rest(some.fixed, weights, state.noise_precision)
+    before = {term.name: term for term in new.before.additions}
+    for place, term in reversed(list(enumerate(additions))):
+        beside: Array | None = None
+        for other in additions[:place]:
+            if side == ITEMS and other.in_rows:  # what it adds is in the moved rows
+                continue
+            own = other.added_to(other.of(state), some)
+            beside = own if beside is None else beside + own
+        value, left = term.redrawn(term.of(state), before[term.name], side, some, left, beside, rest, chance)
+        state = term.put(state, value)
+    return state
 
 
-def _seen(
-    draw: Draw, part: CSR, rows: Array, other: Array, new: Renewal, places: Array, added: Array,
-    weights: Array | None, key: tuple[int, int, int],
-) -> Array:  # fmt: skip
-    """The ratings of the changed rows; of steps, latent ones, drawn given the rows so far."""
-    if new.ladder is None or draw.cuts is None:
+def _observed(
+    state: State, some: Some, rows: Array, new: Renewal, added: Array, weights: Array | None, chance: Chance
+) -> Array:
+    """The ratings of the changed rows; or what they hide, drawn given the rows so far."""
+    term, part = new.terms.observation, some.rows
+    if term is None:
         return part.values.astype(np.float64)
-    mean = entries.predictions(part, rows, other, **new.how) + added
+    mean = entries.predictions(part, rows, some.fixed, *new.setup) + added
     # by the rating: among an item's ratings the noise differs
-    each = part._replace(indptr=np.arange(len(places) + 1))
-    stds = np.broadcast_to(draw.noise_precision**-0.5, len(places)) / np.sqrt(1.0 if weights is None else weights)
-    return entries.latent(each, new.ladder.steps[places], mean, draw.cuts.values, stds, key, new.n_jobs)
+    each = part._replace(indptr=np.arange(len(added) + 1))
+    stds = np.broadcast_to(state.noise_precision**-0.5, len(added)) / np.sqrt(1.0 if weights is None else weights)
+    return term.hidden(term.of(state), each, term.observed_at(some.places), mean, stds, chance)
 
 
-def _as_before(made: Draw, sides: list[Array], draw: Draw, new: Renewal) -> Draw:
-    """The draw in the precision that it had."""
-    drift = None if made.time is None else made.time.drift
-    if drift is not None and new.calendars is not None:
-        spread = unknown_variance(drift.precision, drift.factors(sides[gibbs.ITEMS]))
-        drift, sides[gibbs.USERS] = centred(drift._replace(spread=spread), new.calendars[1], sides[gibbs.USERS])
-    kept = (draw.user_rows, draw.item_rows)
-    users, items = (compact(rows, old.dtype, new.n_jobs) for rows, old in zip(sides, kept, strict=True))
-    priors = [
-        prior if old.link is None else compacted_prior(prior, old.link.coefficients.dtype, new.n_jobs)
-        for prior, old in zip((made.users, made.items), (draw.users, draw.items), strict=True)
-    ]
-    time: TimeOffsets | None = None
-    if made.time is not None and new.calendars is not None:
-        dtype = draw.user_rows.dtype
-        time = levelled(new.calendars[1], made.time.offsets, made.time.precisions, drift)
-        time = time.mapped(lambda part: compact(part, dtype, new.n_jobs))
-    return made._replace(user_rows=users, item_rows=items, users=priors[0], items=priors[1], time=time)
-
-
-def _grown(prior: gibbs.RowPrior, known: Features | None, others: int) -> gibbs.RowPrior:
-    """The prior with β in float32 and zeros for features that came after the ``others`` of the sets."""
-    if prior.link is None or known is None:
-        return prior
-    beta = prior.link.coefficients.astype(np.float32)
-    new = known.count - len(beta)
-    beta = np.insert(beta, [others] * new, 0.0, axis=0) if new else beta
-    return prior._replace(link=prior.link._replace(coefficients=beta))
+def _as_before(state: State, draw: State, new: Renewal) -> State:
+    """The draw as it is kept, each part in the precision that it had."""
+    state, n_jobs = new.terms.shown(state), new.setup.n_jobs
+    users, items = (compact(state.rows(side), draw.rows(side).dtype, n_jobs) for side in (USERS, ITEMS))
+    values = {
+        term.name: term.compacted(term.of(state), before.kept_dtype(before.of(draw), draw.user_rows.dtype), n_jobs)
+        for term, before in zip(new.terms, new.before, strict=True)
+    }
+    return state._replace(user_rows=users, item_rows=items, terms=values)

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -172,7 +171,7 @@ class StepMixture:
         first, last = np.broadcast_to(ends, (self.n_draws, 2)).T
         return np.column_stack([self.cuts[:, 0] - first, self.cuts, self.cuts[:, -1] + last])
 
-    def _standard(self, x: Array, some: Any) -> tuple[Array, Array]:
+    def _standard(self, x: Array, some: Array | slice) -> tuple[Array, Array]:
         """(S, n): (g(x) − m)/σ of some pairs, with g from the scale of the ratings to the latent one; and its slope."""
         k = np.clip(np.searchsorted(self.edges, x, side="right") - 1, 0, len(self.levels) - 1)
         rise = (self._knots[:, k + 1] - self._knots[:, k]) / (self.edges[k + 1] - self.edges[k])

@@ -14,6 +14,13 @@ to learn to fill). Only observed cells count, so that it does not learn to repro
 
 The ratings of a test are predicted from the reconstruction of the *training* rows.
 
+A trained model predicts, recommends and folds in without Keras. The hidden code :math:`h_s` of a sample is computed
+once from its training ratings; a prediction is then :math:`\mu + h_s^\top V_j + c_j`. A sample that is not known has an
+empty row; a column that is not known has the mean row of V; where neither is known, μ stands in. Somebody new, with
+users as samples, gets a code by one forward pass. With items as samples a user is a column: its row of V and its bias
+are the best ones for the items' codes, a ridge regression with the penalty of training, which is where gradient steps
+on that row alone would end.
+
 ``path="dense"`` is the Keras network, fed with rows made dense a batch at a time. ``path="sparse"`` computes the
 same loss and gradients from the observed cells alone (:mod:`gramian.kernels.gradient.autoencoder`).
 
@@ -25,30 +32,33 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import numpy as np
 
 from gramian.core.file_format import Arrays, checked_arrays
 from gramian.core.history import History
 from gramian.core.parameters import Range, param
-from gramian.data.ratings import Ratings
+from gramian.data.ids import Codes
+from gramian.data.table import RatingsTable
 from gramian.kernels.arrays import Array
-from gramian.kernels.csr import CSR
+from gramian.kernels.csr import CSR, one_row
 from gramian.models.neural import backend, sparse
-from gramian.models.neural.layers import ACTIVATIONS
-from gramian.models.neural.reconstruction import AutoRecModel
+from gramian.models.neural.layers import ACTIVATIONS, activate
+from gramian.models.neural.network_model import PIECE, NetworkModel
 from gramian.models.recipe import Epoch, Recipe
 from gramian.models.training import check_finite
 
-__all__ = ["AutoRec"]
+__all__ = ["AutoRec", "AutoRecModel"]
 
+TINY = 1e-6  # keeps the ridge regression of somebody new solvable without a penalty
 SPARSE_BELOW = 0.1  # share of observed cells below which the sparse path is the faster one
 
 
 @dataclass(frozen=True, kw_only=True)
-class AutoRec(Recipe[AutoRecModel]):
+class AutoRec(Recipe["AutoRecModel"]):
     """An autoencoder over rows of ratings; see the head of this module.
 
     Raises:
@@ -91,7 +101,7 @@ class AutoRec(Recipe[AutoRecModel]):
         """The units of each hidden layer."""
         return self.hidden if isinstance(self.hidden, tuple) else (self.hidden,)
 
-    def build(self, n_users: int, n_items: int, n_ratings: int | None = None) -> Any:
+    def build(self, n_users: int, n_items: int, n_ratings: int | None = None) -> backend.KerasModel:
         """The network, a ``keras.Model`` from rows of centred ratings to rows: take it away and change it.
 
         Args:
@@ -119,12 +129,13 @@ class AutoRec(Recipe[AutoRecModel]):
             shapes |= {f"hidden{n}/kernel": (a, b), f"hidden{n}/bias": (b,)}
         return shapes | {"output/kernel": (sizes[-1], width), "output/bias": (width,)}
 
-    def rows(self, ratings: Ratings) -> CSR:
+    def rows(self, ratings: RatingsTable) -> CSR:
         """The samples: centred ratings."""
-        rows = ratings.by_user if self.side == "user" else ratings.by_item
+        table = ratings.to_local()
+        rows = table.by_user if self.side == "user" else table.by_item
         return rows._replace(values=rows.values - np.float32(ratings.global_mean))
 
-    def is_sparse(self, ratings: Ratings) -> bool:
+    def is_sparse(self, ratings: RatingsTable) -> bool:
         """Which path is taken."""
         return self.path == "sparse" or (
             self.path == "auto" and len(ratings) < SPARSE_BELOW * ratings.n_users * ratings.n_items
@@ -140,7 +151,7 @@ class AutoRec(Recipe[AutoRecModel]):
         )
         return list(sparse.batches(rows, size, self.seed, number))
 
-    def start(self, ratings: Ratings) -> Arrays:
+    def start(self, ratings: RatingsTable) -> Arrays:
         """Weights uniform in ±√(6 / (inputs + outputs)) (Glorot & Bengio 2010), biases 0."""
         self.batches(self.rows(ratings), 0)
         rng = np.random.Generator(np.random.Philox(self.seed))
@@ -156,15 +167,15 @@ class AutoRec(Recipe[AutoRecModel]):
             variable.assign(weights[variable.path])
         return backend.get_state(network)
 
-    def epoch(self, ratings: Ratings, arrays: Arrays, number: int) -> Epoch:
+    def epoch(self, ratings: RatingsTable, arrays: Arrays, number: int) -> Epoch[Arrays]:
         """One pass over all rows in a random order; the history has the error as it was met on the way."""
-        rate = backend.rate(self, number)
+        rate = backend.rate(self.learning_rate, self.decay, number)
         go = self._sparse_epoch if self.is_sparse(ratings) else self._dense_epoch
         mean, made = go(ratings, arrays, number, rate)
         check_finite(mean, made, number, rate)
         return Epoch(made, {"train_rmse": float(np.sqrt(mean))})
 
-    def _sparse_epoch(self, ratings: Ratings, arrays: Arrays, number: int, rate: float) -> tuple[float, Arrays]:
+    def _sparse_epoch(self, ratings: RatingsTable, arrays: Arrays, number: int, rate: float) -> tuple[float, Arrays]:
         made = {name: array.copy() for name, array in arrays.items()}
         rows = self.rows(ratings)
         others = ratings.by_item if self.side == "user" else ratings.by_user
@@ -178,7 +189,7 @@ class AutoRec(Recipe[AutoRecModel]):
         )  # fmt: skip
         return total / n, made
 
-    def _dense_epoch(self, ratings: Ratings, arrays: Arrays, number: int, rate: float) -> tuple[float, Arrays]:
+    def _dense_epoch(self, ratings: RatingsTable, arrays: Arrays, number: int, rate: float) -> tuple[float, Arrays]:
         sizes = (ratings.n_users, ratings.n_items, len(ratings))
         network = backend.compiled((self._key(), sizes), lambda: dense_network(self, ratings))
         backend.set_state(network, arrays)
@@ -195,16 +206,96 @@ class AutoRec(Recipe[AutoRecModel]):
         free: dict[str, Any] = {"epochs": 1, "patience": None, "seed": 0, "batch_size": None, "n_jobs": None}
         return dataclasses.replace(self, **free, learning_rate=0.1, decay=0.0, path="dense")
 
-    def finish(self, ratings: Ratings, arrays: Arrays) -> Arrays:
+    def finish(self, ratings: RatingsTable, arrays: Arrays) -> Arrays:
         """The network's weights by their Keras paths, without what only training needs."""
         if self.is_sparse(ratings):
             return from_rows(arrays, len(self.sizes))
         return {name: arrays[f"network.{name}"] for name in self.weight_shapes(ratings.n_users, ratings.n_items)}
 
-    def model(self, ratings: Ratings, arrays: Arrays, history: History) -> AutoRecModel:
+    def model(self, ratings: RatingsTable, arrays: Arrays, history: History) -> AutoRecModel:
         """The model of these weights."""
         shapes = self.weight_shapes(ratings.n_users, ratings.n_items)
         return AutoRecModel(self, ratings, history, checked_arrays(self.name, arrays, shapes, (np.float32,)))
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class AutoRecModel(NetworkModel):
+    """A trained AutoRec: its network goes from rows of centred ratings to rows."""
+
+    @property
+    def _autorec(self) -> AutoRec:
+        return cast(AutoRec, self.recipe)
+
+    def encode(self, rows: CSR) -> Array:
+        """The codes h of rows of centred ratings, float32."""
+        from scipy.sparse import csr_array
+
+        recipe, first = self._autorec, self.weights["hidden0/kernel"]
+        matrix = csr_array((rows.values, rows.indices, rows.indptr), shape=(rows.n_rows, len(first)))
+        h = activate(recipe.activation, np.asarray(matrix @ first, np.float64) + self.weights["hidden0/bias"])
+        for n in range(1, len(recipe.sizes)):
+            z = h @ self.weights[f"hidden{n}/kernel"].astype(np.float64) + self.weights[f"hidden{n}/bias"]
+            h = activate(recipe.activation, z)
+        return h.astype(np.float32)
+
+    @cached_property
+    def _codes_table(self) -> Array:
+        """Codes of the samples; the last is that of an empty row, for a sample that is not known."""
+        empty = CSR(np.zeros(2, np.int64), np.empty(0, np.int32), np.empty(0, np.float32))
+        return np.vstack([self.encode(self._autorec.rows(self.ratings)), self.encode(empty)])
+
+    @cached_property
+    def _columns_table(self) -> Array:
+        """Rows [V, c] of the columns; the last is their mean, for a column that is not known."""
+        rows = np.concatenate([self.weights["output/kernel"].T, self.weights["output/bias"][:, None]], axis=1)
+        return np.vstack([rows, rows.mean(axis=0, dtype=np.float64).astype(np.float32)])
+
+    def _values(self, codes: Array, columns: Array) -> Array:
+        codes, columns = codes.astype(np.float64), columns.astype(np.float64)
+        H = codes.shape[1]
+        return self.global_mean + np.einsum("pk,pk->p", codes, columns[:, :H]) + columns[:, H]
+
+    def score_pairs(self, users: Codes, items: Codes) -> Array:
+        """μ + hᵀV + c of pairs of codes, in float64 until the end."""
+        samples, columns = (users, items) if self._autorec.side == "user" else (items, users)
+        out = np.empty(len(users), np.float32)
+        for low in range(0, len(users), PIECE):
+            piece = slice(low, low + PIECE)
+            out[piece] = self._values(self._codes_table[samples[piece]], self._columns_table[columns[piece]])
+        out[(users < 0) & (items < 0)] = self.global_mean
+        return out
+
+    def score_block(self, users: Codes) -> Array:
+        """All items for some users, by one matrix product."""
+        H = self._codes_table.shape[1]
+        if self._autorec.side == "user":
+            items = self._columns_table[:-1]
+            return self._codes_table[users] @ items[:, :H].T + (items[:, H] + np.float32(self.global_mean))
+        rows = self._columns_table[users]
+        return rows[:, :H] @ self._codes_table[:-1].T + (rows[:, H:] + np.float32(self.global_mean))
+
+    # ---- somebody new ---------------------------------------------------------------------------
+
+    def fold_in_codes(self, items: Codes, values: Array) -> Array:
+        """The row of a user with these ratings: its code, or with items as samples [v, c]."""
+        centred = one_row(items, values - np.float32(self.global_mean))
+        if self._autorec.side == "user":
+            return self.encode(centred)[0]
+        if len(items) == 0:
+            return self._columns_table[-1].copy()
+        codes = self._codes_table[centred.indices].astype(np.float64)
+        X = np.column_stack([codes, np.ones(len(codes))])
+        penalty = np.full(X.shape[1], max(self._autorec.regularization, TINY))
+        penalty[-1] = TINY
+        return np.linalg.solve(X.T @ X + np.diag(penalty), X.T @ centred.values).astype(np.float32)
+
+    def score_row(self, row: Array) -> Array:
+        """As of :class:`FoldingModel`."""
+        if self._autorec.side == "user":
+            columns = self._columns_table[:-1]
+            return self._values(np.broadcast_to(row, (len(columns), len(row))), columns).astype(np.float32)
+        codes = self._codes_table[:-1]
+        return self._values(codes, np.broadcast_to(row, (len(codes), len(row)))).astype(np.float32)
 
 
 def to_rows(weights: Arrays) -> Arrays:
@@ -227,7 +318,7 @@ def from_rows(arrays: Arrays, layers: int) -> Arrays:
     return made | {"output/kernel": np.ascontiguousarray(out[:, :-1].T), "output/bias": out[:, -1].copy()}
 
 
-def dense_batches(rows: CSR, width: int, picks: list[Array]) -> Any:
+def dense_batches(rows: CSR, width: int, picks: list[Array]) -> backend.KerasObject:
     """A ``keras.utils.PyDataset``: batches made dense one at a time; cells without a rating are NaN in the target."""
     keras = backend.keras()
 
@@ -244,7 +335,7 @@ def dense_batches(rows: CSR, width: int, picks: list[Array]) -> Any:
     return Batches()
 
 
-def masked_error(target: Any, made: Any) -> Any:
+def masked_error(target: backend.KerasObject, made: backend.KerasObject) -> backend.KerasObject:
     """Σ m (r - r̂)² / Σ m of a batch, with the mask m where the target is a number."""
     ops = backend.keras().ops
     mask = ops.isfinite(target)
@@ -252,11 +343,11 @@ def masked_error(target: Any, made: Any) -> Any:
     return ops.sum(squared) / ops.maximum(ops.sum(ops.cast(mask, "float32")), 1.0)
 
 
-def dense_network(recipe: AutoRec, ratings: Ratings) -> Any:
+def dense_network(recipe: AutoRec, ratings: RatingsTable) -> backend.KerasModel:
     """The network ready to be trained, its weights at random."""
     network = recipe.build(ratings.n_users, ratings.n_items, len(ratings))
 
-    def squared_error(target: Any, made: Any) -> Any:
+    def squared_error(target: backend.KerasObject, made: backend.KerasObject) -> backend.KerasObject:
         return masked_error(target, made)
 
     steps = backend.optimizer(recipe.optimizer, recipe.learning_rate, recipe.momentum)

@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Hashable
 from importlib import import_module
 from importlib.util import find_spec
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -13,12 +14,25 @@ import numpy as np
 from gramian.core.file_format import Arrays
 from gramian.errors import ParameterError
 
-__all__ = ["batch_size", "compiled", "get_state", "is_installed", "keras", "optimizer", "rate", "set_state"]
+__all__ = [
+    "KerasModel",
+    "KerasObject",
+    "batch_size",
+    "compiled",
+    "get_state",
+    "is_installed",
+    "keras",
+    "optimizer",
+    "rate",
+    "set_state",
+]
 
+KerasObject = Any  # Keras has no types of its own
+KerasModel = KerasObject
 BACKENDS = ("jax", "tensorflow", "torch")  # those of Keras that can train
 # Compiled networks are kept while all of them together have no more weights than this; the last one always is.
 KEPT_WEIGHTS = 1 << 23
-_KEPT: dict[Hashable, Any] = {}
+_KEPT: dict[Hashable, KerasModel] = {}
 
 
 def is_installed() -> bool:
@@ -26,7 +40,7 @@ def is_installed() -> bool:
     return all(find_spec(name) is not None for name in ("keras", os.environ.get("KERAS_BACKEND", "jax")))
 
 
-def keras() -> Any:
+def keras() -> ModuleType:
     """The package; ParameterError with the line to install it where it or its backend is missing."""
     backend = os.environ.setdefault("KERAS_BACKEND", "jax")
     if backend not in BACKENDS:
@@ -40,12 +54,12 @@ def keras() -> Any:
         ) from None
 
 
-def rate(recipe: Any, number: int) -> float:
+def rate(learning_rate: float, decay: float, number: int) -> float:
     """The learning rate of an epoch (``number`` from 1)."""
-    return float(recipe.learning_rate / (1 + recipe.decay * (number - 1)))
+    return learning_rate / (1 + decay * (number - 1))
 
 
-def optimizer(name: str, learning_rate: float, momentum: float) -> Any:
+def optimizer(name: str, learning_rate: float, momentum: float) -> KerasObject:
     """Keras's SGD with momentum, or its Adam with the momentum as β₁."""
     kinds = keras().optimizers
     if name == "adam":
@@ -63,7 +77,7 @@ def batch_size(asked: int | None, count: int, default: int, owner: str, what: st
     return min(count, default) if asked is None else asked
 
 
-def compiled(key: Hashable, make: Callable[[], Any]) -> Any:
+def compiled(key: Hashable, make: Callable[[], KerasModel]) -> KerasModel:
     """The network of this key: made by ``make``, or the one that was made before, with whatever state it was left."""
     if key in _KEPT:
         _KEPT[key] = _KEPT.pop(key)  # the last to be dropped
@@ -74,7 +88,7 @@ def compiled(key: Hashable, make: Callable[[], Any]) -> Any:
     return _KEPT[key]
 
 
-def _variables(network: Any) -> dict[str, Any]:
+def _variables(network: KerasModel) -> dict[str, KerasObject]:
     """Every number that a training changes, seeds of dropout included, by its path."""
     weights = {id(variable) for variable in network.weights}
     seeds = [variable for variable in network.variables if id(variable) not in weights]
@@ -83,14 +97,14 @@ def _variables(network: Any) -> dict[str, Any]:
     return named | {f"optimizer.{n}": variable for n, variable in enumerate(network.optimizer.variables)}
 
 
-def get_state(network: Any) -> Arrays:
+def get_state(network: KerasModel) -> Arrays:
     """Copies of all variables of a compiled and built network; counters and seeds as int64, which files can hold."""
     to_numpy = keras().ops.convert_to_numpy
     arrays = {name: to_numpy(variable.value).copy() for name, variable in _variables(network).items()}
     return {name: array if array.dtype == np.float32 else array.astype(np.int64) for name, array in arrays.items()}
 
 
-def set_state(network: Any, arrays: Arrays) -> None:
+def set_state(network: KerasModel, arrays: Arrays) -> None:
     """Put a network where :func:`get_state` found it."""
     for name, variable in _variables(network).items():
         variable.assign(arrays[name].astype(variable.dtype).reshape(variable.shape))

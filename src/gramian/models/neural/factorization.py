@@ -31,7 +31,7 @@ import numpy as np
 from gramian.core.file_format import Arrays, checked_arrays
 from gramian.core.history import History
 from gramian.core.parameters import Range, param
-from gramian.data.ratings import Ratings
+from gramian.data.table import RatingsTable
 from gramian.models.neural import backend
 from gramian.models.neural.layers import ACTIVATIONS
 from gramian.models.neural.network import PairModel
@@ -68,7 +68,7 @@ class PairRecipe(Recipe[PairModel]):
                                  optional=True)  # fmt: skip
     seed: int = param(0, "of the random start, the order of the ratings, and dropout", low=0)
 
-    def build(self, n_users: int, n_items: int, n_ratings: int | None = None) -> Any:
+    def build(self, n_users: int, n_items: int, n_ratings: int | None = None) -> backend.KerasModel:
         """The network, a ``keras.Model`` of two inputs of codes: take it away and change it as you like.
 
         Args:
@@ -92,7 +92,7 @@ class PairRecipe(Recipe[PairModel]):
             parts.append(self._layers(layers.Concatenate()([layers.Flatten()(w), layers.Flatten()(u)]), n_ratings))
         return backend.keras().Model([user, item], parts[0] if len(parts) == 1 else layers.Add()(parts))
 
-    def _embed(self, codes: Any, count: int, name: str, n_ratings: int | None) -> Any:
+    def _embed(self, codes: backend.KerasObject, count: int, name: str, n_ratings: int | None) -> backend.KerasObject:
         """Rows near 0 that differ, or biases of 0."""
         keras = backend.keras()
         seed = 2 * self.seed + name.startswith("item")
@@ -108,7 +108,7 @@ class PairRecipe(Recipe[PairModel]):
             name=name,
         )(codes)
 
-    def _layers(self, x: Any, n_ratings: int | None) -> Any:
+    def _layers(self, x: backend.KerasObject, n_ratings: int | None) -> backend.KerasObject:
         raise NotImplementedError
 
     def weight_shapes(self, n_users: int, n_items: int) -> dict[str, tuple[int, ...]]:
@@ -121,7 +121,7 @@ class PairRecipe(Recipe[PairModel]):
             shapes |= {f"{side}_biases/embeddings": (count, 1) for side, count in sides.items()}
         return shapes
 
-    def _batch(self, ratings: Ratings) -> int:
+    def _batch(self, ratings: RatingsTable) -> int:
         n = len(ratings)
         usual = min(max(n // 128, 16), 8192)
         return backend.batch_size(self.batch_size, n, usual, type(self).__name__, "ratings")
@@ -130,14 +130,14 @@ class PairRecipe(Recipe[PairModel]):
         """The recipe less what a compiled network does not depend on, once its variables are set."""
         return dataclasses.replace(self, epochs=1, patience=None, seed=0, batch_size=None, learning_rate=0.1)
 
-    def start(self, ratings: Ratings) -> Arrays:
+    def start(self, ratings: RatingsTable) -> Arrays:
         """Small random embeddings, zero biases, random layers."""
         self._batch(ratings)
         return backend.get_state(_compile(self, ratings))
 
-    def epoch(self, ratings: Ratings, arrays: Arrays, number: int) -> Epoch:
+    def epoch(self, ratings: RatingsTable, arrays: Arrays, number: int) -> Epoch[Arrays]:
         """One pass over all ratings in a random order; the history has the loss as it was met on the way."""
-        rate = backend.rate(self, number)
+        rate = backend.rate(self.learning_rate, self.decay, number)
         sizes = (ratings.n_users, ratings.n_items, len(ratings))
         network = backend.compiled((self._key(), sizes), lambda: _compile(self, ratings))
         backend.set_state(network, arrays)
@@ -151,17 +151,17 @@ class PairRecipe(Recipe[PairModel]):
         check_finite(mean, made, number, rate)
         return Epoch(made, {"objective": loss, "train_rmse": float(np.sqrt(mean))})
 
-    def finish(self, ratings: Ratings, arrays: Arrays) -> Arrays:
+    def finish(self, ratings: RatingsTable, arrays: Arrays) -> Arrays:
         """The network's weights, without what only training needs."""
         return {name: arrays[f"network.{name}"] for name in self.weight_shapes(ratings.n_users, ratings.n_items)}
 
-    def model(self, ratings: Ratings, arrays: Arrays, history: History) -> PairModel:
+    def model(self, ratings: RatingsTable, arrays: Arrays, history: History) -> PairModel:
         """The model of these weights."""
         shapes = self.weight_shapes(ratings.n_users, ratings.n_items)
         return PairModel(self, ratings, history, checked_arrays(self.name, arrays, shapes, (np.float32,)))
 
 
-def _compile(recipe: PairRecipe, ratings: Ratings) -> Any:
+def _compile(recipe: PairRecipe, ratings: RatingsTable) -> backend.KerasModel:
     network = recipe.build(ratings.n_users, ratings.n_items, len(ratings))
     steps = backend.optimizer(recipe.optimizer, recipe.learning_rate, recipe.momentum)
     network.compile(optimizer=steps, loss="mse", metrics=["mean_squared_error"])
@@ -207,7 +207,7 @@ class LayeredRecipe(PairRecipe):
         """The units of each hidden layer."""
         return self.hidden if isinstance(self.hidden, tuple) else (self.hidden,)
 
-    def _layers(self, x: Any, n_ratings: int | None) -> Any:
+    def _layers(self, x: backend.KerasObject, n_ratings: int | None) -> backend.KerasObject:
         keras = backend.keras()
         strength = self.layer_regularization
         if strength is None:

@@ -11,15 +11,14 @@ down
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
+import polars as pl
 
 from gramian.core.parameters import check_number
-from gramian.data.ids import Codes
+from gramian.data.ids import Codes, Id, Ids
 from gramian.kernels.arrays import Array
 from gramian.models.neural.layers import Layer, forward, input_gradient, layers_of
 from gramian.models.neural.network_model import PIECE, NetworkModel
@@ -46,7 +45,7 @@ class PairModel(NetworkModel):
 
     @cached_property
     def _layers(self) -> list[Layer]:
-        recipe = self._network_recipe
+        recipe = self.network_recipe
         return layers_of(self.weights, len(recipe.sizes)) if recipe.has_layers else []
 
     @cached_property
@@ -67,7 +66,7 @@ class PairModel(NetworkModel):
 
     def _outputs(self, users: Array, items: Array) -> tuple[Array, list[Array]]:
         """Predictions of pairs of rows less μ, and what the layers gave."""
-        recipe, K = self._network_recipe, users.shape[1] - 1
+        recipe, K = self.network_recipe, users.shape[1] - 1
         made, outputs = np.zeros(len(users)), []
         if recipe.has_biases:
             made += np.einsum("pk,pk->p", users[:, :K], items[:, :K]) + users[:, K] + items[:, K]
@@ -77,10 +76,10 @@ class PairModel(NetworkModel):
             made += outputs[-1][:, 0]
         return made, outputs
 
-    def branches(self, users: Any, items: Any) -> tuple[Array, Array]:
+    def branches(self, users: Ids, items: Ids) -> tuple[Array, Array]:
         """What the factorization and what the layers add to μ for pairs of ids; 0 from a branch that is not there."""
-        codes = self._pair_codes(users, items, "fallback")
-        made, outputs = self._outputs(self._user_table[codes[0]], self._item_table[codes[1]])
+        pairs = self._pairs_of(users, items, None, "fallback")
+        made, outputs = self._outputs(self._user_table[pairs.users], self._item_table[pairs.items])
         layers = outputs[-1][:, 0] if outputs else np.zeros(len(made))
         return made - layers, layers
 
@@ -101,21 +100,20 @@ class PairModel(NetworkModel):
 
     # ---- somebody new ---------------------------------------------------------------------------
 
-    def fold_in(self, ratings: Mapping[Any, float], *, unknown: str = "fallback") -> Array:
+    def fold_in_codes(self, items: Codes, values: Array) -> Array:
         """The row (K + 1,) [factors, bias] of a user with these ratings, by gradient steps (Adam) on it alone.
 
         With no known item it is the row of an unknown user.
         """
-        codes, values = self._given(ratings, unknown)
         row = self._user_table[-1].copy()
-        if len(codes) == 0:
+        if len(items) == 0:
             return row
-        order = np.argsort(codes)
-        items, target = self._item_table[codes[order]], values[order].astype(np.float64) - self.global_mean
+        order = np.argsort(items)
+        rows, target = self._item_table[items[order]], values[order].astype(np.float64) - self.global_mean
         first, second = np.zeros_like(row), np.zeros_like(row)
-        shrink = self._network_recipe.regularization / len(items)
+        shrink = self.network_recipe.regularization / len(rows)
         for t in range(1, FOLD_STEPS + 1):
-            gradient = self._row_gradient(row, items, target) + 2 * shrink * row
+            gradient = self._row_gradient(row, rows, target) + 2 * shrink * row
             first, second = 0.9 * first + 0.1 * gradient, 0.99 * second + 0.01 * gradient**2
             rate = FOLD_RATE * (1 - (t - 1) / FOLD_STEPS)
             row -= rate * (first / (1 - 0.9**t)) / (np.sqrt(second / (1 - 0.99**t)) + 1e-8)
@@ -123,7 +121,7 @@ class PairModel(NetworkModel):
 
     def _row_gradient(self, row: Array, items: Array, target: Array) -> Array:
         """The gradient of the mean squared error for one user's row."""
-        recipe, K = self._network_recipe, len(row) - 1
+        recipe, K = self.network_recipe, len(row) - 1
         made, outputs = self._outputs(np.broadcast_to(row, items.shape), items)
         slopes = np.zeros_like(items)
         if recipe.has_biases:
@@ -133,12 +131,13 @@ class PairModel(NetworkModel):
             slopes[:, :K] += input_gradient(outputs, self._layers, recipe.activation)[:, :K]
         return 2 * ((made - target) @ slopes) / len(items)
 
-    def _scores_of(self, row: Array) -> Array:
+    def score_row(self, row: Array) -> Array:
+        """As of :class:`FoldingModel`."""
         items = self._item_table[:-1]
         made, _ = self._outputs(np.broadcast_to(row, items.shape), items)
         return (made + self.global_mean).astype(np.float32)
 
-    def similar_items(self, item: Any, n: int = 10) -> Any:
+    def similar_items(self, item: Id, n: int = 10) -> pl.DataFrame:
         """The items whose embeddings point the same way: ``item``, ``similarity`` (cosine), ``rank``, ``title``."""
         code = self._one_code(self.item_ids, item, "item")
         check_number("n", n, low=1, whole=True, owner="similar")

@@ -7,7 +7,7 @@ epoch it sums to what the dense network takes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -110,26 +110,36 @@ def step(batch: CSR, inputs: Array, arrays: Arrays, steps: Steps, shrink: Array)
         gradients[f"bias{n}"] = delta.sum(axis=0)
         delta = ((delta @ kernel.T) * slope(steps.activation, outputs[n - 1])).astype(A.dtype)
     gradients["bias0"] = delta.sum(axis=0)
-    _move(batch, errors, inputs, outputs[-1], delta, gradients, arrays, steps, shrink)
+    _move_flat(gradients, arrays, steps)
+    _move_columns(batch, {"out": (errors, outputs[-1]), "in": (inputs, delta)}, arrays, steps, shrink)
     return sum(sums[a] for a in sorted(sums))
 
 
-def _move(
-    batch: CSR, errors: Array, inputs: Array, hidden: Array, delta: Array, gradients: Arrays, arrays: Arrays,
-    steps: Steps, shrink: Array,
-) -> None:  # fmt: skip
-    """Move what the batch has gradients of; the rows of the first and the last layer column by column."""
+def _move_flat(gradients: Arrays, arrays: Arrays, steps: Steps) -> None:
+    """Move what the batch has whole gradients of."""
     from gramian.kernels.gradient import autoencoder
 
     rule = DESCENT_RULES.index(steps.optimizer)
     for name, gradient in gradients.items():
         flat, direction = arrays[name].reshape(-1), np.ascontiguousarray(gradient.reshape(-1), arrays[name].dtype)
         autoencoder.move_flat(flat, arrays[f"state.{name}"][0], direction, rule, steps.rate, steps.beta)
-    order, samples, columns, starts = _by_column(batch, len(arrays["in"]))
-    by_column = CSR(starts, samples, errors[order])
-    for coefficients, partner, name in ((errors[order], hidden, "out"), (inputs[order], delta, "in")):
 
-        def work(a: int, b: int, c: Array = coefficients, p: Array = partner, name: str = name) -> None:
+
+def _move_columns(
+    batch: CSR, layers: Mapping[str, tuple[Array, Array]], arrays: Arrays, steps: Steps, shrink: Array
+) -> None:
+    """Move the rows of the first and the last layer, column by column of the batch.
+
+    Of each layer comes a coefficient for every entry of the batch, and what it multiplies, a row for every sample.
+    """
+    from gramian.kernels.gradient import autoencoder
+
+    rule = DESCENT_RULES.index(steps.optimizer)
+    order, samples, columns, starts = _by_column(batch, len(arrays["in"]))
+    by_column = CSR(starts, samples, batch.values)
+    for name, (coefficients, partner) in layers.items():
+
+        def work(a: int, b: int, c: Array = coefficients[order], p: Array = partner, name: str = name) -> None:
             autoencoder.move_columns(
                 starts, columns, samples, c, p, arrays[name], arrays[f"state.{name}"], shrink, name == "out",
                 rule, steps.rate, steps.beta, a, b,

@@ -7,6 +7,7 @@ import dataclasses
 import numpy as np
 import polars as pl
 import pytest
+from chains import both_ways, swept
 from ranks import drawn_sides, uniformity
 from scipy import special, stats
 
@@ -17,7 +18,9 @@ from gramian.kernels.csr import csr_from_sorted
 from gramian.kernels.sampling import latent as kernel
 from gramian.metrics import prediction
 from gramian.models.bayes import gibbs
+from gramian.models.bayes.state import Key, State
 from gramian.models.bayes.terms import ordinal
+from gramian.models.bayes.terms.collection import Terms
 from gramian.models.distributions.ordinal_mixture import StepMixture
 
 CUTS = np.array([1.5, 2.2, 3.6, 4.5])
@@ -133,19 +136,13 @@ def ranks_of(seed):
     sides, priors = drawn_sides(rng, (N, M), HYPER)
     alpha, cuts = rng.gamma(HYPER.shape) / HYPER.rate, np.array([1.5, *np.sort(rng.uniform(1.5, 4.5, 2)), 4.5])
     u, i = np.nonzero(rng.random((N, M)) < 0.8)
-    chain = gibbs.Chain(*sides, *priors, alpha, None, None, ordinal.Cuts(cuts))
+    chain = State(*sides, *priors, alpha, {"cuts": ordinal.Cuts(cuts)})
     z = 3 + free(chain)[u, i] + rng.normal(size=len(u)) / np.sqrt(alpha)
     steps = np.searchsorted(cuts, z).astype(np.int32)
-    ladder = ordinal.Ladder(LEVELS, steps, i.astype(np.int32))
-    by_user = csr_from_sorted(u, i, LEVELS[steps], N)
-    turned = np.lexsort((u, i))
-    by_item = csr_from_sorted(i[turned], u[turned], LEVELS[steps][turned], M)
+    ways, terms = both_ways(u, i, LEVELS[steps], (N, M)), Terms((ordinal.Ordinal(LEVELS, steps),))
     true, draws = quantities(chain), []
     for number in range(1, 57):
-        key = gibbs.Key(seed, 0, number)
-        chain = gibbs.sweep(
-            chain, by_user, by_item, HYPER, key, biased=True, offset=3.0, n_jobs=1, ladder=ladder
-        )[0]  # fmt: skip
+        chain = swept(chain, ways, HYPER, Key(seed, 0, number), True, 3.0, terms, 1)[0]
         if number > 2 and number % 6 == 0:
             draws.append(quantities(chain))
     return np.sum(np.array(draws) < true, axis=0)

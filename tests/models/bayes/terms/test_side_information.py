@@ -7,15 +7,21 @@ import dataclasses
 import numpy as np
 import polars as pl
 import pytest
+from chains import drawn_prior
 from ranks import uniformity
 from scipy import stats
 
 import gramian as gm
 from gramian.engine import pool, ridge
+from gramian.engine.rows import Intercepts
 from gramian.kernels.csr import CSR, csr_from_sorted, transpose
 from gramian.models.bayes import features as tables
 from gramian.models.bayes import gibbs
+from gramian.models.bayes.bundles import Chance, Setup
+from gramian.models.bayes.gibbs import RowDraw
+from gramian.models.bayes.state import RowPrior
 from gramian.models.bayes.terms import side_information
+from gramian.models.bayes.terms.side_information import Link, SideInformation
 
 D, SCALE = 2, np.array([1.0, 0.7])
 HYPER = gibbs.Hyperprior(SCALE, 2.0, 1.0, 1.0)
@@ -26,9 +32,17 @@ def sparse(dense) -> CSR:
     return csr_from_sorted(rows, columns, dense[rows, columns], len(dense))
 
 
-def features_of(dense, groups=None) -> side_information.Features:
+def features_of(dense, groups=None) -> tables.SideFeatures:
     groups = np.zeros(dense.shape[1], np.int64) if groups is None else np.asarray(groups)
-    return side_information.Features(sparse(dense), transpose(sparse(dense), dense.shape[1]), groups, 1e-9)
+    return tables.SideFeatures(sparse(dense), transpose(sparse(dense), dense.shape[1]), groups, 1e-9)
+
+
+def term_of(features) -> SideInformation:
+    return SideInformation("user_features", 0, False, None, features)
+
+
+def chance_of(seed, n_jobs=1) -> Chance:
+    return Chance(np.random.default_rng(seed), (0, 0, 0), n_jobs)
 
 
 @pytest.fixture(params=["cholesky", "conjugate gradient"])
@@ -51,10 +65,10 @@ def test_draws_of_the_coefficients_have_the_mean_and_covariance_of_the_closed_fo
     known, rows, mean = features_of(F, groups), rng.normal(size=(n, D)), rng.normal(size=D)
     precision = np.array([[2.0, 0.5], [0.5, 1.0]])
     precisions = np.array([0.5, 2.0, 1.0])[: groups[-1] + 1]
-    before = side_information.Link(rng.normal(size=(count, D)), precisions)
+    before = Link(rng.normal(size=(count, D)), precisions)
     root = np.linalg.cholesky(precision)
     draws = np.array([
-        side_information.draw_link(known, rows, mean, root, before, np.random.default_rng(s), 1).coefficients
+        side_information.draw_link(known, rows, mean, root, before, chance_of(s)).coefficients
         for s in range(3000)
     ])  # fmt: skip
     F = F.astype(np.float32).astype(float)
@@ -70,11 +84,11 @@ def test_the_precision_of_each_group_is_drawn_from_its_gamma():
     rng = np.random.default_rng(1)
     known, away = features_of(rng.normal(size=(8, 3)), [0, 0, 1]), rng.normal(size=(8, D))
     precision = np.array([[2.0, 0.5], [0.5, 1.0]])
-    before = side_information.no_link(known, D, "float64")
+    before = Link(np.zeros((3, D)), np.ones(2))
     made = []
     for seed in range(1000):
         link = side_information.draw_link(
-            known, away, np.zeros(D), np.linalg.cholesky(precision), before, np.random.default_rng(seed), 1
+            known, away, np.zeros(D), np.linalg.cholesky(precision), before, chance_of(seed)
         )
         lengths = np.einsum("fc,cd,fd->f", link.coefficients, precision, link.coefficients)
         made.append(link.ridge * (1 + np.array([lengths[:2].sum(), lengths[2]]) / 2))
@@ -85,15 +99,13 @@ def test_the_precision_of_each_group_is_drawn_from_its_gamma():
 def test_rows_are_drawn_about_the_means_that_their_features_give():
     rng = np.random.default_rng(2)
     F, seen = rng.normal(size=(4, 3)).astype(np.float32), rng.random((4, 5)) < 0.5
-    prior = gibbs.RowPrior(
-        rng.normal(size=D), np.diag([2.0, 3.0]), side_information.Link(rng.normal(size=(3, D)), np.ones(1))
-    )
+    prior, link = RowPrior(rng.normal(size=D), np.diag([2.0, 3.0])), Link(rng.normal(size=(3, D)), np.ones(1))
     ratings, other = sparse(seen * rng.normal(size=(4, 5))), rng.normal(size=(5, D))
-    how = {"biased": True, "offset": 0.3}
-    made, _ = gibbs.draw_rows(ratings, other, prior, 1.7, None, features=features_of(F), **how)
+    setup, means = Setup(Intercepts(biased=True, offset=0.3)), term_of(features_of(F)).means(link)
+    made, _ = gibbs.draw_rows(ratings, other, RowDraw(prior, 1.7, None, means), setup)
     for i in range(4):
-        own = gibbs.RowPrior(prior.mean + F[i] @ prior.link.coefficients, prior.precision)
-        alone, _ = gibbs.draw_rows(ratings.take(np.array([i])), other, own, 1.7, None, **how)
+        own = RowPrior(prior.mean + F[i] @ link.coefficients, prior.precision)
+        alone, _ = gibbs.draw_rows(ratings.take(np.array([i])), other, RowDraw(own, 1.7, None), setup)
         np.testing.assert_allclose(made[i], alone[0], rtol=1e-6)
 
 
@@ -102,9 +114,13 @@ def test_threads_do_not_change_a_bit(monkeypatch):
     monkeypatch.setattr(pool, "SMALL_BLOCK", 1e4)
     rng = np.random.default_rng(3)
     dense = rng.random((20_000, 600)) * (rng.random((20_000, 600)) < 0.01)
-    known, rows = features_of(dense), rng.normal(size=(20_000, D)).astype(np.float32)
-    one, three = (gibbs.draw_prior(rows, HYPER, np.random.default_rng(0), known, None, n_jobs) for n_jobs in (1, 3))
-    assert one.link.coefficients.tobytes() == three.link.coefficients.tobytes()
+    term, rows = term_of(features_of(dense)), rng.normal(size=(20_000, D)).astype(np.float32)
+    begun = Link(np.zeros((600, D), np.float32), np.ones(1))
+    one, three = (
+        drawn_prior(rows, HYPER, np.random.default_rng(0), term, begun, n_jobs)[1].coefficients for n_jobs in (1, 3)
+    )
+    assert one.any()
+    assert one.tobytes() == three.tobytes()
 
 
 # ---- simulation-based calibration ------------------------------------------------------------------
@@ -113,29 +129,29 @@ def test_threads_do_not_change_a_bit(monkeypatch):
 ROWS, COUNT, KEPT, APART = 12, 3, 9, 4
 
 
-def quantities(prior):
-    beta = prior.link.coefficients
-    return [*prior.link.ridge, beta[0, 0], beta[2, 1], prior.mean[0], np.linalg.slogdet(prior.precision)[1],
+def quantities(prior, link):
+    beta = link.coefficients
+    return [*link.ridge, beta[0, 0], beta[2, 1], prior.mean[0], np.linalg.slogdet(prior.precision)[1],
             np.einsum("fc,cd,fd->", beta, prior.precision, beta), beta[1] @ prior.precision @ prior.mean]  # fmt: skip
 
 
 def ranks_of(seed):
     rng = np.random.default_rng([seed, 6])
     F = rng.normal(size=(ROWS, COUNT)).astype(np.float32)
-    known = features_of(F, [0, 0, 1])
+    term = term_of(features_of(F, [0, 0, 1]))
     precision = stats.wishart(D, np.diag(1 / SCALE)).rvs(random_state=rng)
     turn = np.linalg.inv(np.linalg.cholesky(precision))  # z Λ^-½: rows with precision Λ
     ridge = rng.gamma(1.0, size=2)
     beta = rng.standard_normal((COUNT, D)) @ turn / np.sqrt(ridge[[0, 0, 1]])[:, None]
     mean = rng.standard_normal(D) @ turn / np.sqrt(HYPER.strength)
     rows = mean + F @ beta + rng.standard_normal((ROWS, D)) @ turn
-    prior = truth = gibbs.RowPrior(mean, precision, side_information.Link(beta, ridge))
+    now = truth = RowPrior(mean, precision), Link(beta, ridge)
     draws = []
     for number in range(1, 10 + APART * KEPT + 1):
-        prior = gibbs.draw_prior(rows, HYPER, np.random.default_rng([seed, number]), known, prior.link, 1)
+        now = drawn_prior(rows, HYPER, np.random.default_rng([seed, number]), term, now[1], 1)
         if number > 10 and (number - 10) % APART == 0:
-            draws.append(quantities(prior))
-    return np.sum(np.array(draws) < quantities(truth), axis=0)
+            draws.append(quantities(*now))
+    return np.sum(np.array(draws) < quantities(*truth), axis=0)
 
 
 def test_ranks_of_the_truth_are_uniform():
@@ -171,9 +187,7 @@ def known_coefficients(seed):
 
 def share_inside(model, truth):
     """Of the coefficients of the biases, which no rotation changes, the share in their central 90 % intervals."""
-    draws = [
-        np.concatenate([prior.link.coefficients[:, -1] for prior in (draw.users, draw.items)]) for draw in model.draws
-    ]
+    draws = [np.concatenate([term.of(draw).coefficients[:, -1] for term in model.terms]) for draw in model.draws]
     low, high = np.quantile(draws, [0.05, 0.95], axis=0)
     return float(np.mean((low <= truth) & (truth <= high)))
 
@@ -278,8 +292,7 @@ def test_an_item_that_nobody_rated_is_predicted_from_its_features(told):
     recipe, train, new, model = told
     plain = dataclasses.replace(recipe, item_features=None).fit(train)
     assert model.evaluate(new)["rmse"] < 0.6 * plain.evaluate(new)["rmse"]
-    users, items = model.codes_of(new)
-    intervals = model.predictive_codes(users, items)
+    intervals = model.predictive_codes(model.pairs_of(new))
     inside = (intervals.quantile(0.05) <= new.values) & (new.values <= intervals.quantile(0.95))
     assert 0.85 < inside.mean() < 0.95
 

@@ -7,14 +7,22 @@ import dataclasses
 import numpy as np
 import polars as pl
 import pytest
+from chains import swept
 from ranks import drawn_sides, uniformity
 from scipy import stats
 
 import gramian as gm
+from gramian.data.pairs import Pairs
 from gramian.engine import entries, local
+from gramian.engine.rows import Intercepts
 from gramian.models.bayes import gibbs
-from gramian.models.bayes.encoding import scales_of
+from gramian.models.bayes.bundles import Beginning, Chance, Rest, Setup
+from gramian.models.bayes.calendar import Calendar, Clock, clock_of
+from gramian.models.bayes.state import Key, State
 from gramian.models.bayes.terms import time_factors, time_offsets
+from gramian.models.bayes.terms.collection import Terms
+from gramian.models.bayes.terms.time_factors import TimeFactors
+from gramian.models.bayes.terms.time_offsets import TimeOffsets
 
 DAY = 86_400
 K = 2
@@ -51,7 +59,7 @@ def model(parts, recipe):
 
 
 def calendar_of(ratings):
-    return time_offsets.calendar_of(ratings, time_offsets.clock_of("auto", ratings))
+    return Calendar.of(ratings, clock_of("auto", ratings))
 
 
 # ---- the conditionals --------------------------------------------------------------------------------
@@ -62,7 +70,7 @@ def test_deviations_are_drawn_from_their_normal():
     codes, items = rng.integers(4, size=30), rng.integers(6, size=30)
     left, weights, U = rng.normal(size=30), rng.gamma(2, size=30), rng.normal(size=(6, K))
     cells = time_factors.by_cell(codes, 5, items)
-    made = np.array([time_factors.deviations(cells, left, U, weights, 2.5, 1.7, (3, n, 0)) for n in range(4000)])
+    made = np.array([time_factors.deviations(cells, left, U, weights, (2.5, 1.7), (3, n, 0)) for n in range(4000)])
     for g in range(5):
         V, own = U[items[codes == g]], weights[codes == g]
         A = 2.5 * np.eye(K) + 1.7 * (V * own[:, None]).T @ V
@@ -80,10 +88,10 @@ def test_what_deviations_add_is_that_of_each_rating(parts):
     users, items = rng.normal(size=(train.n_users, K + 1)), rng.normal(size=(train.n_items, K + 1))
     one = time_factors.Drift(rng.normal(size=(len(days.keys), K)), 4.0, 0.5)
     added = np.array([one.rows[c] @ items[j, :K] for c, j in zip(days.codes, train.item_codes, strict=True)])
-    np.testing.assert_allclose(time_factors.drifted(one, calendar, items), added, atol=1e-12)
+    np.testing.assert_allclose(TimeFactors(calendar.clock, calendar, 1.0).added(one, items), added, atol=1e-12)
     np.testing.assert_allclose(one.at(days.codes, items[train.item_codes]), added, atol=1e-5)
     assert one.at(np.array([-1]), items[:1]).tolist() == [0]
-    rows, seen = time_factors.rows_of_days(one, calendar, users), time_factors.by_item_and_day(calendar, train.by_item)
+    seen, rows = TimeFactors(calendar.clock, calendar, 1.0).moved_rows(one, train.by_item, users)
     for j in (0, 7):
         column = seen.indices[seen.indptr[j] : seen.indptr[j + 1]]
         owners = train.by_item.indices[train.by_item.indptr[j] : train.by_item.indptr[j + 1]]
@@ -110,12 +118,12 @@ def test_centred_deviations_leave_every_sum_as_it_was(parts):
 def test_the_precision_is_drawn_from_its_gamma(parts):
     train, rng = parts[0], np.random.default_rng(0)
     calendar = calendar_of(train)
-    before = time_factors.no_drift(calendar, K, 1.0, "float64")
+    term = TimeFactors(calendar.clock, calendar, 0.5)
+    before = term.start(Beginning(train.n_users, train.n_items, K, K + 1, 1.0, "float64"))
     left, items, made = rng.normal(size=len(train)), rng.normal(size=(train.n_items, K + 1)), []
     for seed in range(400):
-        new = time_factors.draw_drift(
-            calendar, before, left, items, None, 2.0, 0.5, (0, seed, 0), np.random.default_rng(seed)
-        )
+        chance = Chance(np.random.default_rng(seed), (0, seed, 0))
+        new, _ = term.drawn(before, left, None, Rest(items, None, 2.0), chance)
         made.append(new.precision * (0.5 + np.sum(new.rows**2) / 2))
     assert stats.kstest(made, stats.gamma(1 + new.rows.size / 2).cdf).pvalue > 1e-3
     assert new.spread == pytest.approx(np.mean(np.sum(items[:, :K] ** 2, axis=1)) / new.precision)
@@ -124,7 +132,7 @@ def test_the_precision_is_drawn_from_its_gamma(parts):
 # The truth from the prior, the posterior by the sampler: the ranks of the truth are uniform (see test_gibbs.py).
 
 N, M, DAYS = 5, 4, 2
-HYPER = gibbs.Hyperprior(np.array([1.0, 0.5]), 2.0, 3.0, 9.0, None, 1.5, 1.0)
+HYPER, RATES = gibbs.Hyperprior(np.array([1.0, 0.5]), 2.0, 3.0, 9.0), (1.5, 1.0)
 
 
 def ranks_of(seed):
@@ -133,30 +141,30 @@ def ranks_of(seed):
     u, i = np.nonzero(rng.random((N, M)) < 0.8)
     frame = {"user": u, "item": i, "rating": np.zeros(len(u)), "time": DAY * rng.integers(DAYS, size=len(u))}
     table = gm.Ratings.from_frame(pl.DataFrame(frame))
-    calendar = time_offsets.calendar_of(table, time_offsets.Clock(DAY, 2 * DAY, DAY))
+    calendar = Calendar.of(table, Clock(DAY, 2 * DAY, DAY))
     sides = [side[ids.ids.to_numpy()] for side, ids in zip(sides, (table.user_ids, table.item_ids), strict=True)]
-    precisions, scale = rng.gamma(1, size=3) / HYPER.time_rate, rng.gamma(1) / HYPER.drift_rate
+    precisions, scale = rng.gamma(1, size=3) / RATES[0], rng.gamma(1) / RATES[1]
     offsets = [rng.normal(size=len(c.keys)) / np.sqrt(p) for c, p in zip(calendar.kinds, precisions, strict=True)]
     moves = time_factors.Drift(rng.normal(size=(len(calendar.kinds[0].keys), 1)) / np.sqrt(scale), scale, 0.0)
-    time = time_offsets.levelled(calendar, offsets, precisions, moves)
+    time = time_offsets.levelled(calendar, offsets, precisions)
     alpha = rng.gamma(HYPER.shape) / HYPER.rate
-    chain = gibbs.Chain(*sides, *priors, alpha, None, time)
+    chain = State(*sides, *priors, alpha, {"time": time, "drift": moves})
+    terms = Terms((TimeOffsets(calendar.clock, calendar, RATES[0]), TimeFactors(calendar.clock, calendar, RATES[1])))
     W, U, (a, b) = *sides, (table.user_codes, table.item_codes)
     factors = W[a, 0] + moves.rows[calendar.kinds[0].codes, 0]
     values = factors * U[b, 0] + W[a, 1] + U[b, 1] + time.of(calendar) + rng.normal(size=len(a)) / np.sqrt(alpha)
-    by_user = table.by_user._replace(values=values)
-    by_item = table.by_item._replace(values=values[calendar.turned])
+    ways = gibbs.BothWays.of(table, terms)
+    ways = ways._replace(by_user=table.by_user._replace(values=values))
     true, draws = quantities(chain), []
     for number in range(1, 211):
-        how = {"biased": True, "offset": 0.0, "n_jobs": 1, "calendar": calendar}
-        chain = gibbs.sweep(chain, by_user, by_item, HYPER, gibbs.Key(seed, 0, number), **how)[0]
+        chain = swept(chain, ways, HYPER, Key(seed, 0, number), True, 0.0, terms, 1)[0]
         if number > 30 and number % 20 == 0:
             draws.append(quantities(chain))
     return np.sum(np.array(draws) < true, axis=0)
 
 
 def quantities(chain):
-    moves, u = chain.time.drift, chain.item_rows[:, 0]
+    moves, u = chain.drift, chain.item_rows[:, 0]
     return [chain.noise_precision, moves.precision, np.sum(moves.rows**2), np.abs(moves.rows[0, 0]),
             (chain.user_rows[0, 0] + moves.rows[0, 0]) * u[0], moves.rows[0, 0] * u[1],
             np.sum(u**2) * np.sum(moves.rows**2), chain.time.offsets[0][0]]  # fmt: skip
@@ -168,12 +176,12 @@ def test_ranks_of_the_truth_are_uniform():
 
 
 def test_forgetting_the_noise_of_the_deviations_fails_the_calibration(monkeypatch):
-    real = local.half_sweep
+    real = local.HalfSweep
 
     def without(*arguments, draw=None, spread=1.0, **more):
         return real(*arguments, draw=draw, spread=0.0 if draw[2] >= time_factors.SIDE else spread, **more)
 
-    monkeypatch.setattr(local, "half_sweep", without)
+    monkeypatch.setattr(local, "HalfSweep", without)
     assert uniformity(ranks_of, 20).min() < 1e-5
 
 
@@ -204,13 +212,13 @@ def test_predictions_have_the_deviations_of_their_days(model):
     place, item = model.ratings.by_user.indptr[3], model.item_ids.ids[5]
     user, when = model.user_ids.ids[3], int(model.ratings.times[place])
     codes, others = np.array([3], np.int32), np.array([5], np.int32)
-    cells = calendar_of(model.ratings).find(codes, others, np.array([when]))
+    cells = calendar_of(model.ratings).find(Pairs(codes, others, np.array([when])))
     known, unknown, spread = [], [], []
     for draw in model.draws:
         free = draw.user_rows[3] @ np.append(draw.item_rows[5, :K], 1) + draw.item_rows[5, K] + model.global_mean
-        known.append(free + draw.time.at(cells)[0] + draw.time.drift.rows[cells[0][0]] @ draw.item_rows[5, :K])
-        unknown.append(free + draw.time.usual(codes, others)[0])
-        mean = np.mean(np.sum(draw.item_rows[:, :K] ** 2, axis=1)) / draw.time.drift.precision
+        known.append(free + draw.time.at(cells)[0] + draw.drift.rows[cells[0][0]] @ draw.item_rows[5, :K])
+        unknown.append(free + draw.time.usual(Pairs(codes, others))[0])
+        mean = np.mean(np.sum(draw.item_rows[:, :K] ** 2, axis=1)) / draw.drift.precision
         spread.append(1 / draw.noise_precision + mean + np.sum(1 / draw.time.precisions))
     assert model.predict(user, item, times=when, clip=False)[0] == pytest.approx(np.mean(known), abs=1e-5)
     assert model.predict(user, item, clip=False)[0] == pytest.approx(np.mean(unknown), abs=1e-5)
@@ -221,24 +229,26 @@ def test_predictions_have_the_deviations_of_their_days(model):
     assert model.explain(user, item).prediction == pytest.approx(np.mean(unknown), abs=1e-5)
     rated, values = model.ratings.by_user.row(3)
     places, calendar = slice(*model.ratings.by_user.indptr[3:5]), calendar_of(model.ratings)
-    for draw, told in zip(model.draws, model._told(rated, values, 3), strict=True):
-        rows = draw.time.drift.rows[calendar.kinds[0].codes[places]]
+    for draw, mine in zip(model.draws, model.targets_of_user(3), strict=True):
+        rows = draw.drift.rows[calendar.kinds[0].codes[places]]
         left = values - draw.time.of(calendar, places) - np.sum(rows * draw.item_rows[rated, :K], axis=1)
-        np.testing.assert_allclose(told, left, atol=1e-5)
+        np.testing.assert_allclose(mine.targets, left, atol=1e-5)
 
 
 def test_an_unknown_item_is_seen_by_who_the_user_was_on_that_day(model):
     """Its factors are N(m, Λ⁻¹): of (w + δ)ᵀu + c, given a draw, mean and variance in closed form."""
     place = model.ratings.by_user.indptr[3]
     user, item, when = np.array([3], np.int32), np.array([-1], np.int32), model.ratings.times[place : place + 1]
-    cells = calendar_of(model.ratings).find(user, item, when)
-    for draw in model.draws[::20]:
-        row = np.append(draw.user_rows[3, :K] + draw.time.drift.rows[cells[0][0]], 1)
+    pairs, calendar = Pairs(user, item, when), calendar_of(model.ratings)
+    cells, found = calendar.find(pairs), model._find(pairs)
+    for s in range(0, model.n_draws, 20):
+        draw = model.draws[s]
+        row = np.append(draw.user_rows[3, :K] + draw.drift.rows[cells[0][0]], 1)
         mean = row @ draw.items.mean + draw.user_rows[3, K] + model.global_mean + draw.time.at(cells)[0]
         variance = row @ np.linalg.inv(draw.items.precision) @ row + 1 / draw.noise_precision
         variance += 1 / draw.time.precisions[1]  # the item's period, which is unknown, too
-        assert model._mean(draw, user, item, cells)[0] == pytest.approx(mean, rel=1e-5)
-        assert model._variance(draw, user, item, cells)[0] == pytest.approx(variance, rel=1e-5)
+        assert model._mean(draw, pairs, found)[0] == pytest.approx(mean, rel=1e-5)
+        assert model._variance(s, pairs, found)[0] == pytest.approx(variance, rel=1e-5)
 
 
 def test_a_folded_row_has_the_mean_of_the_joint_conditional(model):
@@ -249,13 +259,13 @@ def test_a_folded_row_has_the_mean_of_the_joint_conditional(model):
     ids, values = model.item_ids.take(items).to_list(), np.array([4.0, 2.0, 5.0, 3.0, 1.0, 4.0])
     when = model.ratings.times.min() + DAY * np.array([0, 0, 0, 1, 1, 1])
     made = same.fold_in(dict(zip(ids, values.tolist(), strict=True)), times=when)
-    cells = calendar_of(model.ratings).find(np.full(6, -1), items, when)
+    cells = calendar_of(model.ratings).find(Pairs(np.full(6, -1), items, when))
     U, first = draw.item_rows[items, :K], np.array([1, 1, 1, 0, 0, 0])[:, None]
     V = np.column_stack([U, np.ones(6), first, 1 - first, first * U, (1 - first) * U])
     prior = np.zeros((V.shape[1],) * 2)
     prior[: K + 1, : K + 1] = draw.users.precision
     prior[K + 1 : K + 3, K + 1 : K + 3] = draw.time.precisions[0] * np.eye(2)
-    prior[K + 3 :, K + 3 :] = draw.time.drift.precision * np.eye(2 * K)
+    prior[K + 3 :, K + 3 :] = draw.drift.precision * np.eye(2 * K)
     told = values - model.global_mean - draw.item_rows[items, K] - draw.time.at(cells)
     covariance = np.linalg.inv(prior + draw.noise_precision * V.T @ V)
     centre = np.zeros(len(prior))
@@ -291,9 +301,9 @@ def test_new_ratings_get_deviations_of_their_own(parts, model):
     new, rest = gm.Ratings.from_frame(later.with_columns(pl.col("time") + 100 * DAY)).split(0.3, seed=1)
     grown = model.update(new)
     for old, draw in zip(model.draws[::20], grown.draws[::20], strict=True):
-        assert len(draw.time.drift.rows) > len(old.time.drift.rows)
-        spread = time_factors.unknown_variance(draw.time.drift.precision, draw.item_rows[:, :K])
-        assert draw.time.drift.spread == pytest.approx(spread, rel=1e-4)
+        assert len(draw.drift.rows) > len(old.drift.rows)
+        spread = time_factors.unknown_variance(draw.drift.precision, draw.item_rows[:, :K])
+        assert draw.drift.spread == pytest.approx(spread, rel=1e-4)
     assert grown.evaluate(rest)["rmse"] < 0.75 * model.evaluate(rest)["rmse"]
     assert grown.evaluate(train)["rmse"] < 1.5 * model.evaluate(train)["rmse"]
 
@@ -326,8 +336,9 @@ def test_latent_ratings_are_drawn_about_what_the_day_adds(parts, monkeypatch):
     frame = parts[0].to_frame().with_columns(pl.col("rating").round().clip(1, 5))
     train, seen = gm.Ratings.from_frame(frame), []
     recipe = gm.BPMF(factors=K, draws=6, drift=True, likelihood="ordinal", noise="by_user", dtype="float64", n_jobs=1)
-    scales, chain = scales_of(recipe, train), recipe.start_chain(train, 0)
-    calendar, ladder, hyper = scales.calendar(train), scales.ladder(train), recipe._hyper(train)
+    terms, calendar = recipe.terms(train), calendar_of(train)
+    chain, ways = recipe.start_chain(train, terms, 0), gibbs.BothWays.of(train, terms)
+    hyper, setup = recipe._hyper(train, terms), Setup(Intercepts(biased=True, offset=3.0))
     real = entries.latent
 
     def latent(rows, steps, mean, cuts, stds, *rest):
@@ -337,10 +348,9 @@ def test_latent_ratings_are_drawn_about_what_the_day_adds(parts, monkeypatch):
     monkeypatch.setattr(entries, "latent", latent)
     for number in range(1, 5):
         before = chain
-        how = {"biased": True, "offset": 3.0, "calendar": calendar, "ladder": ladder}
-        chain = gibbs.sweep(before, train.by_user, train.by_item, hyper, gibbs.Key(0, 0, number), **how)[0]
+        chain = gibbs.sweep(before, ways, terms, hyper, Key(0, 0, number), setup)[0]
     users, items = before.user_rows[train.user_codes], before.item_rows[train.item_codes]
-    rows = users[:, :K] + before.time.drift.rows[calendar.kinds[0].codes]
+    rows = users[:, :K] + before.drift.rows[calendar.kinds[0].codes]
     expected = 3.0 + np.sum(rows * items[:, :K], axis=1) + users[:, K] + items[:, K] + before.time.of(calendar)
     np.testing.assert_allclose(seen[0], expected, atol=1e-9)
     np.testing.assert_allclose(seen[1], (before.noise_precision * before.user_noise.factors) ** -0.5)
@@ -349,8 +359,8 @@ def test_latent_ratings_are_drawn_about_what_the_day_adds(parts, monkeypatch):
 @pytest.mark.parametrize(("precision", "spread"), [(0.0, 1.0), (1.0, -1.0)])
 def test_a_file_with_a_wrong_precision_is_refused(model, tmp_path, precision, spread):
     draw = model.draws[0]
-    broken = draw.time.drift._replace(precision=precision, spread=spread)
-    draws = (draw._replace(time=draw.time._replace(drift=broken)), *model.draws[1:])
+    broken = draw.drift._replace(precision=precision, spread=spread)
+    draws = (draw._replace(terms={**draw.terms, "drift": broken}), *model.draws[1:])
     dataclasses.replace(model, draws=draws).save(tmp_path / "m.gramian")
     with pytest.raises(gm.FormatError, match="draws of bpmf do not fit"):
         gm.load(tmp_path / "m.gramian")
@@ -367,6 +377,6 @@ def test_golden_draws():
     table = drifting(6, 5, 20, 3, seed=3)
     recipe = gm.BPMF(factors=1, draws=3, burn_in=2, drift=True, dtype="float64", keep_dtype="float32", seed=2026,
                      n_jobs=1)  # fmt: skip
-    moves = recipe.fit(table).draws[-1].time.drift
+    moves = recipe.fit(table).draws[-1].drift
     found = np.concatenate([moves.rows[:, 0], [moves.precision, moves.spread]])
     np.testing.assert_allclose(found, np.array(GOLDEN.split(), float), rtol=1e-5)

@@ -8,13 +8,20 @@ import re
 import numpy as np
 import polars as pl
 import pytest
+from chains import swept
 from ranks import drawn_sides, uniformity
 from scipy import stats
 
 import gramian as gm
+from gramian.data.pairs import Pairs
 from gramian.kernels import reference
 from gramian.models.bayes import gibbs
+from gramian.models.bayes.bundles import Beginning, Chance, Rest
+from gramian.models.bayes.calendar import Calendar, Clock, clock_of
+from gramian.models.bayes.state import Key, State
 from gramian.models.bayes.terms import time_offsets
+from gramian.models.bayes.terms.collection import Terms
+from gramian.models.bayes.terms.time_offsets import TimeOffsets
 
 DAY = 86_400
 
@@ -56,8 +63,8 @@ def model(parts, recipe):
 
 def test_cells_are_those_of_rows_and_slots(parts):
     train = parts[0]
-    calendar = time_offsets.calendar_of(train, time_offsets.clock_of(10, train))
-    assert calendar.clock == time_offsets.Clock(DAY, 10 * DAY, DAY)
+    calendar = Calendar.of(train, clock_of(10, train))
+    assert calendar.clock == Clock(DAY, 10 * DAY, DAY)
     rows = (train.user_codes, train.item_codes, np.zeros(len(train)))
     for cells, row, length in zip(calendar.kinds, rows, calendar.clock, strict=True):
         by_hand = list(zip(row.tolist(), (train.times // length).astype(int).tolist(), strict=True))
@@ -65,10 +72,10 @@ def test_cells_are_those_of_rows_and_slots(parts):
         assert [names.index(name) for name in by_hand] == cells.codes.tolist()
         assert cells.rows.tolist() == [name[0] for name in names]
         assert cells.slots.tolist() == [name[1] for name in names]
-    found = calendar.find(np.array([-1, 0, 0]), np.array([0, -1, 0]), np.array([train.times[0], 0, 10**12]))
+    found = calendar.find(Pairs(np.array([-1, 0, 0]), np.array([0, -1, 0]), np.array([train.times[0], 0, 10**12])))
     assert [cells.tolist()[1:] for cells in found] == [[-1, -1]] * 3
     assert [int(cells[0] >= 0) for cells in found][::2] == [0, 1]
-    everywhere = calendar.find(train.user_codes, train.item_codes, train.times)
+    everywhere = calendar.find(Pairs(train.user_codes, train.item_codes, train.times))
     for cells, codes in zip(calendar.kinds, everywhere, strict=True):
         np.testing.assert_array_equal(cells.codes, codes)
 
@@ -77,7 +84,7 @@ def test_cells_are_those_of_rows_and_slots(parts):
 def test_auto_cuts_the_span_into_fifteen(unit, frame):
     spread = frame.with_columns(time=unit * (pl.col("time") + pl.int_range(pl.len()) * 40_000))
     table = gm.Ratings.from_frame(spread)
-    clock = time_offsets.clock_of("auto", table)
+    clock = clock_of("auto", table)
     span = table.times.max() - table.times.min()
     assert clock.day == DAY * unit
     assert clock.period == pytest.approx(span / 15)
@@ -101,13 +108,14 @@ def test_offsets_are_drawn_from_their_normal():
 
 def test_precisions_are_drawn_from_their_gamma(parts):
     train = parts[0]
-    calendar = time_offsets.calendar_of(train, time_offsets.clock_of(10, train))
-    before, away = time_offsets.no_times(calendar, 1.0), np.random.default_rng(0).normal(size=len(train))
-    made = []
+    calendar = Calendar.of(train, clock_of(10, train))
+    term, far = TimeOffsets(calendar.clock, calendar, 0.5), np.random.default_rng(0).normal(size=len(train))
+    before, made = term.start(Beginning(train.n_users, train.n_items, 1, 2, 1.0, "float64")), []
     for seed in range(500):
-        new, left = time_offsets.draw_times(calendar, before, away, None, 2.0, 0.5, np.random.default_rng(seed))
+        chance = Chance(np.random.default_rng(seed), (0, 0, 0))
+        new, left = term.drawn(before, far, None, Rest(np.empty(0), None, 2.0), chance)
         made.append([p * (0.5 + np.sum(o**2) / 2) for p, o in zip(new.precisions, new.offsets, strict=True)])
-    np.testing.assert_allclose(left, away - new.of(calendar), atol=1e-12)
+    np.testing.assert_allclose(left, far - new.of(calendar), atol=1e-12)
     for k, cells in enumerate(calendar.kinds):
         assert stats.kstest(np.array(made)[:, k], stats.gamma(1 + len(cells.keys) / 2).cdf).pvalue > 1e-3
     by_user = [new.offsets[0][calendar.kinds[0].codes[train.user_codes == u]].mean() for u in range(train.n_users)]
@@ -117,7 +125,7 @@ def test_precisions_are_drawn_from_their_gamma(parts):
 # The truth from the prior, the posterior by the sampler: the ranks of the truth are uniform (see test_gibbs.py).
 
 N, M, DAYS = 5, 4, 3
-HYPER = gibbs.Hyperprior(np.array([1.0, 0.5]), 2.0, 3.0, 9.0, None, 1.5)
+HYPER, RATE = gibbs.Hyperprior(np.array([1.0, 0.5]), 2.0, 3.0, 9.0), 1.5
 
 
 def ranks_of(seed):
@@ -128,22 +136,20 @@ def ranks_of(seed):
         {"user": u, "item": i, "rating": np.zeros(len(u)), "time": DAY * rng.integers(DAYS, size=len(u))}
     )
     table = gm.Ratings.from_frame(frame)
-    calendar = time_offsets.calendar_of(table, time_offsets.Clock(DAY, 2 * DAY, DAY))
+    calendar = Calendar.of(table, Clock(DAY, 2 * DAY, DAY))
     sides = [side[ids.ids.to_numpy()] for side, ids in zip(sides, (table.user_ids, table.item_ids), strict=True)]
-    precisions = rng.gamma(1, size=3) / HYPER.time_rate
+    precisions = rng.gamma(1, size=3) / RATE
     offsets = [rng.normal(size=len(c.keys)) / np.sqrt(p) for c, p in zip(calendar.kinds, precisions, strict=True)]
     time = time_offsets.levelled(calendar, offsets, precisions)
     alpha = rng.gamma(HYPER.shape) / HYPER.rate
-    chain = gibbs.Chain(*sides, *priors, alpha, None, time)
+    chain, terms = State(*sides, *priors, alpha, {"time": time}), Terms((TimeOffsets(calendar.clock, calendar, RATE),))
     W, U, (a, b) = *sides, (table.user_codes, table.item_codes)
     values = W[a, 0] * U[b, 0] + W[a, 1] + U[b, 1] + time.of(calendar) + rng.normal(size=len(a)) / np.sqrt(alpha)
-    by_user = table.by_user._replace(values=values)
-    by_item = table.by_item._replace(values=values[calendar.turned])
+    ways = gibbs.BothWays.of(table, terms)
+    ways = ways._replace(by_user=table.by_user._replace(values=values))
     true, draws = quantities(chain), []
     for number in range(1, 56):
-        key = gibbs.Key(seed, 0, number)
-        how = {"biased": True, "offset": 0.0, "n_jobs": 1, "calendar": calendar}
-        chain = gibbs.sweep(chain, by_user, by_item, HYPER, key, **how)[0]
+        chain = swept(chain, ways, HYPER, Key(seed, 0, number), True, 0.0, terms, 1)[0]
         if number > 10 and number % 5 == 0:
             draws.append(quantities(chain))
     return np.sum(np.array(draws) < true, axis=0)
@@ -195,8 +201,9 @@ def test_predictions_have_the_offsets_of_their_times(model):
     place = model.ratings.by_user.indptr[3]
     when = int(model.ratings.times[place])
     codes, others = np.array([3], np.int32), np.array([5], np.int32)
-    calendar = time_offsets.calendar_of(model.ratings, model.scales.clock)
-    cells = calendar.find(codes, others, np.array([when]))
+    (term,) = model.terms
+    calendar = term.calendar
+    cells = calendar.find(Pairs(codes, others, np.array([when])))
     known, spread = [], []
     for draw in model.draws:
         free = draw.user_rows[3] @ np.append(draw.item_rows[5, :2], 1) + draw.item_rows[5, 2] + model.global_mean
@@ -244,8 +251,9 @@ def test_a_folded_row_has_the_mean_of_the_joint_conditional(model):
     ids, values = model.item_ids.take(items).to_list(), np.array([4.0, 2.0, 5.0, 3.0])
     when = model.ratings.times.min() + DAY * np.array([0, 0, 1, 1])
     made = same.fold_in(dict(zip(ids, values.tolist(), strict=True)), times=when)
-    calendar = time_offsets.calendar_of(model.ratings, model.scales.clock)
-    cells = calendar.find(np.full(4, -1), items, when)
+    (term,) = model.terms
+    calendar = term.calendar
+    cells = calendar.find(Pairs(np.full(4, -1), items, when))
     V = np.column_stack([draw.item_rows[items, :2], np.ones(4), [1, 1, 0, 0], [0, 0, 1, 1]])
     prior = np.zeros((5, 5))
     prior[:3, :3], prior[3:, 3:] = draw.users.precision, draw.time.precisions[0] * np.eye(2)

@@ -14,9 +14,9 @@ from gramian.models.bayes.terms import user_noise
 def test_the_factor_of_each_user_is_drawn_from_its_gamma():
     """γ · (ν + α Σe²)/2 ~ Gamma((ν + n)/2, 1)."""
     counts, squared = np.array([0, 3, 50]), np.array([0.0, 4.0, 30.0])
-    before = user_noise.UserNoise(np.ones(3), 1.0, 6.0)
+    before = user_noise.NoiseFactors(np.ones(3), 1.0, 6.0)
     made = np.array([
-        user_noise.draw_user_noise(before, counts, squared, 1.5, np.random.default_rng(s)).factors for s in range(2000)
+        user_noise.draw_factors(before, counts, squared, 1.5, np.random.default_rng(s)).factors for s in range(2000)
     ])  # fmt: skip
     for i in range(3):
         law = stats.gamma((6 + counts[i]) / 2)
@@ -31,9 +31,9 @@ def test_ranks_of_true_degrees_are_uniform():
         nu = rng.choice(user_noise.DEGREES, p=prior / prior.sum())
         factors = rng.gamma(nu / 2, size=8) / (nu / 2)
         squared = rng.chisquare(5, size=8) / (2.0 * factors)
-        state, seen = user_noise.UserNoise(factors, 1.0, nu), []
+        state, seen = user_noise.NoiseFactors(factors, 1.0, nu), []
         for number in range(1, 200):
-            state = user_noise.draw_user_noise(state, np.full(8, 5), squared, 2.0, rng)
+            state = user_noise.draw_factors(state, np.full(8, 5), squared, 2.0, rng)
             if number >= 20 and number % 20 == 0:
                 seen.append(state.degrees + 1e-9 * rng.random())
         ranks.append(int(np.sum(np.array(seen) < nu + 1e-9 * rng.random())))

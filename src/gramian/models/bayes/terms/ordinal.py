@@ -1,4 +1,4 @@
-r"""A star is a step on a ladder, not a real number: ratings as steps between sampled cut points (ordered probit).
+r"""A star is a step, not a real number: ratings as steps between sampled cut points (ordered probit).
 
 .. math::
     z_{ij} \sim N(\mu + b_i + c_j + w_i^\top u_j + \dots,\ \alpha^{-1}), \qquad
@@ -6,7 +6,7 @@ r"""A star is a step on a ladder, not a real number: ratings as steps between sa
 
 for the L different ratings :math:`v_0 < \dots < v_{L-1}` of the training. The latent rating z is on about the scale of
 the ratings: the first and the last inner cut stay in the middle between their levels, which fixes place and width of
-the ladder, and α is sampled as ever. (Of two levels the one cut and α stay as they are: they say nothing of a width.)
+the steps, and α is sampled as ever. (Of two levels the one cut and α stay as they are: they say nothing of a width.)
 The other cuts have a flat prior between those two, in their order.
 
 The rows, the noise and what time adds are drawn given z, as if z were the ratings; z given the rest is normal, cut off
@@ -30,21 +30,23 @@ ends fixed, the noise free); Neal 2003, *Slice sampling*.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from functools import cached_property
-from typing import Any, NamedTuple
-from weakref import WeakKeyDictionary
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from gramian.data.ratings import Ratings
+from gramian.core.file_format import Arrays
+from gramian.data.table import RatingsTable
 from gramian.engine import entries
-from gramian.errors import DataError
+from gramian.errors import DataError, FormatError
 from gramian.kernels.arrays import Array
 from gramian.kernels.csr import CSR
+from gramian.models.bayes.bundles import Beginning, Chance
+from gramian.models.bayes.terms.term import Observation
 
-__all__ = ["Cuts", "Ladder", "draw_cuts", "expected", "first_cuts", "ladder_of", "levels_of", "steps_of"]
+__all__ = ["Cuts", "Ordinal", "draw_cuts", "expected", "first_cuts", "levels_of", "steps_of"]
 
 MOST_LEVELS = 100
 FEW = 100  # ratings of a level, below which the cuts beside it are drawn one by one as well
@@ -57,34 +59,8 @@ class Cuts(NamedTuple):
     values: npt.NDArray[np.float64]
     accepted: float = 0.0
 
-    def packed(self) -> Array:
-        """All in one array, which :meth:`unpacked` takes apart."""
-        return np.append(self.values, self.accepted)
 
-    @classmethod
-    def unpacked(cls, array: Array) -> Cuts:
-        """From one array."""
-        return cls(array[:-1], float(array[-1]))
-
-
-@dataclass(frozen=True, eq=False)
-class Ladder:
-    """The steps of some ratings: the levels, the step of each rating, and the place of each in the order of the items.
-
-    ``levels`` (L,); ``steps`` (n,), int32.
-    """
-
-    levels: npt.NDArray[np.float64]
-    steps: npt.NDArray[np.int32]
-    items: Array
-
-    @cached_property
-    def turned(self) -> npt.NDArray[np.int64]:
-        """The place of each rating, in the order of the items."""
-        return np.argsort(self.items, kind="stable")
-
-
-def levels_of(ratings: Ratings) -> npt.NDArray[np.float64]:
+def levels_of(ratings: RatingsTable) -> npt.NDArray[np.float64]:
     """The different ratings, ascending.
 
     Raises:
@@ -104,23 +80,12 @@ def steps_of(values: Array, levels: Array) -> npt.NDArray[np.int32]:
     return np.searchsorted((levels[1:] + levels[:-1]) / 2, values, side="right").astype(np.int32)
 
 
-def ladder_of(ratings: Ratings, levels: Array) -> Ladder:
-    """The steps of ratings, made once for them."""
-    made, key = _MADE.setdefault(ratings, {}), tuple(levels.tolist())
-    if key not in made:
-        made[key] = Ladder(levels, steps_of(ratings.values, levels), ratings.item_codes)
-    return made[key]
-
-
-_MADE: WeakKeyDictionary[Ratings, dict[tuple[float, ...], Ladder]] = WeakKeyDictionary()
-
-
 def first_cuts(levels: Array) -> Cuts:
     """What a chain starts at: in the middle between the levels."""
     return Cuts((levels[1:] + levels[:-1]) / 2)
 
 
-def expected(mean: Array, cuts: Array, levels: Array, std: Any) -> Array:
+def expected(mean: Array, cuts: Array, levels: Array, std: Array) -> Array:
     """The expected rating of latent means, Σ v P, in float64; ``std`` is one number, or one for each."""
     from scipy.special import ndtr
 
@@ -213,3 +178,130 @@ def _log_density(at: _Proposal, cuts: Array) -> float:
     """Of the proposal, but for a constant."""
     z = at.root.T @ (cuts - at.centre)
     return float(np.sum(np.log(np.diag(at.root))) - 0.5 * z @ z)
+
+
+# ---- the term --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class Ordinal(Observation[Cuts]):
+    """Ratings that are steps.
+
+    Attributes:
+        levels: (L,), the different ratings, ascending.
+        steps: (n,), the step of each training rating.
+    """
+
+    name = "cuts"
+    settings: ClassVar[Mapping[str, object]] = {"likelihood": "normal"}
+
+    levels: npt.NDArray[np.float64]
+    steps: npt.NDArray[np.int32]
+
+    @classmethod
+    def of_ratings(cls, ratings: RatingsTable, arrays: Arrays | None = None) -> Ordinal:
+        """The steps of these ratings; with the levels of a file, where they are read from one.
+
+        Raises:
+            DataError: The ratings are no steps.
+            FormatError: The levels of the file are missing or not sound.
+        """
+        levels = levels_of(ratings) if arrays is None else _levels_in(arrays)
+        return cls(levels, steps_of(ratings.values, levels))
+
+    @property
+    def fixes_noise(self) -> bool:
+        """Two levels say nothing of a width."""
+        return len(self.levels) < 3
+
+    # ---- while sampling -------------------------------------------------------------------------
+
+    def start(self, begin: Beginning) -> Cuts:
+        """As of :class:`Term`."""
+        return first_cuts(self.levels)
+
+    def observed_at(self, places: Array | slice) -> Array:
+        """The steps of some training ratings."""
+        return self.steps[places]
+
+    def observed(self, values: Array) -> Array:
+        """The steps of any ratings."""
+        return steps_of(values, self.levels)
+
+    def drawn(self, value: Cuts, rows: CSR, mean: Array, stds: Array, chance: Chance) -> tuple[Cuts, Array]:
+        """The cuts first, with what they hide integrated out; then what they hide."""
+        cuts = draw_cuts(value, rows, self.steps, mean, stds, chance.rng, chance.n_jobs)
+        return cuts, self.hidden(cuts, rows, self.steps, mean, stds, chance)
+
+    def hidden(self, value: Cuts, rows: CSR, observed: Array, mean: Array, stds: Array, chance: Chance) -> Array:
+        """Normal numbers between the cuts of their steps."""
+        return entries.latent(rows, observed, mean, value.values, stds, chance.counters, chance.n_jobs)
+
+    def cuts(self, value: Cuts) -> Array:
+        """As of :class:`Observation`."""
+        return value.values
+
+    def expected(self, value: Cuts, mean: Array, std: Array) -> Array:
+        """As of :class:`Observation`."""
+        return expected(mean, value.values, self.levels, std)
+
+    def expect(self, value: Cuts, scores: Array, stds: Array, n_jobs: int | None = None) -> None:
+        """As of :class:`Observation`; to 1e-5."""
+        if len(self.levels) == 1:
+            scores[:] = self.levels[0]
+            return
+        entries.expect_block(scores, value.values, self.levels, stds, n_jobs)
+
+    def trace_names(self) -> list[str]:
+        """The cuts that are sampled."""
+        return [f"cut_{k}" for k in range(2, len(self.levels) - 1)]
+
+    def trace(self, value: Cuts) -> list[float]:
+        """As of :class:`Term`."""
+        return list(value.values[1:-1].tolist())
+
+    def record(self, values: Sequence[Cuts]) -> dict[str, float]:
+        """The share of the proposals of cuts that was accepted, where some are sampled."""
+        accepted = 0.0
+        for value in values:
+            accepted += value.accepted / len(values)
+        return {"cuts_accepted": accepted} if len(self.levels) > 3 else {}
+
+    # ---- new ratings, files ------------------------------------------------------------------------
+
+    def rebound(self, ratings: RatingsTable) -> Ordinal:
+        """With the steps of more ratings."""
+        return replace(self, steps=steps_of(ratings.values, self.levels))
+
+    def arrays(self) -> Arrays:
+        """The levels."""
+        return {"levels": self.levels}
+
+    def packed(self, value: Cuts) -> Arrays:
+        """All in one array."""
+        return {"cuts": np.append(value.values, value.accepted)}
+
+    def unpacked(self, arrays: Arrays) -> Cuts:
+        """From one array."""
+        return Cuts(arrays["cuts"][:-1], float(arrays["cuts"][-1]))
+
+    def shapes(self, begin: Beginning) -> dict[str, tuple[int, ...]]:
+        """As of :class:`Term`."""
+        return {"cuts": (len(self.levels),)}
+
+    def is_sound(self, value: Cuts) -> bool:
+        """Whether the cuts ascend."""
+        return bool((np.diff(value.values) > 0).all())
+
+    def light(self) -> Ordinal:
+        """Without the steps of the training ratings."""
+        return replace(self, steps=np.empty(0, np.int32))
+
+
+def _levels_in(arrays: Arrays) -> npt.NDArray[np.float64]:
+    levels = arrays.get("levels", np.empty(0))
+    if levels.ndim != 1 or len(levels) == 0 or not np.isfinite(levels).all() or not (np.diff(levels) > 0).all():
+        raise FormatError(
+            f"The levels of bpmf do not fit: found {levels!r} for ascending numbers; use another copy of the file."
+        )
+    return levels.astype(np.float64)

@@ -25,152 +25,40 @@ with standard normal E₁ (n × D) and E₂ (F × D): the right side has the cov
 gradient on the sparse F, in as many unknowns as there are features or rows, whichever are fewer
 (:mod:`gramian.engine.ridge`): H is never formed.
 
+Where a row has no ratings, its prior is all that is known of it. Of features that are not known, f is the mean
+:math:`\bar f` over the rows in training, and the covariance has :math:`\operatorname{Cov}(\beta^\top f)` of those rows
+as well: an id in no table may have any of them; one in a table, or somebody new with ratings, any of the rest.
+
 Source: Simm et al. 2015, *Macau: scalable Bayesian multi-relational factorization with side information*.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
-from typing import Any, NamedTuple
-from weakref import ref
+from typing import ClassVar, NamedTuple, cast
 
 import numpy as np
 import numpy.typing as npt
 
-from gramian.engine import local, ridge
-from gramian.errors import DivergenceError
+from gramian.core.file_format import Arrays
+from gramian.data.ids import Codes, Id, Ids
+from gramian.data.table import RatingsTable
+from gramian.engine import products, ridge
+from gramian.errors import DivergenceError, ParameterError
 from gramian.kernels.arrays import Array
-from gramian.kernels.csr import CSR, transpose
+from gramian.kernels.csr import CSR, one_row
+from gramian.models.bayes.bundles import Beginning, Chance
+from gramian.models.bayes.features import FeatureTable, SideFeatures, Unseen, implicit_sets, side_features
+from gramian.models.bayes.state import SIDES, compact
+from gramian.models.bayes.terms.term import Knowledge, PriorMean
 
-__all__ = ["FINE", "ROUGH", "Features", "Link", "Strangers", "draw_link", "explained", "moved", "no_link", "row_means"]
+__all__ = ["Link", "SideInformation", "draw_link", "explained"]
 
 EXACT_LIMIT = 512  # features whose H is factored: 0.05 GFLOP a sweep
-# Of the residual, relative to its right side. What is left out stays as it was in the sweep before: with sets alone
-# that is little. Beside a table, whose few columns the sets nearly make too, the directions between them are slow.
-ROUGH, FINE = 5e-2, 1e-3
-SOME = 1000  # rows whose features stand for those of strangers
 STEPS = 200  # of conjugate gradient at most; tens are usual
-
-
-@dataclass(frozen=True, eq=False)
-class Features:
-    """The features of one side: (rows, F), the same by feature, the group of each feature, and how near β is drawn."""
-
-    matrix: CSR
-    turned: CSR
-    groups: npt.NDArray[np.int64]
-    tolerance: float = FINE
-
-    @property
-    def count(self) -> int:
-        """F."""
-        return len(self.groups)
-
-    @cached_property
-    def mean(self) -> Array:
-        """The mean features of the rows, (F,)."""
-        totals = np.bincount(self.matrix.indices, self.matrix.values, minlength=self.count)
-        return totals / max(1, self.matrix.n_rows)
-
-    @cached_property
-    def design(self) -> ridge.Design:
-        """F as :func:`gramian.engine.ridge.draw` takes it."""
-        return ridge.Design(self.matrix, self.turned, self.groups)
-
-    @cached_property
-    def last(self) -> dict[str, tuple[ref[Any], Moved]]:
-        """What :func:`moved` made last."""
-        return {}
-
-    @cached_property
-    def gram(self) -> Array:
-        """FᵀF, dense."""
-        from scipy.sparse import csr_array
-
-        F = csr_array((self.matrix.values, self.matrix.indices, self.matrix.indptr), (self.matrix.n_rows, self.count))
-        wide = F.astype(np.float64)
-        return np.asarray((wide.T @ wide).todense())
-
-    @cached_property
-    def some(self) -> Features:
-        """At most ``SOME`` of the rows, evenly spread."""
-        n = self.matrix.n_rows
-        return self.take(np.unique(np.linspace(0, n - 1, min(n, SOME)).astype(np.int64)))
-
-    def take(self, rows: npt.NDArray[Any]) -> Features:
-        """The same features of some of the rows."""
-        part = self.matrix.take(rows)
-        return Features(part, transpose(part, self.count), self.groups, self.tolerance)
-
-
-class Strangers(NamedTuple):
-    """What is known of rows that were not in training: a code −1 has the mean features, −2 − k row k of a table.
-
-    ``mean`` (F,) over the rows in training, of which ``some`` say how much features differ; the table's features begin
-    at ``first``.
-    """
-
-    mean: Array
-    first: int
-    table: CSR | None
-    some: Features
-
-    def spread(self, link: Link, lacking: slice) -> Array:
-        """Cov(βᵀf) of the features that are not known, over some rows, (D, D)."""
-        beta = np.zeros_like(link.coefficients, np.float32)
-        beta[lacking] = link.coefficients[lacking]
-        shifts = row_means(self.some, Link(beta, link.ridge), n_jobs=1).astype(np.float64)
-        shifts -= shifts.mean(axis=0)
-        return shifts.T @ shifts / len(shifts)
-
-    def completed(self, sets: CSR | None, told: Array | None) -> tuple[Array, slice | None]:
-        """All features of somebody new, (F,), the mean of those that are not known, and which these are.
-
-        ``sets`` is one row of the features before ``first``, ``told`` the rest; either may be unknown.
-        """
-        values, last = self.mean.astype(np.float32), len(self.mean)
-        lacking = [self.first > 0, self.first < last]
-        if sets is not None and self.first:
-            values[: self.first] = 0
-            values[sets.indices] = sets.values
-            lacking[0] = False
-        if told is not None:
-            values[self.first :] = told
-            lacking[1] = False
-        which = slice(0 if lacking[0] else self.first, last if lacking[1] else self.first)
-        return values, which if any(lacking) else None
-
-    def shifts(self, link: Link, codes: npt.NDArray[Any]) -> Array:
-        """βᵀf of negative codes, (codes, D)."""
-        beta = link.coefficients.astype(np.float32)
-        made = np.tile(np.einsum("f,fd->d", self.mean, beta), (len(codes), 1))
-        own = codes < -1
-        if self.table is not None and own.any():
-            part = np.einsum("f,fd->d", self.mean[: self.first], beta[: self.first])
-            made[own] = part + local.sparse_product(self.table.take(-2 - codes[own]), beta[self.first :], n_jobs=1)
-        return made
-
-
-class Link(NamedTuple):
-    """β, (F, D), and λ of each group."""
-
-    coefficients: Array
-    ridge: npt.NDArray[np.float64]
-
-
-def no_link(features: Features, size: int, dtype: npt.DTypeLike) -> Link:
-    """What a chain starts at: no feature matters."""
-    return Link(np.zeros((features.count, size), dtype), np.ones(int(features.groups.max(initial=-1)) + 1))
-
-
-def row_means(features: Features, link: Link, n_jobs: int | None = None) -> Array:
-    """Fβ, (rows, D): by how much the features move the mean of each row."""
-    known = _kept(features, link)
-    if known is not None:
-        return known.means
-    return ridge.product(features.matrix, ridge.cut(link.coefficients), link.coefficients.shape[1], n_jobs=n_jobs)
 
 
 class Moved(NamedTuple):
@@ -180,31 +68,27 @@ class Moved(NamedTuple):
     crosses: Array
 
 
-def moved(features: Features, link: Link, n_jobs: int | None = None) -> Moved:
-    """What a sweep and the next one ask of its β; kept until it is asked of another."""
-    known = _kept(features, link)
-    if known is not None:
-        return known
+class Link(NamedTuple):
+    """β, (F, D), and λ of each group; and, while a chain runs, what is asked of this β."""
+
+    coefficients: Array
+    ridge: npt.NDArray[np.float64]
+    moved: Moved | None = None
+
+
+def moved(features: SideFeatures, link: Link, n_jobs: int | None = None) -> Moved:
+    """What a sweep and the next one ask of its β; found once."""
+    if link.moved is not None:
+        return link.moved
     edges = np.searchsorted(features.groups, np.arange(len(link.ridge) + 1)).tolist()
-    low = np.array([local.moments(link.coefficients[a:b], n_jobs=n_jobs)[1] for a, b in pairwise(edges)])
-    means = features.design.times(link.coefficients, n_jobs=n_jobs)
-    made = Moved(means, low + np.tril(low, -1).swapaxes(1, 2))
-    features.last["moved"] = ref(link.coefficients), made
-    return made
+    low = np.array([products.moments(link.coefficients[a:b], n_jobs=n_jobs)[1] for a, b in pairwise(edges)])
+    return Moved(features.design.times(link.coefficients, n_jobs=n_jobs), low + np.tril(low, -1).swapaxes(1, 2))
 
 
-def _kept(features: Features, link: Link) -> Moved | None:
-    """What :func:`moved` made, where it was of these very coefficients."""
-    coefficients, made = features.last.get("moved", (None, None))
-    return made if coefficients is not None and coefficients() is link.coefficients else None
-
-
-def draw_link(
-    features: Features, rows: Array, mean: Array, root: Array, before: Link, rng: np.random.Generator,
-    n_jobs: int | None = None,
-) -> Link:  # fmt: skip
+def draw_link(features: SideFeatures, rows: Array, mean: Array, root: Array, before: Link, chance: Chance) -> Link:
     """β, then λ, given the rows (n × D), their common mean m, and L."""
-    size, seed = rows.shape[1], int(rng.integers(2**63))
+    size, (rng, _, n_jobs) = rows.shape[1], chance
+    seed = int(rng.integers(2**63))
     Y = ridge.whitened(rows, mean, root, seed, 0, n_jobs=n_jobs)
     E = ridge.noise(features.count, size, rows.dtype, seed, 1, n_jobs=n_jobs)
     if features.count <= EXACT_LIMIT:
@@ -212,7 +96,7 @@ def draw_link(
             features, before.ridge[features.groups], ridge.rows_of(Y, size), ridge.rows_of(E, size), n_jobs
         )
     else:
-        white = local.dense_product(before.coefficients, root, n_jobs=n_jobs)
+        white = products.dense_product(before.coefficients, root, n_jobs=n_jobs)
         drawn = ridge.draw(
             features.design, before.ridge, Y, E, white, tolerance=features.tolerance, steps=STEPS, n_jobs=n_jobs
         )
@@ -222,16 +106,28 @@ def draw_link(
                 "gradient; use dtype='float64', or fewer features."
             )
         white = drawn
-    link = Link(local.dense_product(white, np.linalg.inv(root), n_jobs=n_jobs), before.ridge)
-    lengths = np.einsum("gcd,cd->g", moved(features, link, n_jobs).crosses, root @ root.T)
+    link = Link(products.dense_product(white, np.linalg.inv(root), n_jobs=n_jobs), before.ridge)
+    asked = moved(features, link, n_jobs)
+    lengths = np.einsum("gcd,cd->g", asked.crosses, root @ root.T)
     shapes = 1 + np.bincount(features.groups) * size / 2
-    return link._replace(ridge=rng.gamma(shapes) / (1 + lengths / 2))
+    return Link(link.coefficients, rng.gamma(shapes) / (1 + lengths / 2), asked)
 
 
-def explained(features: Features, link: Link, precision: Array, columns: slice) -> Array:
+def _factored(features: SideFeatures, precisions: Array, Y: Array, E: Array, n_jobs: int | None) -> Array:
+    """H⁻¹(FᵀY + Λ^½E), by Cholesky in float64."""
+    from scipy.linalg import cho_factor, cho_solve
+
+    known = products.sparse_product(features.transposed, Y.astype(np.float64), n_jobs=n_jobs)
+    target = known + np.sqrt(precisions)[:, None] * E
+    factor = cho_factor(features.gram + np.diag(precisions), lower=True, check_finite=False)
+    return np.asarray(cho_solve(factor, target, check_finite=False)).astype(Y.dtype)
+
+
+def explained(features: SideFeatures, link: Link, precision: Array, columns: slice) -> Array:
     r"""The shares of the variance of some columns of a side's rows that its features explain: all, then each group.
 
-    .. math:: \operatorname{tr} \operatorname{Cov}(F_g\beta_g) \big/
+    .. math::
+        \operatorname{tr} \operatorname{Cov}(F_g\beta_g) \big/
         \big(\operatorname{tr} \operatorname{Cov}(F\beta) + \operatorname{tr} \Lambda^{-1}\big),
 
     the same however the factors are rotated. Groups that go together do not add up to what all explain.
@@ -240,17 +136,195 @@ def explained(features: Features, link: Link, precision: Array, columns: slice) 
     parts = [link.coefficients] + [
         np.where((features.groups == g)[:, None], link.coefficients, 0) for g in groups if len(groups) > 1
     ]
-    shifts = [row_means(features, Link(part.astype(np.float32), link.ridge))[:, columns] for part in parts]
+    shifts = [features.times(part.astype(np.float32))[:, columns] for part in parts]
     by_features = np.array([part.var(axis=0, dtype=np.float64).sum() for part in shifts])
     return by_features / (by_features[0] + float(np.diag(np.linalg.inv(precision))[columns].sum()))
 
 
-def _factored(features: Features, precisions: Array, Y: Array, E: Array, n_jobs: int | None) -> Array:
-    """H⁻¹(FᵀY + Λ^½E), by Cholesky in float64."""
-    from scipy.linalg import cho_factor, cho_solve
+# ---- the term --------------------------------------------------------------------------------------
 
-    target = (
-        local.sparse_product(features.turned, Y.astype(np.float64), n_jobs=n_jobs) + np.sqrt(precisions)[:, None] * E
-    )
-    factor = cho_factor(features.gram + np.diag(precisions), lower=True, check_finite=False)
-    return np.asarray(cho_solve(factor, target, check_finite=False)).astype(Y.dtype)
+
+class KnownFeatures(Knowledge[Link]):
+    """The features of one row, some of which may be the mean of all, for they are not known."""
+
+    def __init__(self, row: CSR, lacking: tuple[int, int] | None) -> None:
+        self.row, self.lacking = row, lacking
+
+    def mean(self, value: Link) -> Array:
+        """βᵀf."""
+        beta = value.coefficients[self.row.indices].astype(np.float64)
+        return np.asarray(np.einsum("f,fd->d", self.row.values, beta))
+
+
+@dataclass(frozen=True, eq=False)
+class SideInformation(PriorMean[Link]):
+    """Features of the users (0) or the items (1): their sets of ratings, a table, or both.
+
+    Attributes:
+        name: One for each side.
+        side: Whose.
+        sets: Whether the set of a row's ratings is among them.
+        table: The table, or None.
+        features: Those of the rows in training; of some of them, in a model that is without its ratings.
+        known: What is known of rows that were not in training, where it cannot be found from the features.
+    """
+
+    settings: ClassVar[Mapping[str, object]] = {"implicit": "none", "user_features": None, "item_features": None}
+
+    name: str
+    side: int
+    sets: bool
+    table: FeatureTable | None
+    features: SideFeatures
+    known: Unseen | None = None
+
+    @classmethod
+    def asked(
+        cls, implicit: str, tables: tuple[FeatureTable | None, FeatureTable | None], ratings: RatingsTable
+    ) -> list[SideInformation]:
+        """The terms of the sides that have sets (``"users"``, ``"items"``, ``"both"``) or a table."""
+        made = []
+        for side, table in enumerate(tables):
+            sets = implicit in (f"{SIDES[side]}s", "both")
+            if sets or table is not None:
+                features = side_features(table, sets, ratings, side)
+                made.append(cls(f"{SIDES[side]}_features", side, sets, table, features))
+        return made
+
+    @property
+    def n_sets(self) -> int:
+        """How many of the features are those of sets."""
+        return self.features.count - (0 if self.table is None else len(self.table.names))
+
+    # ---- while sampling -------------------------------------------------------------------------
+
+    def start(self, begin: Beginning) -> Link:
+        """No feature matters."""
+        link, ridge_ = self.shapes(begin).values()
+        return Link(np.zeros(link, begin.dtype), np.ones(ridge_))
+
+    def means(self, value: Link, n_jobs: int | None = None) -> Array:
+        """Fβ."""
+        return moved(self.features, value, n_jobs).means
+
+    def means_of(self, value: Link, rows: Codes, n_jobs: int | None = None) -> Array:
+        """Fβ of some of the rows."""
+        return self.features.take(rows).times(value.coefficients, n_jobs)
+
+    def as_rows(self, value: Link, n_jobs: int | None = None) -> tuple[int, Array]:
+        """Each feature, at its precision, is a row about the mean 0."""
+        return self.features.count, np.einsum("g,gcd->cd", value.ridge, moved(self.features, value, n_jobs).crosses)
+
+    def drawn(self, value: Link, rows: Array, mean: Array, root: Array, chance: Chance) -> Link:
+        """β, then λ."""
+        return draw_link(self.features, rows, mean, root, value, chance)
+
+    def compacted(self, value: Link, dtype: npt.DTypeLike, n_jobs: int | None = None) -> Link:
+        """As of :class:`Term`."""
+        return Link(compact(value.coefficients, dtype, n_jobs), value.ridge)
+
+    # ---- new ratings ----------------------------------------------------------------------------
+
+    def rebound(self, ratings: RatingsTable) -> SideInformation:
+        """With the features of more rows."""
+        return replace(self, features=side_features(self.table, self.sets, ratings, self.side))
+
+    def grown(self, value: Link, before: SideInformation) -> Link:
+        """β in float32, with zeros for features that came after those of the sets: of these nothing is known."""
+        beta = value.coefficients.astype(np.float32)
+        new = self.features.count - len(beta)
+        beta = np.insert(beta, [before.n_sets] * new, 0.0, axis=0) if new else beta
+        return Link(beta, value.ridge)
+
+    def kept_dtype(self, value: Link, rows: npt.DTypeLike) -> npt.DTypeLike:
+        """β stays in the precision that it has."""
+        return value.coefficients.dtype
+
+    # ---- one row, and rows that were not in training -----------------------------------------------
+
+    def knowledge(self, row: int) -> KnownFeatures:
+        """All features of a row of the training."""
+        return KnownFeatures(self.features.matrix.take(np.array([row])), None)
+
+    def newcomer(self, items: Codes, about: object) -> KnownFeatures:
+        """The features of somebody new: the set of what they rated, and what is told of them.
+
+        Raises:
+            ParameterError: Something is told that only a table could hold.
+        """
+        sets = None
+        if len(items):
+            sets = implicit_sets(one_row(items, np.ones(len(items), np.float32)), self.n_sets)
+        values, lacking = self.unseen.completed(sets, self._told(about))
+        row = one_row(np.flatnonzero(values).astype(np.int32), values[values != 0])
+        return KnownFeatures(row, None if lacking is None else (lacking.start, lacking.stop))
+
+    def _told(self, about: object) -> Array | None:
+        if about is None:
+            return None
+        if self.table is None:
+            raise ParameterError("Features of somebody new need a model with user_features; this one has none.")
+        return self.table.row(about) if isinstance(about, Mapping) else self.table.row_of(cast(Id, about))
+
+    def found(self, ids: Ids) -> Codes | None:
+        """−2 − k for the id in row k of the table."""
+        if self.table is None or self.table.ids is None:
+            return None
+        places = self.table.ids.codes(ids, SIDES[self.side])
+        return np.where(places >= 0, -2 - places, -1).astype(np.int32)
+
+    def knows(self, value: object) -> bool:
+        """Whether the table has this id."""
+        return self.table is not None and self.table.ids is not None and value is not None and value in self.table.ids
+
+    @cached_property
+    def unseen(self) -> Unseen:
+        """What is known of rows that were not in training."""
+        if self.known is not None:
+            return self.known
+        table = None if self.table is None else self.table.matrix
+        return Unseen(self.features.mean, self.n_sets, table, self.features.some)
+
+    def means_unseen(self, value: Link, codes: Codes) -> Array:
+        """As of :class:`PriorMean`."""
+        return self.unseen.shifts(value.coefficients, codes)
+
+    def lacking(self, code: int) -> Hashable:
+        """The places of the features that are not known: of an id of the table, those of the sets; else all."""
+        if code >= 0 or (code < -1 and self.unseen.first == 0):
+            return None
+        return (0, len(self.unseen.mean)) if code == -1 else (0, self.unseen.first)
+
+    def spread(self, value: Link, lacking: Hashable) -> Array:
+        """As of :class:`PriorMean`."""
+        return self.unseen.spread(value.coefficients, slice(*cast("tuple[int, int]", lacking)))
+
+    def explained(self, value: Link, precision: Array, columns: slice) -> list[tuple[str, float]]:
+        """By sets and table together and each by itself, where there are both."""
+        shares = explained(self.features, value, precision, columns)
+        names = ["both", "sets", "table"] if len(shares) > 1 else ["sets" if self.sets else "table"]
+        return [(name, float(share)) for name, share in zip(names, shares, strict=True)]
+
+    # ---- in a file --------------------------------------------------------------------------------
+
+    def arrays(self) -> Arrays:
+        """The table."""
+        return {} if self.table is None else self.table.to_arrays(self.name)
+
+    def packed(self, value: Link) -> Arrays:
+        """As of :class:`Term`."""
+        return {f"{SIDES[self.side]}_link": value.coefficients, f"{SIDES[self.side]}_ridge": value.ridge}
+
+    def unpacked(self, arrays: Arrays) -> Link:
+        """As of :class:`Term`."""
+        return Link(arrays[f"{SIDES[self.side]}_link"], arrays[f"{SIDES[self.side]}_ridge"])
+
+    def shapes(self, begin: Beginning) -> dict[str, tuple[int, ...]]:
+        """As of :class:`Term`."""
+        groups = int(self.features.groups.max(initial=-1)) + 1
+        side = SIDES[self.side]
+        return {f"{side}_link": (self.features.count, begin.size), f"{side}_ridge": (groups,)}
+
+    def light(self) -> SideInformation:
+        """With what is known of rows that were not in training, and no features of the others."""
+        return replace(self, features=self.unseen.some, known=self.unseen)

@@ -20,25 +20,30 @@ under a prior.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from gramian.core.file_format import Arrays
+from gramian.data.pairs import Pairs
+from gramian.data.table import RatingsTable
 from gramian.engine import entries, local
+from gramian.engine.rows import NO_INTERCEPTS, Penalty
 from gramian.kernels.arrays import Array
 from gramian.kernels.csr import CSR
+from gramian.models.bayes.bundles import Beginning, Chance, Newcomer, Rest, Some
+from gramian.models.bayes.calendar import Calendar, Clock, by_cell
+from gramian.models.bayes.state import ITEMS, compact
+from gramian.models.bayes.terms.term import Addition, NewcomerPart
+from gramian.models.bayes.terms.time_offsets import DaysOfOne, TimeOffsets
 
-if TYPE_CHECKING:
-    from gramian.models.bayes.terms.time_offsets import Calendar
-
-__all__ = [
-    "Drift", "by_cell", "by_item_and_day", "centred", "deviations", "draw_drift", "drifted", "no_drift",
-    "rows_of_days", "unknown_variance",
-]  # fmt: skip
+__all__ = ["Drift", "TimeFactors", "centred", "deviations", "rows_of_days", "unknown_variance"]
 
 SIDE = 1 << 20  # of the counters of the deviations' normals: beyond those of the users and items of any chain
+RATE = 0.01  # of the prior of λ, times the standard deviation of the ratings
 
 
 class Drift(NamedTuple):
@@ -60,65 +65,12 @@ class Drift(NamedTuple):
         """Rows without their biases, (n, K)."""
         return np.ascontiguousarray(rows[:, : self.rows.shape[1]])
 
-    def mapped(self, change: Callable[[Array], Array]) -> Drift:
-        """With the deviations changed by a function, to another precision say."""
-        return self._replace(rows=change(self.rows))
 
-
-def by_cell(codes: Array, count: int, items: Array) -> tuple[CSR, npt.NDArray[np.int64]]:
-    """Ratings of items by their ``count`` cells, without values; and the place that each had before."""
-    order = np.argsort(codes, kind="stable")
-    indptr = np.concatenate([[0], np.cumsum(np.bincount(codes, minlength=count))])
-    return CSR(indptr, items[order].astype(np.int32), np.empty(len(items), np.float32)), order
-
-
-def no_drift(calendar: Calendar, factors: int, deviation: float, dtype: str) -> Drift:
-    """What a chain starts at: no deviation, and a precision of small ones; ``deviation`` is that of the ratings."""
-    return Drift(np.zeros((len(calendar.kinds[0].keys), factors), dtype), 100 / deviation, 0.0)
-
-
-def drifted(drift: Drift, calendar: Calendar, items: Array, n_jobs: int | None = None) -> Array:
-    """What the deviations add to every rating, δᵀu, (n,), float64, in the order of the users."""
-    rows, order = calendar.by_day
-    out = np.empty(len(order))
-    out[order] = entries.predictions(rows, drift.rows, drift.factors(items), biased=False, offset=0.0, n_jobs=n_jobs)
-    return out
-
-
-def rows_of_days(drift: Drift, calendar: Calendar, users: Array, cells: Any = slice(None)) -> Array:
+def rows_of_days(drift: Drift, calendar: Calendar, users: Array, cells: Array | slice = slice(None)) -> Array:
     """The row of each user on each day, or in some of the cells, (G, D): w + δ, and the bias."""
-    rows = users[calendar.kinds[0].rows[cells]]
+    rows: Array = users[calendar.kinds[0].rows[cells]]
     rows[:, : drift.rows.shape[1]] += drift.rows[cells]
     return rows
-
-
-def by_item_and_day(calendar: Calendar, by_item: CSR) -> CSR:
-    """The ratings of the items, as being those of a user's day."""
-    return by_item._replace(indices=calendar.turned_days)
-
-
-def draw_drift(
-    calendar: Calendar, before: Drift, left: Array, items: Array, weights: Array | None, noise_precision: float,
-    rate: float, key: tuple[int, int, int], rng: np.random.Generator, n_jobs: int | None = None,
-) -> Drift:  # fmt: skip
-    """The deviations of all days, and λ of δ, given what the rest leaves of the ratings.
-
-    Args:
-        calendar: The cells of the ratings.
-        before: The deviations before.
-        left: (n,), in the order of the users.
-        items: The rows of the items, (M, D), of which the first K columns count.
-        weights: ω of each rating, or None.
-        noise_precision: α.
-        rate: Of the prior of λ, s/100.
-        key: Of the normals: seed, sweep and chain.
-        rng: Of λ.
-        n_jobs: Threads.
-    """
-    factors = before.factors(items)
-    made = deviations(calendar.by_day, left, factors, weights, before.precision, noise_precision, key, n_jobs)
-    precision = rng.gamma(1 + made.size / 2) / (rate + np.square(made, dtype=np.float64).sum() / 2)
-    return Drift(made, precision, unknown_variance(precision, factors))
 
 
 def unknown_variance(precision: float, factors: Array) -> float:
@@ -138,14 +90,219 @@ def centred(drift: Drift, calendar: Calendar, users: Array) -> tuple[Drift, Arra
 
 
 def deviations(
-    cells: tuple[CSR, Array], left: Array, factors: Array, weights: Array | None, precision: float,
-    noise_precision: float, key: tuple[int, int, int], n_jobs: int | None = None,
+    cells: tuple[CSR, Array], left: Array, factors: Array, weights: Array | None, precisions: tuple[float, float],
+    counters: tuple[int, int, int], n_jobs: int | None = None,
 ) -> Array:  # fmt: skip
-    """δ of the cells of :func:`by_cell`, drawn given λ and what is left of their ratings; weights as of these."""
-    rows, order = cells
-    return local.half_sweep(
-        rows._replace(values=left[order].astype(factors.dtype)), factors,
-        local.Penalty(precision / noise_precision * np.eye(factors.shape[1])), biased=False, offset=0.0,
-        n_jobs=n_jobs, draw=(key[0], key[1], SIDE + key[2]), spread=noise_precision**-0.5,
-        weights=None if weights is None else weights[order],
-    )[0]  # fmt: skip
+    """δ of the cells of :func:`by_cell`, drawn given λ and α and what is left of their ratings.
+
+    Args:
+        cells: The ratings of each cell, and where they stand.
+        left: (n,), in the order of the ratings.
+        factors: Those of the items, (M, K).
+        weights: ω of each rating, or None.
+        precisions: λ and α.
+        counters: Of the normals: seed, sweep and side.
+        n_jobs: Threads.
+    """
+    (rows, order), (precision, noise_precision) = cells, precisions
+    targets = rows._replace(values=left[order].astype(factors.dtype))
+    penalty = Penalty(precision / noise_precision * np.eye(factors.shape[1]))
+    step = local.HalfSweep(
+        factors, NO_INTERCEPTS, penalty, weights=None if weights is None else weights[order],
+        draw=(counters[0], counters[1], SIDE + counters[2]), spread=noise_precision**-0.5,
+    )  # fmt: skip
+    return step.run(targets, n_jobs)[0]
+
+
+@dataclass(frozen=True, eq=False)
+class TimeFactors(Addition[Drift]):
+    """Factors of the users that deviate on each of their days.
+
+    Attributes:
+        clock: How long a day is.
+        calendar: The cells of the training ratings; None in a model that is without these.
+        rate: Of the prior of λ, s/100.
+    """
+
+    name = "drift"
+    settings: ClassVar[Mapping[str, object]] = {"drift": False}
+    in_rows: ClassVar[bool] = True
+
+    clock: Clock
+    calendar: Calendar | None
+    rate: float
+
+    @classmethod
+    def beside(cls, offsets: TimeOffsets, variance: float) -> TimeFactors:
+        """The deviations on the days that also have offsets."""
+        return cls(offsets.clock, offsets.calendar, RATE * variance**0.5)
+
+    @property
+    def cells(self) -> Calendar:
+        """The cells of the training ratings."""
+        assert self.calendar is not None, "a model without ratings has no cells"
+        return self.calendar
+
+    # ---- while sampling -------------------------------------------------------------------------
+
+    def start(self, begin: Beginning) -> Drift:
+        """No deviation, and a precision of small ones."""
+        rows = np.zeros((len(self.cells.kinds[0].keys), begin.factors), begin.dtype)
+        return Drift(rows, 100 / begin.variance**0.5, 0.0)
+
+    def added(self, value: Drift, items: Array, n_jobs: int | None = None) -> Array:
+        """δᵀu of every rating."""
+        rows, order = self.cells.by_day
+        out = np.empty(len(order))
+        out[order] = entries.predictions(rows, value.rows, value.factors(items), NO_INTERCEPTS, n_jobs)
+        return out
+
+    def added_to(self, value: Drift, some: Some) -> Array:
+        """The same of some of the ratings."""
+        return value.at(self.cells.kinds[0].codes[some.places], some.fixed[some.rows.indices])
+
+    def drawn(self, value: Drift, left: Array, beside: Array | None, rest: Rest, chance: Chance) -> tuple[Drift, Array]:
+        """The deviations of all days, and λ."""
+        factors, given = value.factors(rest.items), left if beside is None else left - beside
+        rows = deviations(
+            self.cells.by_day, given, factors, rest.weights, (value.precision, rest.noise_precision), chance.counters,
+            chance.n_jobs,
+        )  # fmt: skip
+        size = np.square(rows, dtype=np.float64).sum()
+        precision = chance.rng.gamma(1 + rows.size / 2) / (self.rate + size / 2)
+        made = Drift(rows, precision, unknown_variance(precision, factors))
+        return made, left - self.added(made, rest.items, chance.n_jobs)
+
+    def moved_rows(self, value: Drift, rows: CSR, users: Array, places: Array | None = None) -> tuple[CSR, Array]:
+        """The ratings of the items as being those of a user's day; and the row of each user on each day."""
+        if places is None:
+            return rows._replace(indices=self.cells.transposed_days), rows_of_days(value, self.cells, users)
+        there, days = np.unique(self.cells.kinds[0].codes[places], return_inverse=True)
+        return rows._replace(indices=days.astype(np.int32)), rows_of_days(value, self.cells, users, there)
+
+    def shown(self, value: Drift, users: Array, items: Array) -> tuple[Drift, Array]:
+        """The rows of the users are those of no day in particular."""
+        spread = unknown_variance(value.precision, value.factors(items))
+        return centred(value._replace(spread=spread), self.cells, users)
+
+    def compacted(self, value: Drift, dtype: npt.DTypeLike, n_jobs: int | None = None) -> Drift:
+        """As of :class:`Term`."""
+        return value._replace(rows=compact(value.rows, dtype, n_jobs))
+
+    def trace_names(self) -> list[str]:
+        """The root of v̄."""
+        return ["drift_std"]
+
+    def trace(self, value: Drift) -> list[float]:
+        """As of :class:`Term`."""
+        return [value.spread**0.5]
+
+    # ---- new ratings ----------------------------------------------------------------------------
+
+    def rebound(self, ratings: RatingsTable) -> TimeFactors:
+        """With the cells of more ratings."""
+        return replace(self, calendar=Calendar.of(ratings, self.clock))
+
+    def grown(self, value: Drift, before: TimeFactors) -> Drift:
+        """The deviations, float32: 0 in new cells."""
+        days = self.cells.kinds[0]
+        return value._replace(rows=value.of(before.cells.kinds[0].find(days.rows, days.slots)))
+
+    def redrawn(
+        self, value: Drift, before: TimeFactors, side: int, some: Some, left: Array, beside: Array | None, rest: Rest,
+        chance: Chance,
+    ) -> tuple[Drift, Array]:  # fmt: skip
+        """Of users, the deviations on all of their days; of items none: what they add is in the moved rows."""
+        if side == ITEMS:
+            return value, left
+        days = self.cells.kinds[0].codes[some.places]
+        there, local_days = np.unique(days, return_inverse=True)
+        rows = value.rows.copy()
+        rows[there] = deviations(
+            by_cell(local_days, len(there), some.rows.indices), left if beside is None else left - beside,
+            value.factors(some.fixed), rest.weights, (value.precision, rest.noise_precision), chance.counters,
+            chance.n_jobs,
+        )  # fmt: skip
+        made = value._replace(rows=rows)
+        return made, left - made.at(days, some.fixed[some.rows.indices])
+
+    # ---- pairs that are asked for ------------------------------------------------------------------
+
+    def find(self, pairs: Pairs) -> Array | None:
+        """The days of pairs; None where no times are asked for."""
+        return None if self.calendar is None else self.calendar.days_of(pairs)
+
+    def at(self, value: Drift, pairs: Pairs, found: object, items: Array) -> Array | None:
+        """δᵀu on the days of the pairs."""
+        days = _days(found)
+        return None if days is None else value.at(days, items)
+
+    def add_variance(self, total: Array, value: Drift, found: object) -> None:
+        """v̄, where the day is not known."""
+        days = _days(found)
+        total += value.spread if days is None else np.where(days < 0, value.spread, 0.0)
+
+    def move(self, value: Drift, rows: Array, found: object, which: Array) -> None:
+        """Add the deviations of the days to the users' factors."""
+        days = _days(found)
+        if days is not None:
+            rows[:, : value.rows.shape[1]] += value.of(days[which])
+
+    def newcomer(self, who: Newcomer) -> NewcomerPart[Drift]:
+        """Deviations on the person's own days."""
+        return NewcomerDrift(self, who)
+
+    # ---- in a file --------------------------------------------------------------------------------
+
+    def packed(self, value: Drift) -> Arrays:
+        """As of :class:`Term`."""
+        return {"drift": value.rows, "drift_scale": np.array([value.precision, value.spread])}
+
+    def unpacked(self, arrays: Arrays) -> Drift:
+        """As of :class:`Term`."""
+        return Drift(arrays["drift"], *arrays["drift_scale"].tolist())
+
+    def shapes(self, begin: Beginning) -> dict[str, tuple[int, ...]]:
+        """As of :class:`Term`."""
+        return {"drift": (len(self.cells.kinds[0].keys), begin.factors), "drift_scale": (2,)}
+
+    def is_sound(self, value: Drift) -> bool:
+        """Whether λ is positive, and v̄ not negative."""
+        return value.precision > 0 and value.spread >= 0
+
+    def light(self) -> TimeFactors:
+        """Without cells: it knows of no day in particular then."""
+        return replace(self, calendar=None)
+
+
+def _days(found: object) -> Array | None:
+    assert found is None or isinstance(found, np.ndarray)
+    return found
+
+
+class NewcomerDrift(NewcomerPart[Drift]):
+    """The deviations of somebody's factors on their days, drawn where the times are known."""
+
+    def __init__(self, term: TimeFactors, who: Newcomer) -> None:
+        super().__init__(term, who)
+        self.days = DaysOfOne(who, term.clock, known=term.calendar is not None)
+        self.usual = np.zeros(0)
+
+    def known(self, value: Drift, items: Array) -> Array | None:
+        """Nothing: on none of these days is anybody known."""
+        return None
+
+    def draw(self, value: Drift, left: Array, rest: Rest, chance: Chance) -> None:
+        """The deviation of each day."""
+        if not self.days.known:
+            return
+        factors = value.factors(rest.items)
+        cells = by_cell(self.days.of, self.days.count, np.arange(len(factors)))
+        precisions = value.precision, rest.noise_precision
+        drawn = deviations(cells, left, factors, None, precisions, chance.counters, chance.n_jobs)[self.days.of]
+        self.usual = drawn.sum(axis=0) / max(1, len(drawn))
+        self.own = np.einsum("pk,pk->p", drawn, factors).astype(np.float64)
+
+    def finish(self, row: Array, biased: bool) -> None:
+        """The mean over the ratings goes with the factors."""
+        row[: len(self.usual)] += self.usual

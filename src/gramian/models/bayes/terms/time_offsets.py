@@ -25,173 +25,38 @@ normal hierarchy (Gelman et al., *Bayesian Data Analysis*).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import cached_property
-from typing import Any, NamedTuple
-from weakref import WeakKeyDictionary
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from gramian.core.file_format import Arrays
-from gramian.data.ids import Codes
-from gramian.data.ratings import Ratings
-from gramian.errors import DataError
+from gramian.data.pairs import Pairs
+from gramian.data.table import RatingsTable
+from gramian.errors import DataError, FormatError
 from gramian.kernels.arrays import Array
-from gramian.kernels.csr import CSR
-from gramian.models.bayes.terms.time_factors import Drift, by_cell
+from gramian.models.bayes.bundles import Beginning, Chance, Newcomer, Rest, Some
+from gramian.models.bayes.calendar import Calendar, Clock, clock_of
+from gramian.models.bayes.state import ITEMS, USERS, compact
+from gramian.models.bayes.terms.term import Addition, NewcomerPart
 
-__all__ = [
-    "KINDS", "Calendar", "Clock", "TimeOffsets", "calendar_of", "clock_of", "draw_times", "drawn_cells",
-    "levelled", "no_times", "redrawn_cells", "regrown",
-]  # fmt: skip
+__all__ = ["KINDS", "Offsets", "TimeOffsets", "drawn_cells", "levelled"]
 
 KINDS = ("user_day", "item_period", "stretch")
-DAY = 86_400  # seconds
-MILLISECONDS = 10**11  # times beyond are no seconds: as such they would lie after the year 5000
-PERIODS = 15  # that "auto" cuts the span of the ratings into, for the items; and stretches to a period
 RATE = 0.01  # of the prior of λ, times the variance of the ratings
+Found = tuple[Array, ...] | None
 
 
-class Clock(NamedTuple):
-    """The lengths of a day, of an item's period and of a stretch of the calendar, in units of the times."""
-
-    day: float
-    period: float
-    stretch: float
-
-
-def clock_of(setting: float | str, ratings: Ratings) -> Clock:
-    """The lengths that a recipe's ``time`` means: periods of so many days, or ``"auto"``.
-
-    Raises:
-        DataError: The ratings have no times.
-    """
-    if ratings.times is None:
-        raise DataError(
-            "The 'time' parameter of BPMF needs ratings with times: found none; give them, or leave it out."
-        )
-    times, day = ratings.times, float(DAY)
-    while np.median(np.abs(times)) > MILLISECONDS * (day / DAY):
-        day *= 1000
-    span = (int(times.max()) - int(times.min())) / day
-    days = max(1.0, span / PERIODS) if isinstance(setting, str) else setting
-    return Clock(day, days * day, max(1.0, days / PERIODS) * day)
-
-
-@dataclass(frozen=True, eq=False)
-class Cells:
-    """One kind of cells: which there are, and which one each rating lies in.
-
-    ``keys`` (G,) are row · width + slot − first, ascending; ``codes`` (n,) the cell of each rating.
-    """
-
-    keys: npt.NDArray[np.int64]
-    codes: npt.NDArray[np.int64]
-    first: int
-    width: int
-
-    @classmethod
-    def made(cls, rows: Array, slots: npt.NDArray[np.int64]) -> Cells:
-        """The cells of ratings by their rows and slots."""
-        first = int(slots.min())
-        width = int(slots.max()) - first + 1
-        keys, codes = np.unique(rows.astype(np.int64) * width + (slots - first), return_inverse=True)
-        return cls(keys, codes, first, width)
-
-    @cached_property
-    def rows(self) -> npt.NDArray[np.int64]:
-        """The row of each cell."""
-        return self.keys // self.width
-
-    @property
-    def slots(self) -> npt.NDArray[np.int64]:
-        """The slot of each cell."""
-        return self.keys % self.width + self.first
-
-    @cached_property
-    def counts(self) -> Array:
-        """The number of ratings in each cell."""
-        return np.bincount(self.codes, minlength=len(self.keys)).astype(np.float64)
-
-    def find(self, rows: Array, slots: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-        """The cells of rows and slots, −1 where there is none."""
-        keys = rows.astype(np.int64) * self.width + (slots - self.first)
-        places = np.minimum(np.searchsorted(self.keys, keys), len(self.keys) - 1)
-        inside = (rows >= 0) & (slots >= self.first) & (slots < self.first + self.width)
-        return np.where(inside & (self.keys[places] == keys), places, -1)
-
-    def levels(self, offsets: Array, n_rows: int) -> Array:
-        """The mean offset over the ratings of each row."""
-        totals = np.bincount(self.rows, self.counts * offsets, minlength=n_rows)
-        return totals / np.maximum(np.bincount(self.rows, self.counts, minlength=n_rows), 1)
-
-
-@dataclass(frozen=True, eq=False)
-class Calendar:
-    """The cells of some ratings: of users by day, of items by period, and of the calendar by stretch."""
-
-    clock: Clock
-    kinds: tuple[Cells, Cells, Cells]
-    sizes: tuple[int, int, int]
-
-    @cached_property
-    def turned(self) -> npt.NDArray[np.int64]:
-        """The place of each rating, in the order of the items."""
-        return np.argsort(self.kinds[1].rows[self.kinds[1].codes], kind="stable")
-
-    @cached_property
-    def turned_days(self) -> npt.NDArray[np.int32]:
-        """The cell of a user and a day that each rating lies in, in the order of the items."""
-        return self.kinds[0].codes[self.turned].astype(np.int32)
-
-    @cached_property
-    def by_day(self) -> tuple[CSR, npt.NDArray[np.int64]]:
-        """The items that each user rated on each day, without values; and the places of these ratings."""
-        days, periods = self.kinds[:2]
-        return by_cell(days.codes, len(days.keys), periods.rows[periods.codes])
-
-    def find(self, users: Codes, items: Codes, times: npt.NDArray[np.int64]) -> tuple[Array, ...]:
-        """The cells of each kind for pairs of codes at these times, −1 for none."""
-        rows: tuple[Array, ...] = (users, items, np.zeros(len(times), np.int64))
-        return tuple(
-            cells.find(row, _slots(times, length))
-            for cells, row, length in zip(self.kinds, rows, self.clock, strict=True)
-        )
-
-
-def _slots(times: npt.NDArray[np.int64], length: float) -> npt.NDArray[np.int64]:
-    return np.floor(times / length).astype(np.int64)
-
-
-def calendar_of(ratings: Ratings, clock: Clock) -> Calendar:
-    """The cells of ratings with times, made once for them."""
-    made = _MADE.setdefault(ratings, {})
-    if clock not in made:
-        assert ratings.times is not None
-        rows: tuple[Array, ...] = (ratings.user_codes, ratings.item_codes, np.zeros(len(ratings), np.int64))
-        a, b, c = (Cells.made(row, _slots(ratings.times, length)) for row, length in zip(rows, clock, strict=True))
-        made[clock] = Calendar(clock, (a, b, c), (ratings.n_users, ratings.n_items, 1))
-    return made[clock]
-
-
-_MADE: WeakKeyDictionary[Ratings, dict[Clock, Calendar]] = WeakKeyDictionary()
-
-
-class TimeOffsets(NamedTuple):
-    """What time adds.
-
-    The offsets of each kind, (G,); λ, (3,); the levels of the users (N,), of the items (M,) and of all (1,); and how
-    the factors of the users deviate on their days, if they do.
-    """
+class Offsets(NamedTuple):
+    """What time adds: the offsets of each kind, (G,); λ, (3,); the levels of users (N,), items (M,) and all (1,)."""
 
     offsets: tuple[Array, Array, Array]
     precisions: Array
     levels: tuple[Array, Array, Array]
-    drift: Drift | None = None
 
-    def of(self, calendar: Calendar, places: Any = slice(None)) -> Array:
+    def of(self, calendar: Calendar, places: Array | slice = slice(None)) -> Array:
         """What time adds to each rating of the training, or to those at some places, float64."""
         out = np.zeros(len(calendar.kinds[0].codes[places]))
         for offsets, cells in zip(self.offsets, calendar.kinds, strict=True):
@@ -205,96 +70,25 @@ class TimeOffsets(NamedTuple):
             out += np.where(places < 0, 0, offsets[np.maximum(places, 0)])
         return out
 
-    def usual(self, users: Codes, items: Codes) -> Array:
+    def usual(self, pairs: Pairs) -> Array:
         """What time adds where none is asked for, (n,): the levels; those of all for unknown ones."""
-        out = np.full(len(users), float(self.levels[2][0]))
-        for levels, codes in zip(self.levels, (users, items), strict=False):
+        out = np.full(len(pairs), float(self.levels[2][0]))
+        for levels, codes in zip(self.levels, (pairs.users, pairs.items), strict=False):
             out += np.where(codes < 0, 0, levels[np.maximum(codes, 0)])
         return out
 
-    def variance(self, cells: Sequence[Array] | None, n: int) -> Array:
-        """The variance of what is not known of it, (n,): 1/λ for each kind without a cell; v̄ of the drift."""
-        unknown = 1 / self.precisions
-        if self.drift is not None:
-            unknown[0] += self.drift.spread
-        if cells is None:
-            return np.full(n, float(unknown.sum()))
-        return np.sum([np.where(c < 0, v, 0.0) for c, v in zip(cells, unknown, strict=True)], axis=0)
-
-    def mapped(self, change: Callable[[Array], Array]) -> TimeOffsets:
+    def mapped(self, change: Callable[[Array], Array]) -> Offsets:
         """With all offsets and levels changed by a function, to another precision say."""
         (a, b, c), (d, e, f) = map(change, self.offsets), map(change, self.levels)
-        return TimeOffsets(
-            (a, b, c), self.precisions, (d, e, f), None if self.drift is None else self.drift.mapped(change)
-        )
-
-    def packed(self) -> Arrays:
-        """As named arrays, which :meth:`unpacked` takes."""
-        made = {f"time_{name}": part for name, part in zip(KINDS, self.offsets, strict=True)}
-        made |= {f"time_{name}_level": part for name, part in zip(KINDS, self.levels, strict=True)}
-        if self.drift is not None:
-            made |= {"drift": self.drift.rows, "drift_scale": np.array([self.drift.precision, self.drift.spread])}
-        return made | {"time_precisions": self.precisions}
-
-    @classmethod
-    def unpacked(cls, arrays: Arrays) -> TimeOffsets:
-        """From named arrays."""
-        offsets, levels = [arrays[f"time_{k}"] for k in KINDS], [arrays[f"time_{k}_level"] for k in KINDS]
-        drift = Drift(arrays["drift"], *arrays["drift_scale"].tolist()) if "drift" in arrays else None
-        made = (offsets[0], offsets[1], offsets[2]), arrays["time_precisions"], (levels[0], levels[1], levels[2])
-        return cls(*made, drift)
-
-    @staticmethod
-    def shapes(calendar: Calendar, drifting: int = 0) -> dict[str, tuple[int, ...]]:
-        """The shapes of the arrays of :meth:`packed`, so many factors drifting."""
-        made: dict[str, tuple[int, ...]] = {"time_precisions": (3,)}
-        made |= {"drift": (len(calendar.kinds[0].keys), drifting), "drift_scale": (2,)} if drifting else {}
-        for name, cells, size in zip(KINDS, calendar.kinds, calendar.sizes, strict=True):
-            made |= {f"time_{name}": (len(cells.keys),), f"time_{name}_level": (size,)}
-        return made
+        return Offsets((a, b, c), self.precisions, (d, e, f))
 
 
-def levelled(
-    calendar: Calendar, offsets: Sequence[Array], precisions: Array, drift: Drift | None = None
-) -> TimeOffsets:
+def levelled(calendar: Calendar, offsets: Sequence[Array], precisions: Array) -> Offsets:
     """Offsets with their levels."""
     levels = [
         cells.levels(part, size) for cells, part, size in zip(calendar.kinds, offsets, calendar.sizes, strict=True)
     ]
-    return TimeOffsets((offsets[0], offsets[1], offsets[2]), precisions, (levels[0], levels[1], levels[2]), drift)
-
-
-def no_times(calendar: Calendar, variance: float, drift: Drift | None = None) -> TimeOffsets:
-    """What a chain starts at: no offset, and precisions of offsets of a fifth of the ratings' deviation."""
-    offsets = [np.zeros(len(cells.keys)) for cells in calendar.kinds]
-    return levelled(calendar, offsets, np.full(3, 25 / variance), drift)
-
-
-def draw_times(
-    calendar: Calendar, before: TimeOffsets, away: Array, weights: Array | None, noise_precision: float, rate: float,
-    rng: np.random.Generator,
-) -> tuple[TimeOffsets, Array]:  # fmt: skip
-    """The offsets of each kind in turn, and λ; and what they leave of ``away``, what the factors left of each rating.
-
-    Args:
-        calendar: The cells of the ratings.
-        before: The offsets before; their drift is taken over.
-        away: (n,), float64.
-        weights: ω of each rating, or None.
-        noise_precision: α.
-        rate: Of the prior of λ, s²/100.
-        rng: Of the draws.
-    """
-    left = away - before.of(calendar)
-    drawn, precisions = [], np.empty(3)
-    for k, cells in enumerate(calendar.kinds):
-        left += before.offsets[k][cells.codes]
-        drawn.append(
-            drawn_cells(cells.codes, len(cells.keys), left, weights, noise_precision, before.precisions[k], rng)
-        )
-        left -= drawn[k][cells.codes]
-        precisions[k] = rng.gamma(1 + len(cells.keys) / 2) / (rate + np.sum(drawn[k] ** 2) / 2)
-    return levelled(calendar, drawn, precisions, before.drift), left
+    return Offsets((offsets[0], offsets[1], offsets[2]), precisions, (levels[0], levels[1], levels[2]))
 
 
 def drawn_cells(
@@ -307,49 +101,230 @@ def drawn_cells(
     return np.asarray(noise_precision * sums / known + rng.standard_normal(count) / np.sqrt(known))
 
 
-# ---- new ratings -------------------------------------------------------------------------------------
+@dataclass(frozen=True, eq=False)
+class TimeOffsets(Addition[Offsets]):
+    """Offsets by time.
 
-
-def regrown(before: TimeOffsets, old: Calendar, new: Calendar) -> TimeOffsets:
-    """The offsets, float64, and the drift, float32, for the cells of more ratings: 0 in new cells."""
-    every = [known.find(cells.rows, cells.slots) for known, cells in zip(old.kinds, new.kinds, strict=True)]
-    drawn = [
-        np.where(places < 0, 0.0, offsets[np.maximum(places, 0)].astype(np.float64))
-        for places, offsets in zip(every, before.offsets, strict=True)
-    ]
-    drift = None if before.drift is None else before.drift._replace(rows=before.drift.of(every[0]))
-    return levelled(new, drawn, before.precisions, drift)
-
-
-def redrawn_cells(
-    calendars: tuple[Calendar, Calendar], which: int, before: TimeOffsets, places: Array, away: Array,
-    weights: Array | None, noise_precision: float, rng: np.random.Generator,
-) -> TimeOffsets:  # fmt: skip
-    """The offsets of the cells of one side (0: users, 1: items) drawn given all ratings of some of its rows.
-
-    With those of users, stretches of the calendar in which the old ratings have none.
-
-    Args:
-        calendars: Of the old ratings, and of all.
-        which: The side.
-        before: The offsets before.
-        places: Where the ratings of the rows stand in the order of the users.
-        away: What the factors leave of these ratings.
-        weights: ω of these ratings, or None.
-        noise_precision: α.
-        rng: Of the draws.
+    Attributes:
+        clock: How long the cells are.
+        calendar: The cells of the training ratings; None in a model that is without these.
+        rate: Of the prior of λ, s²/100.
     """
-    offsets, (old, new) = list(before.offsets), calendars
-    for k in (0, 2) if which == 0 else (1,):
-        cells = new.kinds[k]
-        codes, wanted = cells.codes[places], np.ones(len(places), bool)
-        if k == 2:
-            wanted = (old.kinds[k].find(cells.rows, cells.slots) < 0)[codes]
-        there, local = np.unique(codes[wanted], return_inverse=True)
-        left = away - before._replace(offsets=(offsets[0], offsets[1], offsets[2])).of(new, places) + offsets[k][codes]
-        mine = None if weights is None else weights[wanted]
-        offsets[k] = offsets[k].copy()
-        offsets[k][there] = drawn_cells(
-            local, len(there), left[wanted], mine, noise_precision, before.precisions[k], rng
-        )  # fmt: skip
-    return before._replace(offsets=(offsets[0], offsets[1], offsets[2]))
+
+    name = "time"
+    settings: ClassVar[Mapping[str, object]] = {"time": None}
+
+    clock: Clock
+    calendar: Calendar | None
+    rate: float
+
+    @classmethod
+    def of_setting(cls, setting: float | str, ratings: RatingsTable, arrays: Arrays | None = None) -> TimeOffsets:
+        """The term that a recipe's ``time`` asks for; with the clock of a file, where it is read from one.
+
+        Raises:
+            DataError: The ratings have no times.
+            FormatError: The clock of the file is missing or not sound, or the ratings in it have no times.
+        """
+        clock = clock_of(setting, ratings) if arrays is None else _clock_in(arrays, ratings)
+        return cls(clock, Calendar.of(ratings, clock), RATE * (ratings.variance or 1.0))
+
+    @property
+    def cells(self) -> Calendar:
+        """The cells of the training ratings."""
+        assert self.calendar is not None, "a model without ratings has no cells"
+        return self.calendar
+
+    # ---- while sampling -------------------------------------------------------------------------
+
+    def start(self, begin: Beginning) -> Offsets:
+        """No offset, and precisions of offsets of a fifth of the ratings' deviation."""
+        return levelled(self.cells, [np.zeros(len(c.keys)) for c in self.cells.kinds], np.full(3, 25 / begin.variance))
+
+    def added(self, value: Offsets, items: Array, n_jobs: int | None = None) -> Array:
+        """As of :class:`Addition`."""
+        return value.of(self.cells)
+
+    def added_to(self, value: Offsets, some: Some) -> Array:
+        """As of :class:`Addition`."""
+        return value.of(self.cells, some.places)
+
+    def drawn(
+        self, value: Offsets, left: Array, beside: Array | None, rest: Rest, chance: Chance
+    ) -> tuple[Offsets, Array]:
+        """The offsets of each kind in turn, and λ."""
+        left = (left if beside is None else left - beside) - value.of(self.cells)
+        drawn, precisions, (_, weights, alpha) = [], np.empty(3), rest
+        for k, cells in enumerate(self.cells.kinds):
+            left += value.offsets[k][cells.codes]
+            drawn.append(
+                drawn_cells(cells.codes, len(cells.keys), left, weights, alpha, value.precisions[k], chance.rng)
+            )
+            left -= drawn[k][cells.codes]
+            precisions[k] = chance.rng.gamma(1 + len(cells.keys) / 2) / (self.rate + np.sum(drawn[k] ** 2) / 2)
+        return levelled(self.cells, drawn, precisions), left if beside is None else left + beside
+
+    def compacted(self, value: Offsets, dtype: npt.DTypeLike, n_jobs: int | None = None) -> Offsets:
+        """As of :class:`Term`."""
+        return value.mapped(lambda part: compact(part, dtype, n_jobs))
+
+    def trace_names(self) -> list[str]:
+        """λ^-½ of each kind."""
+        return [f"{kind}_std" for kind in KINDS]
+
+    def trace(self, value: Offsets) -> list[float]:
+        """As of :class:`Term`."""
+        return list((value.precisions**-0.5).tolist())
+
+    # ---- new ratings ----------------------------------------------------------------------------
+
+    def rebound(self, ratings: RatingsTable) -> TimeOffsets:
+        """With the cells of more ratings."""
+        return replace(self, calendar=Calendar.of(ratings, self.clock))
+
+    def check_new(self, new: RatingsTable) -> None:
+        """Raise DataError where new ratings have no times."""
+        if new.times is None:
+            raise DataError("New ratings need times, for the model knows of time: found none; give them.")
+
+    def grown(self, value: Offsets, before: TimeOffsets) -> Offsets:
+        """The offsets, float64: 0 in new cells."""
+        drawn = []
+        for known, cells, offsets in zip(before.cells.kinds, self.cells.kinds, value.offsets, strict=True):
+            places = known.find(cells.rows, cells.slots)
+            drawn.append(np.where(places < 0, 0.0, offsets[np.maximum(places, 0)].astype(np.float64)))
+        return levelled(self.cells, drawn, value.precisions)
+
+    def redrawn(
+        self, value: Offsets, before: TimeOffsets, side: int, some: Some, left: Array, beside: Array | None,
+        rest: Rest, chance: Chance,
+    ) -> tuple[Offsets, Array]:  # fmt: skip
+        """Of users, their days, and stretches of the calendar in which the old ratings have none; of items, periods."""
+        given, places = left if beside is None else left - beside, some.places
+        offsets, (_, weights, alpha) = list(value.offsets), rest
+        for k in (0, 2) if side == USERS else (1,):
+            cells = self.cells.kinds[k]
+            codes, wanted = cells.codes[places], np.ones(len(places), bool)
+            if k == 2:
+                wanted = (before.cells.kinds[k].find(cells.rows, cells.slots) < 0)[codes]
+            there, local = np.unique(codes[wanted], return_inverse=True)
+            now = value._replace(offsets=(offsets[0], offsets[1], offsets[2]))
+            rest_of = given - now.of(self.cells, places) + offsets[k][codes]
+            mine, precision = None if weights is None else weights[wanted], value.precisions[k]
+            offsets[k] = offsets[k].copy()
+            offsets[k][there] = drawn_cells(
+                local, len(there), rest_of[wanted], mine, alpha, precision, chance.rng
+            )  # fmt: skip
+        made = levelled(self.cells, offsets, value.precisions)
+        return made, left - made.of(self.cells, places)
+
+    # ---- pairs that are asked for ------------------------------------------------------------------
+
+    def find(self, pairs: Pairs) -> Found:
+        """The cells of pairs; None where no times are asked for."""
+        return None if self.calendar is None else self.calendar.find(pairs)
+
+    def at(self, value: Offsets, pairs: Pairs, found: object, items: Array) -> Array:
+        """The offsets of the cells; the levels where no times are asked for."""
+        cells = _cells(found)
+        return value.usual(pairs) if cells is None else value.at(cells)
+
+    def add_variance(self, total: Array, value: Offsets, found: object) -> None:
+        """1/λ for each kind without a cell."""
+        cells = _cells(found)
+        for k, unknown in enumerate(1 / value.precisions):
+            total += unknown if cells is None else np.where(cells[k] < 0, unknown, 0.0)
+
+    def levels(self, value: Offsets, side: int) -> Array:
+        """The mean offsets of the users' days, or of the items' periods."""
+        return value.levels[ITEMS if side == ITEMS else USERS]
+
+    def level(self, value: Offsets) -> Array:
+        """The mean offset of the calendar."""
+        return value.levels[2]
+
+    def newcomer(self, who: Newcomer) -> NewcomerPart[Offsets]:
+        """Offsets of the person's own days are drawn; those of the items and the calendar are known."""
+        return NewcomerDays(self, who)
+
+    # ---- in a file --------------------------------------------------------------------------------
+
+    def arrays(self) -> Arrays:
+        """The clock."""
+        return {"clock": np.array(self.clock)}
+
+    def packed(self, value: Offsets) -> Arrays:
+        """As of :class:`Term`."""
+        made = {f"time_{name}": part for name, part in zip(KINDS, value.offsets, strict=True)}
+        made |= {f"time_{name}_level": part for name, part in zip(KINDS, value.levels, strict=True)}
+        return made | {"time_precisions": value.precisions}
+
+    def unpacked(self, arrays: Arrays) -> Offsets:
+        """As of :class:`Term`."""
+        offsets, levels = [arrays[f"time_{k}"] for k in KINDS], [arrays[f"time_{k}_level"] for k in KINDS]
+        made = (offsets[0], offsets[1], offsets[2]), arrays["time_precisions"], (levels[0], levels[1], levels[2])
+        return Offsets(*made)
+
+    def shapes(self, begin: Beginning) -> dict[str, tuple[int, ...]]:
+        """As of :class:`Term`."""
+        made: dict[str, tuple[int, ...]] = {"time_precisions": (3,)}
+        for name, cells, size in zip(KINDS, self.cells.kinds, self.cells.sizes, strict=True):
+            made |= {f"time_{name}": (len(cells.keys),), f"time_{name}_level": (size,)}
+        return made
+
+    def is_sound(self, value: Offsets) -> bool:
+        """Whether all λ are positive."""
+        return bool(value.precisions.min() > 0)
+
+    def light(self) -> TimeOffsets:
+        """Without cells: it knows of no time in particular then."""
+        return replace(self, calendar=None)
+
+
+def _cells(found: object) -> Found:
+    assert found is None or isinstance(found, tuple)
+    return found
+
+
+def _clock_in(arrays: Arrays, ratings: RatingsTable) -> Clock:
+    lengths = arrays.get("clock", np.empty(0))
+    if ratings.times is None or lengths.shape != (3,) or not (np.isfinite(lengths) & (lengths > 0)).all():
+        times = "no times" if ratings.times is None else "times"
+        raise FormatError(
+            f"The clock of bpmf does not fit: found {lengths!r} for three positive lengths, and ratings with {times}; "
+            "use another copy of the file."
+        )
+    return Clock(*lengths.tolist())
+
+
+class DaysOfOne:
+    """The days of one person's ratings, by number; one day of all where no times are known."""
+
+    def __init__(self, who: Newcomer, clock: Clock, known: bool) -> None:
+        self.known = known and who.times is not None
+        self.of = np.zeros(len(who.items), np.int64)
+        if known and who.times is not None:
+            self.of = np.unique(np.floor(who.times / clock.day), return_inverse=True)[1]
+        self.count = int(self.of.max(initial=-1)) + 1
+
+
+class NewcomerDays(NewcomerPart[Offsets]):
+    """The offsets of somebody's days, drawn where their times are known."""
+
+    def __init__(self, term: TimeOffsets, who: Newcomer) -> None:
+        super().__init__(term, who)
+        self.days = DaysOfOne(who, term.clock, known=term.calendar is not None)
+
+    def draw(self, value: Offsets, left: Array, rest: Rest, chance: Chance) -> None:
+        """The offset of each day."""
+        if self.days.known:
+            precision = float(value.precisions[0])
+            drawn = drawn_cells(
+                self.days.of, self.days.count, left, None, rest.noise_precision, precision, chance.rng
+            )  # fmt: skip
+            self.own = drawn[self.days.of]
+
+    def finish(self, row: Array, biased: bool) -> None:
+        """The mean over the ratings goes with the bias."""
+        if biased and len(self.own):
+            row[-1] += self.own.mean()

@@ -21,85 +21,48 @@ Source: Geweke 1993 (the scale mixture); the prior of ν is that of Juárez & St
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from gramian.core.file_format import Arrays
 from gramian.data.ids import Codes
-from gramian.engine.remote import RemoteRows, Weights
+from gramian.data.table import RatingsTable
+from gramian.engine.rows import Rows, Weights
+from gramian.kernels.arrays import Array
 from gramian.kernels.csr import CSR
+from gramian.models.bayes.bundles import Beginning, Chance
+from gramian.models.bayes.state import ITEMS
+from gramian.models.bayes.terms.term import Weighting
 
-__all__ = ["UserNoise", "draw_user_noise", "no_difference", "of_items", "of_users"]
+__all__ = ["NoiseFactors", "UserNoise", "draw_factors"]
 
 DEGREES = np.geomspace(1, 1000, 200)  # the grid of ν
 PRIOR = 2 * np.log(DEGREES) - DEGREES / 10  # log of the prior's mass: a grid even in log ν has a factor ν more
 
-Array = npt.NDArray[np.float64]
 
-
-class UserNoise(NamedTuple):
+class NoiseFactors(NamedTuple):
     """γ of each user, of somebody unknown, and ν."""
 
-    factors: Array
-    stranger: float
+    factors: npt.NDArray[np.float64]
+    unknown: float
     degrees: float
 
-    def of(self, users: Codes) -> Array:
-        """γ of codes; the stranger's for negative ones."""
-        return np.where(users < 0, self.stranger, self.factors[np.maximum(users, 0)])
 
-    def packed(self) -> Array:
-        """All in one array, which :meth:`unpacked` takes apart."""
-        return np.append(self.factors, [self.stranger, self.degrees])
-
-    @classmethod
-    def unpacked(cls, array: Array) -> UserNoise:
-        """From one array."""
-        return cls(array[:-2], float(array[-2]), float(array[-1]))
-
-    def grown(self, users: int) -> UserNoise:
-        """With 1 for users that came later."""
-        return self._replace(factors=np.append(self.factors, np.ones(users - len(self.factors))))
-
-
-def no_difference(users: int) -> UserNoise:
-    """What a chain starts at."""
-    return UserNoise(np.ones(users), 1.0, 10.0)
-
-
-def of_users(noise: UserNoise | None, by_user: CSR) -> Any:
-    """The weight of each rating, in the order of the users; for rows elsewhere, what makes it there."""
-    return None if noise is None else _weights(noise, by_user, of_rows=True)
-
-
-def of_items(noise: UserNoise | None, by_item: CSR) -> Any:
-    """The same in the order of the items."""
-    return None if noise is None else _weights(noise, by_item, of_rows=False)
-
-
-def _weights(noise: UserNoise, rows: CSR | RemoteRows, *, of_rows: bool) -> Any:
-    weights = Weights(noise.factors, of_rows)
-    return weights if isinstance(rows, RemoteRows) else weights.of(0, rows)
-
-
-def draw_user_noise(
-    before: UserNoise,
-    counts: npt.NDArray[np.int64],
-    squared: npt.NDArray[Any],
-    noise_precision: float,
-    rng: np.random.Generator,
-) -> UserNoise:  # fmt: skip
+def draw_factors(
+    before: NoiseFactors, counts: Array, squared: Array, noise_precision: float, rng: np.random.Generator
+) -> NoiseFactors:
     """γ given each user's number of ratings and Σ e², then ν."""
-    nu = before.degrees
-    factors = rng.gamma((nu + counts) / 2) / ((nu + noise_precision * squared) / 2)
-    factors = np.maximum(factors, np.finfo(np.float32).tiny)
+    nu, tiny = before.degrees, float(np.finfo(np.float32).tiny)
+    factors = np.maximum(rng.gamma((nu + counts) / 2) / ((nu + noise_precision * squared) / 2), tiny)
     degrees = _drawn_degrees(factors, rng)
-    stranger = max(rng.gamma(degrees / 2) / (degrees / 2), float(np.finfo(np.float32).tiny))
-    return UserNoise(factors, stranger, degrees)
+    return NoiseFactors(factors, max(rng.gamma(degrees / 2) / (degrees / 2), tiny), degrees)
 
 
-def _drawn_degrees(factors: Array, rng: np.random.Generator) -> float:
+def _drawn_degrees(factors: npt.NDArray[np.float64], rng: np.random.Generator) -> float:
     """ν from its grid: n((ν/2) log(ν/2) − log Γ(ν/2)) + (ν/2) Σ(log γ − γ), and the prior."""
     from scipy.special import gammaln
 
@@ -108,3 +71,65 @@ def _drawn_degrees(factors: Array, rng: np.random.Generator) -> float:
     log = PRIOR + len(factors) * (half * np.log(half) - gammaln(half)) + half * spread
     chance = np.cumsum(np.exp(log - log.max()))
     return float(DEGREES[np.searchsorted(chance, rng.random() * chance[-1])])
+
+
+@dataclass(frozen=True, eq=False)
+class UserNoise(Weighting[NoiseFactors]):
+    """A noise precision αγ for each user.
+
+    Attributes:
+        n_users: N.
+    """
+
+    name = "user_noise"
+    settings: ClassVar[Mapping[str, object]] = {"noise": "common"}
+    distributed: ClassVar[bool] = True
+
+    n_users: int
+
+    def start(self, begin: Beginning) -> NoiseFactors:
+        """No difference."""
+        return NoiseFactors(np.ones(self.n_users), 1.0, 10.0)
+
+    def weights(self, value: NoiseFactors, rows: Rows, side: int) -> Array | Weights:
+        """As of :class:`Weighting`."""
+        return rows.of_columns(value.factors) if side == ITEMS else rows.of_rows(value.factors)
+
+    def weights_of(self, value: NoiseFactors, rows: CSR, changed: Codes, side: int) -> Array:
+        """As of :class:`Weighting`."""
+        return rows.of_columns(value.factors) if side == ITEMS else rows.of_rows(value.factors[changed])
+
+    def factors(self, value: NoiseFactors, users: Codes) -> Array:
+        """γ of codes; that of somebody unknown for negative ones."""
+        return np.where(users < 0, value.unknown, value.factors[np.maximum(users, 0)])
+
+    def drawn(
+        self, value: NoiseFactors, counts: Array, squared: Array, noise_precision: float, chance: Chance
+    ) -> NoiseFactors:
+        """As of :class:`Weighting`."""
+        return draw_factors(value, counts, squared, noise_precision, chance.rng)
+
+    def rebound(self, ratings: RatingsTable) -> UserNoise:
+        """For more users."""
+        return replace(self, n_users=ratings.n_users)
+
+    def grown(self, value: NoiseFactors, before: UserNoise) -> NoiseFactors:
+        """With 1 for users that came later."""
+        return value._replace(factors=np.append(value.factors, np.ones(self.n_users - before.n_users)))
+
+    def packed(self, value: NoiseFactors) -> Arrays:
+        """All in one array."""
+        return {"user_noise": np.append(value.factors, [value.unknown, value.degrees])}
+
+    def unpacked(self, arrays: Arrays) -> NoiseFactors:
+        """From one array."""
+        array = arrays["user_noise"]
+        return NoiseFactors(array[:-2], float(array[-2]), float(array[-1]))
+
+    def shapes(self, begin: Beginning) -> dict[str, tuple[int, ...]]:
+        """As of :class:`Term`."""
+        return {"user_noise": (self.n_users + 2,)}
+
+    def is_sound(self, value: NoiseFactors) -> bool:
+        """Whether all γ and ν are positive."""
+        return bool(value.factors.min() > 0 and value.unknown > 0 and value.degrees > 0)

@@ -10,7 +10,7 @@ import numpy as np
 from gramian.kernels.arrays import Array, readonly
 from gramian.kernels.csr import CSR, readonly_csr
 
-__all__ = ["Buffers", "HalfSweep", "Observed", "Prior", "RowDraw", "RowSystem", "Shape", "nothing", "observed_of"]
+__all__ = ["AddedDraw", "Buffers", "Observed", "Prior", "RowSystem", "Shape", "SweepProblem", "nothing", "observed_of"]
 
 
 class Observed(NamedTuple):
@@ -65,7 +65,7 @@ class Shape(NamedTuple):
     biased: bool
 
 
-class RowDraw(NamedTuple):
+class AddedDraw(NamedTuple):
     """What is added to a solution where rows are drawn: σL⁻ᵀz.
 
     Attributes:
@@ -85,7 +85,7 @@ class RowDraw(NamedTuple):
     first_row: int
 
 
-class HalfSweep(NamedTuple):
+class SweepProblem(NamedTuple):
     """What all rows of a half-sweep have in common.
 
     Attributes:
@@ -97,7 +97,7 @@ class HalfSweep(NamedTuple):
     observed: Observed
     prior: Prior
     shape: Shape
-    draw: RowDraw
+    draw: AddedDraw
     tolerance: Any
     few: int
 
