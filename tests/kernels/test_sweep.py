@@ -185,34 +185,60 @@ def test_draws_have_the_moments_of_the_posterior(factors, biased):
     assert np.abs(white.T @ white / count - np.eye(width)).max() < 6 * np.sqrt(2 / count)
 
 
-def test_a_read_only_installation_compiles_without_a_cache(tmp_path):
-    """Neither the package's folder nor the home can be written to: it works, and says nothing."""
-    import os
+def copied_package(folder):
+    """A copy of the package, and a program that calls a kernel of the copy."""
     import shutil
-    import subprocess
-    import sys
     from pathlib import Path
 
     import gramian
 
-    package = tmp_path / "site" / "gramian"
+    package = folder / "site" / "gramian"
     shutil.copytree(Path(gramian.__file__).parent, package, ignore=shutil.ignore_patterns("__pycache__", "bundled"))
-    code = (
+    return package, (
         "import numpy as np, gramian, gramian.kernels.vector.compiled as c\n"
         "from gramian.kernels.csr import CSR\n"
         "from gramian.kernels.residuals import predictor, squared_errors\n"
-        f"assert gramian.__file__.startswith({str(tmp_path)!r})\n"
+        f"assert gramian.__file__.startswith({str(folder)!r})\n"
         "out, model = np.empty(1), predictor(np.ones((1, 1)), np.ones((1, 1)), False, 0.0)\n"
         "squared_errors(CSR(np.array([0, 1]), np.zeros(1, 'i4'), np.ones(1, 'f4')), model, 0, 1, out)\n"
         "assert out[0] == 0\n"
     )
+
+
+def run_alone(code, package, **environment):
+    """What a program says that finds the package there."""
+    import os
+    import subprocess
+    import sys
+
+    given = {"PATH": os.environ["PATH"], "PYTHONPATH": str(package.parent), "PYTHONDONTWRITEBYTECODE": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=given | environment, capture_output=True, text=True, check=False
+    )
+    return done.returncode, done.stderr, done.stdout
+
+
+def test_a_read_only_installation_compiles_without_a_cache(tmp_path):
+    """Neither the package's folder nor the home can be written to: it works, and says nothing."""
+    package, code = copied_package(tmp_path)
     # A file in the place of each cache folder keeps everybody from writing there, root too.
     for folder in [package, *(path for path in package.rglob("*") if path.is_dir())]:
         (folder / "__pycache__").write_text("")
     (tmp_path / "home").write_text("")
-    environment = {
-        "PATH": os.environ["PATH"], "HOME": str(tmp_path / "home"), "XDG_CACHE_HOME": str(tmp_path / "home"),
-        "PYTHONPATH": str(package.parent), "PYTHONDONTWRITEBYTECODE": "1",
-    }  # fmt: skip
-    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stderr, done.stdout) == (0, "", "")
+    home = str(tmp_path / "home")
+    assert run_alone(code, package, HOME=home, XDG_CACHE_HOME=home) == (0, "", "")
+
+
+def test_what_another_version_compiled_does_no_harm(tmp_path):
+    """What a kernel was given there may be a tuple that is not here: the compiled code on disk is of its class."""
+    package, code = copied_package(tmp_path)
+    cache = tmp_path / "cache"
+    settings = {"HOME": str(tmp_path), "NUMBA_CACHE_DIR": str(cache)}
+    assert run_alone(code, package, **settings) == (0, "", "")
+    begun = {path.name for path in cache.rglob("*.nbi")}
+    assert any(name.startswith("residuals.squared_errors-") for name in begun)
+    file = package / "kernels" / "residuals.py"
+    file.write_text(file.read_text().replace("Predictor", "OtherName"))
+    assert run_alone(code, package, **settings) == (0, "", "")
+    assert {path.name for path in cache.rglob("*.nbi")} == begun
+    assert run_alone(f"{code}assert not squared_errors.stats.cache_misses", package, **settings) == (0, "", "")

@@ -50,8 +50,11 @@ def _cached(function: Callable[..., Any], more: dict[str, Any]) -> Any:
         return njit(**options)(function)
     cache: Any = getattr(made, "_cache", None)
     cache_file: Any = getattr(cache, "_cache_file", None)
-    if hasattr(cache_file, "_source_stamp"):
-        cache_file._source_stamp = STAMP  # noqa: SLF001 - Numba has no public way to say what a cache is of
+    if hasattr(cache_file, "_source_stamp") and hasattr(cache_file, "_version"):
+        # Numba has no public way to say what a cache is of. It reads the version first, and nothing else of another
+        # one: the keys of another version of ours may be of tuples that are no more.
+        cache_file._source_stamp = STAMP  # noqa: SLF001
+        cache_file._version = cache_file._version, STAMP  # noqa: SLF001
     if hasattr(cache, "save_overload"):
         cache.save_overload = partial(_save, cache.save_overload)
     return made
