@@ -27,7 +27,7 @@ from gramian.models.bayes.fold_in_draws import fold_in, targets_of
 from gramian.models.bayes.state import ITEMS, USERS, State
 from gramian.models.bayes.unseen import Draws, Found
 from gramian.models.distributions.normal_mixture import NormalMixture
-from gramian.models.distributions.ordinal_mixture import StepMixture
+from gramian.models.distributions.ordinal_mixture import OrdinalMixture
 from gramian.models.fold_in import Given
 from gramian.models.model import TimesGiven, pair_times
 from gramian.models.predictive import Mixture
@@ -212,7 +212,7 @@ class Posterior(Draws):
         term = self.terms.observation
         if term is None:
             return NormalMixture(means, stds)
-        return StepMixture(means, stds, np.stack([term.cuts(term.of(draw)) for draw in self.draws]), term.levels)
+        return OrdinalMixture(means, stds, np.stack([term.cuts(term.of(draw)) for draw in self.draws]), term.levels)
 
     def believed_codes(self, pairs: Pairs) -> Array:
         """As of :class:`UncertainModel`; of unknown sides, each draw has a quantile of the normal, ± both."""

@@ -20,11 +20,11 @@ import numpy.typing as npt
 from gramian.errors import ParameterError
 from gramian.kernels.arrays import Array
 
-__all__ = ["StepMixture"]
+__all__ = ["OrdinalMixture"]
 
 
 @dataclass(frozen=True, eq=False)
-class StepMixture:
+class OrdinalMixture:
     """The predictive distributions of n pairs; memory and time are S × n, so take pairs in pieces.
 
     Attributes:

@@ -324,7 +324,7 @@ def test_terms_that_cannot_go_together_are_refused(parts):
     with pytest.raises(gm.ParameterError, match=r"Two terms have one name: found \['weekday', 'weekday'\]"):
         Terms((week, week))
     twin = type("Twin", (type(noise),), {"name": "twin"})(3)
-    with pytest.raises(gm.ParameterError, match="More than one term says how much a rating counts: found .*'twin'"):
+    with pytest.raises(gm.ParameterError, match=r"More than one term says how much a rating counts: found .*'twin'"):
         Terms((noise, twin))
     with pytest.raises(gm.ParameterError, match="its term 'weekday' cannot be sampled on Spark"):
         Terms((noise, week)).check_distributed("WeekdayBPMF")
