@@ -114,8 +114,8 @@ class OrdinalMixture:
 
     def std(self) -> Array:
         """(n,): the standard deviation of the rating."""
-        away = self.levels - self.mean()[:, None]
-        return np.sqrt(np.einsum("nk,nk->n", self.probabilities, np.square(away)))
+        deviations = self.levels - self.mean()[:, None]
+        return np.sqrt(np.einsum("nk,nk->n", self.probabilities, np.square(deviations)))
 
     # ---- the distribution -----------------------------------------------------------------------
 
