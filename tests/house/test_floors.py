@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import floors
+import picture
 
 
 def test_the_table_in_contributing_is_made_from_the_contract() -> None:
@@ -19,3 +20,13 @@ def test_every_room_says_what_lives_there() -> None:
     for floor in floors.floors():
         for room in floor:
             assert floors.said(room).endswith((".", "!", "?")), room
+
+
+def test_the_picture_is_made_from_the_contract() -> None:
+    assert picture.PICTURE.read_text() == picture.picture(), "run python tools/picture.py"
+
+
+def test_every_station_of_a_way_is_a_room() -> None:
+    rooms = {room for floor in floors.floors() for room in floor}
+    for way in picture.WAYS:
+        assert way.stations.keys() <= rooms, way.name

@@ -86,8 +86,8 @@ class _Training:
             return len(self.history)
         for old in (ABOUT, "user_factors", "item_factors"):
             self.ratings.remove(old)
-        for side, other in (("user", "item"), ("item", "user")):
-            write_routes(self.blocks[side], self.edges[other], self._folder(f"routes_{side}"))
+        for side, fixed in (("user", "item"), ("item", "user")):
+            write_routes(self.blocks[side], self.edges[fixed], self._folder(f"routes_{side}"))
         self._write_start()
         self._sweep("user", 0)
         return 0
@@ -119,13 +119,13 @@ class _Training:
 
         from gramian.engine.spark.routed import routed_half_sweep
 
-        other = "item" if side == "user" else "user"
+        fixed = "item" if side == "user" else "user"
         before = number if side == "user" else number - 1
         path = self._folder(f"{side}_factors/{number}")
         made = routed_half_sweep(
             self.blocks[side],
             self.spark.read.parquet(self._folder(f"routes_{side}")),
-            self.spark.read.parquet(self._folder(f"{other}_factors/{before}")),
+            self.spark.read.parquet(self._folder(f"{fixed}_factors/{before}")),
             self.solve,
             len(self.edges[side]) - 1,
         )

@@ -1,1 +1,1 @@
-"""Readers, bundled and downloadable sets, synthetic truth, the data doctor."""
+"""Ratings: tables of them, files and databases they come from, splits, known sets, synthetic truth, the data doctor."""

@@ -223,10 +223,10 @@ class _Preparation:
             self._append("by_user", pairs.users, pairs.items, pairs.values, stop - first)
             if pairs.times is not None:
                 self.journal.append("times", pairs.times)
-            turned = np.empty(len(pairs.users), self._kind(timed=False))
-            turned["row"], turned["column"] = pairs.users + np.int32(first), pairs.items
-            turned["value"] = pairs.values
-            self._deal_into("items", self.item_edges, turned, "column")
+            transposed = np.empty(len(pairs.users), self._kind(timed=False))
+            transposed["row"], transposed["column"] = pairs.users + np.int32(first), pairs.items
+            transposed["value"] = pairs.values
+            self._deal_into("items", self.item_edges, transposed, "column")
         self._next("items")
 
     def _sort_items(self) -> None:

@@ -162,10 +162,10 @@ class Ratings(LocalTable):
     @cached_property
     def by_item(self) -> CSR:
         """The ratings as compressed sparse rows of items, made at first use."""
-        turned = transpose(self.by_user, self.n_items)
-        for array in turned:
+        transposed = transpose(self.by_user, self.n_items)
+        for array in transposed:
             array.flags.writeable = False
-        return turned
+        return transposed
 
     @property
     def values(self) -> npt.NDArray[np.float32]:

@@ -271,11 +271,11 @@ def _build(frame: DataFrame, spark: SparkSession, storage: str, duplicates: str,
     rows = SparkRows(spark, f"{storage}/by_user", counts["user"], 0, cuts[0].edges, cuts[1].edges)
     sums = np.array([np.frombuffer(x.as_buffer()) for x in rows.results(totals).column("data")])
     n, mean = int(sums[:, 0].sum()), float(sums[:, 1].sum() / sums[:, 0].sum())
-    away = [np.frombuffer(x.as_buffer())[0] for x in rows.results(squared_distances(mean)).column("data")]
+    squares = [np.frombuffer(x.as_buffer())[0] for x in rows.results(squared_distances(mean)).column("data")]
     about = {
         "format": FORMAT, "plan": plan, "fingerprint": plan, "users": counts["user"], "items": counts["item"],
         "ratings": n, "scale": [float(sums[:, 2].min()), float(sums[:, 3].max())], "mean": mean,
-        "variance": float(sum(away) / n), "repeated": repeated,
+        "variance": float(sum(squares) / n), "repeated": repeated,
         "user_edges": cuts[0].edges.tolist(), "item_edges": cuts[1].edges.tolist(),
     }  # fmt: skip
     text = spark.createDataFrame([(json.dumps(about),)], "about string")

@@ -1,1 +1,1 @@
-"""Where blocks of rows run; never what is computed."""
+"""Where rows are worked on: on the threads of one machine, or as blocks on Spark; never what is computed."""

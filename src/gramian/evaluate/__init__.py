@@ -1,1 +1,1 @@
-"""What is measured of models beyond the errors: how far their intervals can be trusted."""
+"""How good models are, and which to choose: protocols, calibration, cold users, comparing, tuning, reports."""

@@ -17,14 +17,14 @@ from gramian.kernels.csr import csr_from_sorted
 from gramian.models.fold_in import FoldingModel, Given
 from gramian.models.model import Model
 
-__all__ = ["Newcomers"]
+__all__ = ["ColdUsers"]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Newcomers(Model):
+class ColdUsers(Model):
     """The users of some given ratings, each folded into a model; everything that judges models judges this, too.
 
-    Its ``ratings`` are the given ones, over the items of the model: what a newcomer has seen. A user without any is
+    Its ``ratings`` are the given ones, over the items of the model: what a cold user has seen. A user without any is
     predicted as anybody new, an item unknown to the model by the global mean.
 
     Attributes:
@@ -36,7 +36,7 @@ class Newcomers(Model):
     folded: tuple[Callable[[], Array], ...] = field(repr=False)
 
     @classmethod
-    def of(cls, trained: Model, given: Ratings) -> Newcomers:
+    def of(cls, trained: Model, given: Ratings) -> ColdUsers:
         """Fold every user of ``given`` in.
 
         Raises:

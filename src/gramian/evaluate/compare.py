@@ -19,7 +19,7 @@ from gramian.core.plain import Plain
 from gramian.data.pairs import Pairs
 from gramian.data.ratings import Ratings
 from gramian.errors import DataError, DivergenceError, GramianError, ParameterError, TrainingWarning
-from gramian.evaluate.cold_start import Newcomers
+from gramian.evaluate.cold_start import ColdUsers
 from gramian.evaluate.log import append_record, check_log, peak_memory, read_records, run_key, versions
 from gramian.evaluate.protocols import breakdown
 from gramian.evaluate.topn import Popularity, evaluate_ranking
@@ -248,7 +248,7 @@ class _Job:
 
     def judged(self, model: Model) -> Model:
         """The model as the test's users meet it."""
-        return model if self.given is None else Newcomers.of(model, self.given)
+        return model if self.given is None else ColdUsers.of(model, self.given)
 
 
 def _one(label: str, recipe: AnyRecipe, job: _Job, made: Comparison) -> Plain:
@@ -309,7 +309,7 @@ def _errors(model: Model, test: Ratings, made: Comparison, label: str) -> Plain:
     root, error = rmse_error(test.values, predicted, test.user_codes)
     errors = np.abs(test.values - predicted)
     made.losses[label] = np.square(errors)
-    newcomers = isinstance(model, Newcomers)
+    cold = isinstance(model, ColdUsers)
     groups = breakdown(model, test).to_dicts()
     return {
         "rmse": root,
@@ -319,9 +319,9 @@ def _errors(model: Model, test: Ratings, made: Comparison, label: str) -> Plain:
         "user_mae": float(per_group_means(errors, test.user_codes).mean()),
         **_probabilities(model, test),
         "n": len(test),
-        "predict_us": None if newcomers else 1e6 * _predict_seconds(model, Pairs(pairs.users, pairs.items)),
-        # newcomers are known by their given ratings alone, which say nothing of how popular an item is
-        "breakdown": [group for group in groups if group["by"] == "activity" or not newcomers],
+        "predict_us": None if cold else 1e6 * _predict_seconds(model, Pairs(pairs.users, pairs.items)),
+        # cold users are known by their given ratings alone, which say nothing of how popular an item is
+        "breakdown": [group for group in groups if group["by"] == "activity" or not cold],
     }
 
 
@@ -353,5 +353,5 @@ def _ranks(model: Model, job: _Job) -> Plain:
         ranked = evaluate_ranking(model, job.test, job.k, at_least=threshold)
     except DataError:  # no relevant item in the test: errors are all there is
         return {}
-    lists = {} if isinstance(model, Newcomers) else ranked.lists  # which compare with the training
+    lists = {} if isinstance(model, ColdUsers) else ranked.lists  # which compare with the training
     return {**ranked.figures, "ranking_errors": ranked.errors, **lists}

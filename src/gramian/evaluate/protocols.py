@@ -17,7 +17,7 @@ from gramian.data import splits
 from gramian.data.groups import BY, group_edges, group_names, group_of, training_counts
 from gramian.data.ratings import Ratings
 from gramian.errors import DataError, ParameterError
-from gramian.evaluate.cold_start import Newcomers
+from gramian.evaluate.cold_start import ColdUsers
 from gramian.kernels.arrays import Array
 from gramian.metrics.significance import rmse_error, standard_error
 from gramian.models.model import Model, check_ratings_given
@@ -128,7 +128,7 @@ def evaluate_fold_in(model: Model, given: Ratings, asked: Ratings) -> dict[str, 
     Raises:
         ParameterError: The model cannot fold in.
     """
-    return Newcomers.of(model, given).evaluate(asked)
+    return ColdUsers.of(model, given).evaluate(asked)
 
 
 # ---- folds --------------------------------------------------------------------------------------------

@@ -1,1 +1,1 @@
-"""Free functions on contiguous arrays: no input or output, no objects. Numba is loaded by `sweep` alone."""
+"""Free functions on contiguous arrays, most of them compiled by Numba, and their slow twins in NumPy."""

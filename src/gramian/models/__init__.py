@@ -1,1 +1,1 @@
-"""One file per family of models, each beginning with its equations."""
+"""The models, each beginning with its equations, and what all of them share: training, scoring, lists, folding in."""

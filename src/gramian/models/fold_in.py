@@ -6,7 +6,7 @@ import warnings
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 import polars as pl
@@ -19,7 +19,7 @@ from gramian.models.capabilities import Capabilities
 from gramian.models.model import Best, Model, TimesGiven
 from gramian.models.selection import item_table, top_n
 
-__all__ = ["FoldingModel", "Given", "NewUser"]
+__all__ = ["FoldingIn", "FoldingModel", "Given", "NewUser"]
 
 Given = Mapping[Any, float]  # what somebody rated: {item: rating}
 
@@ -134,6 +134,15 @@ class FoldingModel(Model):
 
 
 ModelT = TypeVar("ModelT", bound=FoldingModel, covariant=True)
+
+
+class FoldingIn(Protocol):
+    """A model that takes in somebody new; its capabilities say ``fold_in``."""
+
+    def new_user(
+        self, ratings: Given, *, times: TimesGiven = None, who: Id | None = None, unknown: str = "fallback"
+    ) -> NewUser[FoldingModel]:
+        """Somebody with these ratings; arguments as of :class:`FoldingModel`."""
 
 
 class NewUser(Generic[ModelT]):

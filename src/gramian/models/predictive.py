@@ -30,7 +30,7 @@ from gramian.errors import ParameterError
 from gramian.kernels.arrays import Array
 from gramian.metrics.prediction import log_loss, ranked_probability_score
 from gramian.models.distributions.normal_mixture import NormalMixture
-from gramian.models.distributions.ordinal_mixture import StepMixture
+from gramian.models.distributions.ordinal_mixture import OrdinalMixture
 from gramian.models.interval_model import Forecast, IntervalModel
 from gramian.models.model import TimesGiven
 
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Mixture", "UncertainModel", "central"]
 
-Mixture = NormalMixture | StepMixture
+Mixture = NormalMixture | OrdinalMixture
 OF = ("rating", "mean")
 MOST_LEVELS = 100  # of which predict_proba gives the probabilities
 # Draws × pairs of one piece: 4 MiB in float64, so that a piece at work stays near the caches.
@@ -251,7 +251,7 @@ class UncertainModel(IntervalModel):
         levels = self.levels
         out = np.empty((len(pairs), len(levels)))
         for piece, mixture in self.pieces(pairs):
-            if isinstance(mixture, StepMixture):
+            if isinstance(mixture, OrdinalMixture):
                 out[piece] = mixture.probabilities
             else:
                 below = [mixture.cdf(edge) for edge in (levels[1:] + levels[:-1]) / 2]

@@ -1,4 +1,4 @@
-"""What a server is told at its start: limits, and where it may be reached from."""
+"""What a server gets at its start: limits, and where it may be reached from."""
 
 from __future__ import annotations
 

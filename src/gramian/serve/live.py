@@ -19,8 +19,7 @@ from gramian.data.pairs import Pairs
 from gramian.errors import DataError, ParameterError, UnknownIdError
 from gramian.kernels.arrays import Array
 from gramian.models.capabilities import Asking, Featured
-from gramian.models.conformal import Conformal
-from gramian.models.fold_in import FoldingModel, NewUser
+from gramian.models.fold_in import FoldingIn, FoldingModel, NewUser
 from gramian.models.interval_model import IntervalModel
 from gramian.models.model import BLOCK_CELLS, Model
 from gramian.registry import load
@@ -198,7 +197,9 @@ class Live:
     def interval(self, users: Codes, items: Codes, level: float) -> Array | None:
         """Intervals (n, 2) of pairs of codes, or None of a model without; −1 is somebody or something unknown."""
         check_level("level", level, "predict_interval")
-        return self.model.interval_codes(Pairs(users, items), level) if isinstance(self.model, IntervalModel) else None
+        if not self.can.intervals:
+            return None
+        return cast(IntervalModel, self.model).interval_codes(Pairs(users, items), level)
 
     def new_user(self, ratings: Mapping[Any, float]) -> NewUser[FoldingModel]:
         """Somebody with these ratings; they must be on the scale, their items known.
@@ -210,10 +211,10 @@ class Live:
         for item, value in ratings.items():
             self.items.code(item)
             self.check_rating(item, value)
-        if not isinstance(self.model, FoldingModel | Conformal) or not self.can.fold_in:
+        if not self.can.fold_in:
             name = self.model.recipe.name
             raise ParameterError(f"A model of {name!r} cannot take in somebody new; serve one that can, ALS say.")
-        return self.model.new_user(self.typed(ratings), unknown="raise")
+        return cast(FoldingIn, self.model).new_user(self.typed(ratings), unknown="raise")
 
     def typed(self, ratings: Mapping[Any, float]) -> dict[Id, float]:
         """Ratings by ids in the kind that the model has."""

@@ -1,4 +1,4 @@
-r"""Ratings as steps of a ladder: the latent rating of each, and what the cut points between the steps are worth.
+r"""Ratings as ordered levels: the latent rating of each, and what the cut points between the steps are worth.
 
 With a mean η and a noise σ, a rating of step *k* says that its latent rating z lies between the cuts
 :math:`\gamma_k` and :math:`\gamma_{k+1}`:

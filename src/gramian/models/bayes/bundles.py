@@ -12,7 +12,7 @@ from gramian.engine.rows import Intercepts
 from gramian.kernels.arrays import Array
 from gramian.kernels.csr import CSR
 
-__all__ = ["Beginning", "Chance", "Newcomer", "Rest", "Setup", "Some"]
+__all__ = ["Beginning", "Chance", "FoldInRatings", "Rest", "Setup", "Some"]
 
 
 class Setup(NamedTuple):
@@ -57,14 +57,14 @@ class Some(NamedTuple):
     fixed: Array
 
 
-class Newcomer(NamedTuple):
+class FoldInRatings(NamedTuple):
     """Somebody's ratings: codes of the items, values, and times where they are known."""
 
     items: Codes
     values: Array
     times: Times | None = None
 
-    def sorted(self) -> Newcomer:
+    def sorted(self) -> FoldInRatings:
         """In the order of the items."""
         order = np.argsort(self.items)
-        return Newcomer(self.items[order], self.values[order], None if self.times is None else self.times[order])
+        return FoldInRatings(self.items[order], self.values[order], None if self.times is None else self.times[order])

@@ -370,10 +370,10 @@ class Unseen(NamedTuple):
         shifts -= shifts.mean(axis=0)
         return shifts.T @ shifts / len(shifts)
 
-    def completed(self, sets: CSR | None, told: Array | None) -> tuple[Array, slice | None]:
+    def completed(self, sets: CSR | None, given: Array | None) -> tuple[Array, slice | None]:
         """All features of somebody new, (F,), the mean of those that are not known, and which these are.
 
-        ``sets`` is one row of the features before ``first``, ``told`` the rest; either may be unknown.
+        ``sets`` is one row of the features before ``first``, ``given`` the rest; either may be unknown.
         """
         values, last = self.mean.astype(np.float32), len(self.mean)
         lacking = [self.first > 0, self.first < last]
@@ -381,8 +381,8 @@ class Unseen(NamedTuple):
             values[: self.first] = 0
             values[sets.indices] = sets.values
             lacking[0] = False
-        if told is not None:
-            values[self.first :] = told
+        if given is not None:
+            values[self.first :] = given
             lacking[1] = False
         which = slice(0 if lacking[0] else self.first, last if lacking[1] else self.first)
         return values, which if any(lacking) else None

@@ -15,7 +15,7 @@ from gramian.engine import entries
 from gramian.engine.rows import Intercepts
 from gramian.kernels.arrays import Array
 from gramian.kernels.csr import one_row
-from gramian.models.bayes.bundles import Chance, Newcomer, Rest, Setup, Some
+from gramian.models.bayes.bundles import Chance, FoldInRatings, Rest, Setup, Some
 from gramian.models.bayes.gibbs import RowDraw, draw_rows
 from gramian.models.bayes.state import USERS, State
 from gramian.models.bayes.terms.collection import Terms
@@ -26,7 +26,7 @@ FIRST, TURNS = 10, 2  # turns for the first draw, and for each other
 
 
 def fold_in(
-    draws: Sequence[State], who: Newcomer, terms: Terms, numbers: tuple[int, int], intercepts: Intercepts
+    draws: Sequence[State], who: FoldInRatings, terms: Terms, numbers: tuple[int, int], intercepts: Intercepts
 ) -> tuple[Array, list[Array]]:
     """The row in each draw, (S, D), with what is usually added to the ratings; and what these are to explain.
 
@@ -41,7 +41,9 @@ def fold_in(
     return _in_turns(draws, who, terms, numbers, setup) if terms.by_rating else _alone(draws, who, numbers, setup)
 
 
-def _alone(draws: Sequence[State], who: Newcomer, numbers: tuple[int, int], setup: Setup) -> tuple[Array, list[Array]]:
+def _alone(
+    draws: Sequence[State], who: FoldInRatings, numbers: tuple[int, int], setup: Setup
+) -> tuple[Array, list[Array]]:
     """One draw of the row for each."""
     row = one_row(np.arange(len(who.items), dtype=np.int32), who.values)
     out = np.empty((len(draws), draws[0].item_rows.shape[1]), np.float32)
@@ -53,7 +55,7 @@ def _alone(draws: Sequence[State], who: Newcomer, numbers: tuple[int, int], setu
 
 
 def _in_turns(
-    draws: Sequence[State], who: Newcomer, terms: Terms, numbers: tuple[int, int], setup: Setup
+    draws: Sequence[State], who: FoldInRatings, terms: Terms, numbers: tuple[int, int], setup: Setup
 ) -> tuple[Array, list[Array]]:
     chain = _Turns(who.sorted(), terms, numbers, setup)
     back = np.argsort(np.argsort(who.items))
@@ -74,9 +76,9 @@ class _Turns:
     ``numbers`` are the ratings as they are to be explained: hidden ones, where steps are observed.
     """
 
-    def __init__(self, who: Newcomer, terms: Terms, numbers: tuple[int, int], setup: Setup) -> None:
+    def __init__(self, who: FoldInRatings, terms: Terms, numbers: tuple[int, int], setup: Setup) -> None:
         self.who, self.observation, self.setup = who, terms.observation, setup
-        self.parts = [term.newcomer(who) for term in terms.additions]
+        self.parts = [term.fold_in(who) for term in terms.additions]
         self.seed, self.number = numbers
         self.rng = np.random.default_rng([*numbers])
         self.row = one_row(np.arange(len(who.items), dtype=np.int32), who.values)

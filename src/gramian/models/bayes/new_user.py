@@ -8,7 +8,7 @@ import polars as pl
 from gramian.core.parameters import check_level
 from gramian.data.ids import Codes
 from gramian.kernels.arrays import Array
-from gramian.models.bayes.bundles import Newcomer
+from gramian.models.bayes.bundles import FoldInRatings
 from gramian.models.bayes.conditionals import contributions
 from gramian.models.bayes.ranking_rules import ordered
 from gramian.models.bayes.scores import Posterior
@@ -27,7 +27,7 @@ class PosteriorNewUser(NewUser[Posterior]):
         about: What is known of them beside that, as of :meth:`gramian.models.bayes.scores.Posterior.fold_in`.
     """
 
-    def __init__(self, model: Posterior, who: Newcomer, about: object) -> None:
+    def __init__(self, model: Posterior, who: FoldInRatings, about: object) -> None:
         super().__init__(model, who.items, who.values, model.folded(who, about)[0])
         self.who, self.about = who, about
 

@@ -17,7 +17,7 @@ from gramian.data.ids import Id, Ids
 from gramian.data.table import RatingsTable
 from gramian.engine.rows import Penalty
 from gramian.kernels.arrays import Array
-from gramian.models.bayes.bundles import Newcomer, Setup
+from gramian.models.bayes.bundles import FoldInRatings, Setup
 from gramian.models.bayes.conditionals import contributions, expected_drops
 from gramian.models.bayes.diagnostics import as_datatree, diagnostics
 from gramian.models.bayes.gibbs import BothWays
@@ -124,7 +124,7 @@ class BayesianModel(Posterior):
         self, ratings: Given, *, times: TimesGiven = None, who: Id | None = None, unknown: str = "fallback"
     ) -> PosteriorNewUser:
         """As of :class:`FoldingModel`."""
-        return PosteriorNewUser(self, self.newcomer(ratings, times, unknown), who if self.knows(who) else None)
+        return PosteriorNewUser(self, self.fold_in_ratings(ratings, times, unknown), who if self.knows(who) else None)
 
     def ask_next(self, user: Id | Given, n: int = 10, *, among: Ids | None = None) -> pl.DataFrame:
         r"""The items whose rating would tell most about a user: largest expected drop in predictive variance.
@@ -149,7 +149,7 @@ class BayesianModel(Posterior):
         """
         check_number("n", n, low=1, whole=True, owner="ask_next")
         if isinstance(user, Mapping):
-            who = Newcomer(*self._given(user, "fallback"))
+            who = FoldInRatings(*self._given(user, "fallback"))
             items, draws, targets = who.items, self.draws_of_new(who.items, None), self.targets_of_new(who)
         else:
             code = self._one_code(self.user_ids, user, "user")

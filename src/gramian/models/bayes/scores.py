@@ -21,13 +21,13 @@ from gramian.data.ids import Codes
 from gramian.data.pairs import Pairs
 from gramian.kernels.arrays import Array
 from gramian.kernels.csr import CSR
-from gramian.models.bayes.bundles import Chance, Newcomer, Some
+from gramian.models.bayes.bundles import Chance, FoldInRatings, Some
 from gramian.models.bayes.conditionals import Targets
 from gramian.models.bayes.fold_in_draws import fold_in, targets_of
 from gramian.models.bayes.state import ITEMS, USERS, State
 from gramian.models.bayes.unseen import Draws, Found
 from gramian.models.distributions.normal_mixture import NormalMixture
-from gramian.models.distributions.ordinal_mixture import StepMixture
+from gramian.models.distributions.ordinal_mixture import OrdinalMixture
 from gramian.models.fold_in import Given
 from gramian.models.model import TimesGiven, pair_times
 from gramian.models.predictive import Mixture
@@ -212,7 +212,7 @@ class Posterior(Draws):
         term = self.terms.observation
         if term is None:
             return NormalMixture(means, stds)
-        return StepMixture(means, stds, np.stack([term.cuts(term.of(draw)) for draw in self.draws]), term.levels)
+        return OrdinalMixture(means, stds, np.stack([term.cuts(term.of(draw)) for draw in self.draws]), term.levels)
 
     def believed_codes(self, pairs: Pairs) -> Array:
         """As of :class:`UncertainModel`; of unknown sides, each draw has a quantile of the normal, ± both."""
@@ -226,12 +226,12 @@ class Posterior(Draws):
         for s, z in enumerate(ndtri((places + 0.5) / S)):
             draw = self.draws[s]
             mean = self._mean(draw, pairs, found)
-            away = z * np.sqrt(self._unknown_variance(s, pairs, found))
+            deviation = z * np.sqrt(self._unknown_variance(s, pairs, found))
             if term is None:
-                made += [mean - away, mean + away]
+                made += [mean - deviation, mean + deviation]
                 continue
             stds = np.sqrt(self._wider(draw, self._noise(draw, pairs), found))
-            made += [term.expected(term.of(draw), mean + side, stds) for side in (-away, away)]
+            made += [term.expected(term.of(draw), mean + side, stds) for side in (-deviation, deviation)]
         return np.stack(made)
 
     def _noise(self, draw: State, pairs: Pairs) -> Array:
@@ -248,26 +248,26 @@ class Posterior(Draws):
         ``user_features`` (a column left out counts as missing), or the user's id in that table. ``times``, one for all
         or one for each rating, in their order, are looked at by models that know of time.
         """
-        return self.folded(self.newcomer(ratings, times, unknown), features)[0]
+        return self.folded(self.fold_in_ratings(ratings, times, unknown), features)[0]
 
     def fold_in_codes(self, items: Codes, values: Array) -> Array:
         """As of :class:`FoldingModel`: (S, D)."""
-        return self.folded(Newcomer(items, values), None)[0]
+        return self.folded(FoldInRatings(items, values), None)[0]
 
-    def newcomer(self, ratings: Given, times: TimesGiven, unknown: str) -> Newcomer:
+    def fold_in_ratings(self, ratings: Given, times: TimesGiven, unknown: str) -> FoldInRatings:
         """Somebody's ratings by codes, without the unknown items; times where terms may look at them."""
         items, values = self._given(ratings, unknown)
         when = pair_times(times, len(ratings)) if self.terms.by_rating else None
         if when is not None:
             when = when[self.item_ids.codes(list(ratings), "item") >= 0]
-        return Newcomer(items, values, when)
+        return FoldInRatings(items, values, when)
 
-    def folded(self, who: Newcomer, about: object) -> tuple[Array, list[Array]]:
+    def folded(self, who: FoldInRatings, about: object) -> tuple[Array, list[Array]]:
         """The row in each draw, and what the ratings are to explain in it."""
         draws = self.draws_of_new(who.items, about)
         return fold_in(draws, who, self.terms, (self.seed, FOLDING), self.intercepts)
 
-    def targets_of_new(self, who: Newcomer, about: object = None) -> list[Targets]:
+    def targets_of_new(self, who: FoldInRatings, about: object = None) -> list[Targets]:
         """The ratings of somebody new as each draw explains them."""
         if not self.terms.by_rating:
             return [Targets(who.items, who.values)] * self.n_draws

@@ -160,7 +160,7 @@ class Draws(FoldingModel, UncertainModel):
         movers = self.terms.priors[USERS]
         if about is not None and not movers:
             raise ParameterError("Features of somebody new need a model with user_features; this one has none.")
-        known = [(term, term.newcomer(items, about)) for term in movers]
+        known = [(term, term.fold_in(items, about)) for term in movers]
         return tuple(self._knowing(s, draw, known) for s, draw in enumerate(self.draws))
 
     def _knowing(self, s: int, draw: State, known: list[tuple[PriorMean[Any], Knowledge[Any]]]) -> State:

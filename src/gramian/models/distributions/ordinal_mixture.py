@@ -20,11 +20,11 @@ import numpy.typing as npt
 from gramian.errors import ParameterError
 from gramian.kernels.arrays import Array
 
-__all__ = ["StepMixture"]
+__all__ = ["OrdinalMixture"]
 
 
 @dataclass(frozen=True, eq=False)
-class StepMixture:
+class OrdinalMixture:
     """The predictive distributions of n pairs; memory and time are S × n, so take pairs in pieces.
 
     Attributes:
@@ -114,8 +114,8 @@ class StepMixture:
 
     def std(self) -> Array:
         """(n,): the standard deviation of the rating."""
-        away = self.levels - self.mean()[:, None]
-        return np.sqrt(np.einsum("nk,nk->n", self.probabilities, np.square(away)))
+        deviations = self.levels - self.mean()[:, None]
+        return np.sqrt(np.einsum("nk,nk->n", self.probabilities, np.square(deviations)))
 
     # ---- the distribution -----------------------------------------------------------------------
 

@@ -21,7 +21,7 @@ from gramian.models.bayes import gibbs
 from gramian.models.bayes.state import Key, State
 from gramian.models.bayes.terms import ordinal
 from gramian.models.bayes.terms.collection import Terms
-from gramian.models.distributions.ordinal_mixture import StepMixture
+from gramian.models.distributions.ordinal_mixture import OrdinalMixture
 
 CUTS = np.array([1.5, 2.2, 3.6, 4.5])
 
@@ -179,7 +179,7 @@ def test_latent_ratings_too_far_from_their_mean_fail_the_calibration(monkeypatch
 def mixture():
     rng = np.random.default_rng(3)
     cuts = np.sort(CUTS + 0.05 * rng.normal(size=(8, 4)), axis=1)
-    return StepMixture(3 + rng.normal(size=(8, 50)), 0.5 + rng.random((8, 1)), cuts, LEVELS)
+    return OrdinalMixture(3 + rng.normal(size=(8, 50)), 0.5 + rng.random((8, 1)), cuts, LEVELS)
 
 
 def test_the_distribution_is_that_of_the_steps(mixture):

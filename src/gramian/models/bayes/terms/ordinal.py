@@ -113,15 +113,15 @@ def draw_cuts(
     if len(before.values) < 3:
         return before
     before = before._replace(values=_slid(before.values, by_user, steps, mean, stds, rng))
-    here = _proposal(before.values, by_user, steps, mean, stds, n_jobs)
-    z = rng.standard_normal(len(here.centre))
+    now = _proposal(before.values, by_user, steps, mean, stds, n_jobs)
+    z = rng.standard_normal(len(now.centre))
     chance = np.log(rng.random())
     values = before.values.copy()
-    values[free] = here.centre + np.linalg.solve(here.root.T, z)
+    values[free] = now.centre + np.linalg.solve(now.root.T, z)
     if not (np.diff(values) > 0).all():
         return before._replace(accepted=0.0)
-    there = _proposal(values, by_user, steps, mean, stds, n_jobs)
-    gain = there.value - here.value + _log_density(there, before.values[free]) - _log_density(here, values[free])
+    then = _proposal(values, by_user, steps, mean, stds, n_jobs)
+    gain = then.value - now.value + _log_density(then, before.values[free]) - _log_density(now, values[free])
     return Cuts(values, 1.0) if chance < gain else before._replace(accepted=0.0)
 
 

@@ -246,20 +246,20 @@ class SideInformation(PriorMean[Link]):
         """All features of a row of the training."""
         return KnownFeatures(self.features.matrix.take(np.array([row])), None)
 
-    def newcomer(self, items: Codes, about: object) -> KnownFeatures:
-        """The features of somebody new: the set of what they rated, and what is told of them.
+    def fold_in(self, items: Codes, about: object) -> KnownFeatures:
+        """The features of somebody new: the set of what they rated, and what is known of them.
 
         Raises:
-            ParameterError: Something is told that only a table could hold.
+            ParameterError: Something is given that only a table could hold.
         """
         sets = None
         if len(items):
             sets = implicit_sets(one_row(items, np.ones(len(items), np.float32)), self.n_sets)
-        values, lacking = self.unseen.completed(sets, self._told(about))
+        values, lacking = self.unseen.completed(sets, self._given(about))
         row = one_row(np.flatnonzero(values).astype(np.int32), values[values != 0])
         return KnownFeatures(row, None if lacking is None else (lacking.start, lacking.stop))
 
-    def _told(self, about: object) -> Array | None:
+    def _given(self, about: object) -> Array | None:
         if about is None:
             return None
         if self.table is None:

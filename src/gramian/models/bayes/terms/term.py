@@ -31,10 +31,10 @@ from gramian.data.table import RatingsTable
 from gramian.engine.rows import Rows, Weights
 from gramian.kernels.arrays import Array
 from gramian.kernels.csr import CSR
-from gramian.models.bayes.bundles import Beginning, Chance, Newcomer, Rest, Some
+from gramian.models.bayes.bundles import Beginning, Chance, FoldInRatings, Rest, Some
 from gramian.models.bayes.state import State
 
-__all__ = ["Addition", "Knowledge", "NewcomerPart", "Observation", "PriorMean", "Term", "Weighting"]
+__all__ = ["Addition", "FoldInPart", "Knowledge", "Observation", "PriorMean", "Term", "Weighting"]
 
 V = TypeVar("V")
 
@@ -252,8 +252,8 @@ class PriorMean(Term[V]):
         """What it knows of a row of the training."""
 
     @abstractmethod
-    def newcomer(self, items: Codes, about: object) -> Knowledge[V]:
-        """What it knows of somebody new who rated these items, of whom ``about`` is told (None for nothing)."""
+    def fold_in(self, items: Codes, about: object) -> Knowledge[V]:
+        """What it knows of somebody new who rated these items, of whom ``about`` is known (None for nothing)."""
 
     def found(self, ids: Ids) -> Codes | None:
         """Codes of ids that it knows though they have no ratings: −2, −3, …; −1 for others; None if it knows none."""
@@ -358,19 +358,19 @@ class Addition(Term[V]):
 
     # ---- somebody new ------------------------------------------------------------------------------
 
-    def newcomer(self, who: Newcomer) -> NewcomerPart[V]:
+    def fold_in(self, who: FoldInRatings) -> FoldInPart[V]:
         """What it adds to the ratings of somebody new."""
-        return NewcomerPart(self, who)
+        return FoldInPart(self, who)
 
 
-class NewcomerPart(Generic[V]):
+class FoldInPart(Generic[V]):
     """What an addition adds to the ratings of somebody new, while their row is drawn.
 
     Attributes:
         own: (n,), what is drawn for this person; zeros where there is no such thing.
     """
 
-    def __init__(self, term: Addition[V], who: Newcomer) -> None:
+    def __init__(self, term: Addition[V], who: FoldInRatings) -> None:
         self.term, self.pairs = term, Pairs(np.full(len(who.items), -1, np.int32), who.items, who.times)
         self.found = term.find(self.pairs)
         self.own = np.zeros(len(who.items))

@@ -34,10 +34,10 @@ from gramian.engine import entries, local
 from gramian.engine.rows import NO_INTERCEPTS, Penalty
 from gramian.kernels.arrays import Array
 from gramian.kernels.csr import CSR
-from gramian.models.bayes.bundles import Beginning, Chance, Newcomer, Rest, Some
+from gramian.models.bayes.bundles import Beginning, Chance, FoldInRatings, Rest, Some
 from gramian.models.bayes.calendar import Calendar, Clock, by_cell
 from gramian.models.bayes.state import ITEMS, compact
-from gramian.models.bayes.terms.term import Addition, NewcomerPart
+from gramian.models.bayes.terms.term import Addition, FoldInPart
 from gramian.models.bayes.terms.time_offsets import DaysOfOne, TimeOffsets
 
 __all__ = ["Drift", "TimeFactors", "centred", "deviations", "rows_of_days", "unknown_variance"]
@@ -248,9 +248,9 @@ class TimeFactors(Addition[Drift]):
         if days is not None:
             rows[:, : value.rows.shape[1]] += value.of(days[which])
 
-    def newcomer(self, who: Newcomer) -> NewcomerPart[Drift]:
+    def fold_in(self, who: FoldInRatings) -> FoldInPart[Drift]:
         """Deviations on the person's own days."""
-        return NewcomerDrift(self, who)
+        return FoldInDrift(self, who)
 
     # ---- in a file --------------------------------------------------------------------------------
 
@@ -280,10 +280,10 @@ def _days(found: object) -> Array | None:
     return found
 
 
-class NewcomerDrift(NewcomerPart[Drift]):
+class FoldInDrift(FoldInPart[Drift]):
     """The deviations of somebody's factors on their days, drawn where the times are known."""
 
-    def __init__(self, term: TimeFactors, who: Newcomer) -> None:
+    def __init__(self, term: TimeFactors, who: FoldInRatings) -> None:
         super().__init__(term, who)
         self.days = DaysOfOne(who, term.clock, known=term.calendar is not None)
         self.usual = np.zeros(0)

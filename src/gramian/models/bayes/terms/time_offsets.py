@@ -37,10 +37,10 @@ from gramian.data.pairs import Pairs
 from gramian.data.table import RatingsTable
 from gramian.errors import DataError, FormatError
 from gramian.kernels.arrays import Array
-from gramian.models.bayes.bundles import Beginning, Chance, Newcomer, Rest, Some
+from gramian.models.bayes.bundles import Beginning, Chance, FoldInRatings, Rest, Some
 from gramian.models.bayes.calendar import Calendar, Clock, clock_of
 from gramian.models.bayes.state import ITEMS, USERS, compact
-from gramian.models.bayes.terms.term import Addition, NewcomerPart
+from gramian.models.bayes.terms.term import Addition, FoldInPart
 
 __all__ = ["KINDS", "Offsets", "TimeOffsets", "drawn_cells", "levelled"]
 
@@ -243,9 +243,9 @@ class TimeOffsets(Addition[Offsets]):
         """The mean offset of the calendar."""
         return value.levels[2]
 
-    def newcomer(self, who: Newcomer) -> NewcomerPart[Offsets]:
+    def fold_in(self, who: FoldInRatings) -> FoldInPart[Offsets]:
         """Offsets of the person's own days are drawn; those of the items and the calendar are known."""
-        return NewcomerDays(self, who)
+        return FoldInDays(self, who)
 
     # ---- in a file --------------------------------------------------------------------------------
 
@@ -300,7 +300,7 @@ def _clock_in(arrays: Arrays, ratings: RatingsTable) -> Clock:
 class DaysOfOne:
     """The days of one person's ratings, by number; one day of all where no times are known."""
 
-    def __init__(self, who: Newcomer, clock: Clock, known: bool) -> None:
+    def __init__(self, who: FoldInRatings, clock: Clock, known: bool) -> None:
         self.known = known and who.times is not None
         self.of = np.zeros(len(who.items), np.int64)
         if known and who.times is not None:
@@ -308,10 +308,10 @@ class DaysOfOne:
         self.count = int(self.of.max(initial=-1)) + 1
 
 
-class NewcomerDays(NewcomerPart[Offsets]):
+class FoldInDays(FoldInPart[Offsets]):
     """The offsets of somebody's days, drawn where their times are known."""
 
-    def __init__(self, term: TimeOffsets, who: Newcomer) -> None:
+    def __init__(self, term: TimeOffsets, who: FoldInRatings) -> None:
         super().__init__(term, who)
         self.days = DaysOfOne(who, term.clock, known=term.calendar is not None)
 
