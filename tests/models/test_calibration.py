@@ -378,3 +378,12 @@ def test_fitted_models_of_the_contract_have_conformal_intervals_of_any_ids(text_
     model = gm.conformal(fitted(ALS, train), calibration, by="activity", groups=2)
     ends = model.predict_interval(calibration.users, calibration.items, 0.8)
     assert coverage(calibration.values, *ends.T) == pytest.approx(0.8, abs=0.02)
+
+
+def test_a_model_with_conformal_intervals_is_judged_on_cold_users_as_the_model_is(ratings):
+    train, calibration = ratings.split(0.3, seed=0)
+    model = fitted(ALS, train)
+    new = calibration.take(calibration.user_codes < 10)
+    asked = new.split(0.5, seed=1)
+    found = gm.evaluate_fold_in(gm.conformal(model, calibration), *asked)
+    assert found["rmse"] == gm.evaluate_fold_in(model, *asked)["rmse"]

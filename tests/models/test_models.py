@@ -13,6 +13,7 @@ import pytest
 from contract import MODELS, fitted
 
 import gramian as gm
+from gramian.core.parameters import param
 from gramian.metrics import prediction
 from gramian.models.selection import best_pairs
 from gramian.visuals import figures
@@ -548,3 +549,21 @@ def test_public_names():
     assert issubclass(gm.UnknownIdError, KeyError)
     assert str(gm.UnknownIdError("plain words")) == "plain words"
     assert str(gm.UnknownIdError()) == ""
+
+
+def test_whole_numbers_are_whole_whichever_way_a_field_says_so():
+    made = dataclasses.make_dataclass(
+        "Mine",
+        [("k", int, param(3, "how many", low=1)), ("e", int | None, param(None, "or none", low=1, optional=True))],
+        bases=(gm.Baseline,), frozen=True, kw_only=True,
+    )  # fmt: skip
+    assert type(made().k) is int
+    with pytest.raises(gm.ParameterError, match="k"):
+        made(k=2.5)
+
+
+def test_a_model_without_its_ratings_is_not_saved(ratings, tmp_path):
+    light = gm.Baseline().fit(ratings).without_ratings()
+    with pytest.raises(gm.DataError, match="A model without its ratings cannot be saved: found 0"):
+        light.save(tmp_path / "m.gramian")
+    assert not (tmp_path / "m.gramian").exists()

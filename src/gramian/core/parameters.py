@@ -117,7 +117,8 @@ def _numbers(field: dataclasses.Field[Any], value: object, owner: str) -> float 
     each = value if spec.most > 1 and isinstance(value, tuple | list) else (value,)
     if not 1 <= len(each) <= spec.most:
         raise ParameterError(_sentence(field.name, owner, f"1 to {spec.most} numbers", value))
-    whole = str(field.type).startswith("int")
+    kind = field.type if isinstance(field.type, str) else getattr(field.type, "__name__", str(field.type))
+    whole = kind.startswith("int")
     limits = {"low": spec.low, "high": spec.high}
     checked = tuple(check_number(field.name, one, **limits, whole=whole, word=spec.word, owner=owner) for one in each)
     return checked[0] if len(checked) == 1 else checked

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import cast
 
 import numpy as np
 
@@ -14,7 +15,7 @@ from gramian.errors import ParameterError
 from gramian.evaluate.topn import PopularityModel
 from gramian.kernels.arrays import Array
 from gramian.kernels.csr import csr_from_sorted
-from gramian.models.fold_in import FoldingModel, Given
+from gramian.models.fold_in import FoldingIn, Given
 from gramian.models.model import Model
 
 __all__ = ["ColdUsers"]
@@ -86,8 +87,8 @@ def _scorer(
     """What gives somebody's scores of all items, from these ratings and their times, and what a table has of the id."""
     if isinstance(model, PopularityModel):  # the same list for everyone
         return lambda: model.counts.astype(np.float64)
-    if not isinstance(model, FoldingModel):
+    if not model.capabilities.fold_in:
         raise ParameterError(
             f"A model of {type(model.recipe).__name__} cannot take in somebody new, so it has no errors on cold users."
         )
-    return model.new_user(rated, times=times, who=user).scores
+    return cast(FoldingIn, model).new_user(rated, times=times, who=user).scores

@@ -270,6 +270,10 @@ class ConformalNewUser(NewUser[FoldingModel]):
         super().__init__(inner.model, inner.items, inner.values, inner.row)
         self.conformal, self.inner = conformal, inner
 
+    def scores(self) -> Array:
+        """The model's."""
+        return self.inner.scores()
+
     def predict(self, items: Codes) -> Array:
         """The model's."""
         return self.inner.predict(items)

@@ -317,12 +317,15 @@ class Model(ABC):
         """Write the model as one safe file (safetensors, no pickle), whole or not at all.
 
         Raises:
-            DataError: The file cannot be written; what stood there before is untouched.
+            DataError: The file cannot be written, and what stood there before is untouched; or the model has no
+                ratings any more.
         """
         write_file(path, *self.content())
 
     def content(self) -> tuple[Arrays, Plain]:
         """What a model file holds: arrays and JSON-able metadata."""
+        if len(self.ratings) == 0:
+            raise DataError("A model without its ratings cannot be saved: found 0; save the one that it was made of.")
         arrays = {f"model.{name}": array for name, array in self.arrays().items()}
         metadata: Plain = {"kind": "model", "recipe": self.recipe.to_dict(), "history": list(self.history)}
         return {**arrays, **self.ratings.to_arrays()}, metadata
@@ -352,7 +355,7 @@ class Model(ABC):
         return replace(self, ratings=self.ratings.with_items(table))
 
     def without_ratings(self) -> Self:
-        """The model with ids but no ratings: what is needed to score, to be sent somewhere."""
+        """The model with ids but no ratings: what is needed to score, to be sent somewhere; it cannot be saved."""
         return replace(self, ratings=self.ratings.without_rows())
 
     def __repr__(self) -> str:

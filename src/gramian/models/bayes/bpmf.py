@@ -336,7 +336,12 @@ class BPMF(Recipe[BayesianModel, Sampling]):
             FormatError: The arrays do not fit together.
         """
         recipe = self._with_content(arrays)
-        terms = recipe.terms(ratings, arrays)
+        try:
+            terms = recipe.terms(ratings, arrays)
+        except KeyError as error:
+            raise FormatError(
+                f"The parameters of {self.name} do not fit: {error} is missing; use another copy."
+            ) from None
         known = terms.arrays()
         rest = {name: array for name, array in arrays.items() if name not in known}
         count = sum(name.endswith(".rest") for name in rest)

@@ -114,7 +114,8 @@ class Draws(FoldingModel, UncertainModel):
         total: Array | None = None
         for term in self.terms.priors[side]:
             own = self._spread_of(s, term, term.lacking(code))
-            total = own if total is None or own is None else total + own
+            if own is not None:
+                total = own if total is None else total + own
         return total
 
     def _spread_of(self, s: int, term: PriorMean[Any], lacking: Hashable) -> Array | None:

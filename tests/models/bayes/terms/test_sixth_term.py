@@ -17,16 +17,16 @@ from chains import swept
 from ranks import drawn_sides, uniformity
 
 import gramian as gm
-from gramian.core.file_format import Arrays
+from gramian.core.file_format import Arrays, checked_arrays, read_file, write_file
 from gramian.core.parameters import param
 from gramian.data.pairs import Pairs, Times
 from gramian.data.table import RatingsTable
 from gramian.kernels.arrays import Array
 from gramian.models.bayes import gibbs
 from gramian.models.bayes.bundles import Beginning, Chance, Rest, Some
-from gramian.models.bayes.state import Key, State
+from gramian.models.bayes.state import USERS, Key, State
 from gramian.models.bayes.terms.collection import Terms
-from gramian.models.bayes.terms.term import Addition
+from gramian.models.bayes.terms.term import Addition, PriorMean
 from gramian.registry import RECIPES
 
 DAY, DAYS = 86_400, 7
@@ -66,7 +66,10 @@ class Weekdays(Addition[Offsets]):
         if ratings.times is None:
             raise gm.DataError("The weekdays of ratings need times: found none; give them.")
         days = weekdays(ratings.times)
-        shares = np.bincount(days, minlength=DAYS) / len(days) if arrays is None else arrays["weekday_shares"]
+        if arrays is None:
+            shares = np.bincount(days, minlength=DAYS) / len(days)
+        else:
+            shares = checked_arrays("BPMF", arrays, {"weekday_shares": (DAYS,)}, (np.float64,))["weekday_shares"]
         return cls(days, shares, RATE * ratings.variance)
 
     def start(self, begin: Beginning) -> Offsets:
@@ -328,6 +331,51 @@ def test_terms_that_cannot_go_together_are_refused(parts):
         Terms((noise, twin))
     with pytest.raises(gm.ParameterError, match="its term 'weekday' cannot be sampled on Spark"):
         Terms((noise, week)).check_distributed("WeekdayBPMF")
+    users = type("Users", (Weekdays,), {"name": "users"})(week.days, week.shares, week.rate)
+    with pytest.raises(gm.ParameterError, match=r"must not be that of a part of a draw: found \['users'\]"):
+        Terms((users,))
+    twins = Terms((week, type("Twin", (Weekdays,), {"name": "twin"})(week.days, week.shares, week.rate)))
+    with pytest.raises(gm.ParameterError, match=r"term 'twin' have names that are taken: \['weekday_shares'\]"):
+        twins.arrays()
+
+
+@pytest.mark.parametrize("broken", [None, np.ones(3), np.full(DAYS, np.nan)], ids=["missing", "short", "not finite"])
+def test_a_file_whose_term_is_damaged_is_refused(model, tmp_path, broken):
+    arrays, about = model.content()
+    arrays = {name: array for name, array in arrays.items() if name != "model.weekday_shares"}
+    if broken is not None:
+        arrays["model.weekday_shares"] = broken
+    write_file(tmp_path / "m.gramian", arrays, about)
+    assert read_file(tmp_path / "m.gramian")[0].keys() == arrays.keys()
+    with pytest.raises(gm.FormatError, match="weekday_shares"):
+        gm.load(tmp_path / "m.gramian")
+
+
+class Known(PriorMean[None]):
+    """A term of which only the spread of what it does not know is asked."""
+
+    def __init__(self, name: str, spread: Array | None) -> None:
+        self.name, self.side, self._spread = name, USERS, spread
+
+    def lacking(self, code: int) -> str | None:
+        return None if self._spread is None else self.name
+
+    def spread(self, value: None, lacking: object) -> Array:
+        assert self._spread is not None
+        return self._spread
+
+
+Known.__abstractmethods__ = frozenset()  # the rest is not asked
+
+
+def test_what_several_terms_do_not_know_of_a_row_adds_up(parts):
+    plain = gm.BPMF(factors=2, draws=2, biases=False).fit(parts[0])
+    one, two = np.eye(2), np.diag([3.0, 4.0])
+    for spreads, total in [((one, two), one + two), ((one, None), one), ((None, two), two), ((None, None), None)]:
+        terms = Terms(tuple(Known(f"t{k}", spread) for k, spread in enumerate(spreads)))
+        draws = tuple(draw._replace(terms={term.name: None for term in terms}) for draw in plain.draws)
+        several = dataclasses.replace(plain, terms=terms, draws=draws)
+        np.testing.assert_equal(several._spread(0, USERS, -1), total)
 
 
 def test_a_name_is_that_of_one_recipe():

@@ -32,7 +32,8 @@ class Terms:
         every: The terms, in the order in which additions are summed up.
 
     Raises:
-        ParameterError: Two terms have one name, or more than one says what is observed or how much it counts.
+        ParameterError: Two terms have one name, or one that every draw has; or more than one says what is observed or
+            how much it counts.
     """
 
     every: tuple[AnyTerm, ...] = ()
@@ -41,6 +42,9 @@ class Terms:
         names = [term.name for term in self.every]
         if len(set(names)) < len(names):
             raise ParameterError(f"Two terms have one name: found {names}; give each its own.")
+        taken = sorted(set(names) & set(State._fields))
+        if taken:
+            raise ParameterError(f"A term's name must not be that of a part of a draw: found {taken}; take another.")
         for kind, what in ((Observation, "what is observed"), (Weighting, "how much a rating counts")):
             both = [term.name for term in self.every if isinstance(term, kind)]
             if len(both) > 1:
@@ -154,13 +158,16 @@ class Terms:
 
     def arrays(self) -> Arrays:
         """What the terms know beforehand."""
-        return {name: array for term in self.every for name, array in term.arrays().items()}
+        made: Arrays = {}
+        for term in self.every:
+            made = _together(made, term.arrays(), term)
+        return made
 
     def packed(self, state: State) -> Arrays:
         """A draw as named arrays: the rows, those of the terms, and everything else in one of float64."""
         made: Arrays = {"user_rows": state.user_rows, "item_rows": state.item_rows}
         for term in self.every:
-            made |= term.packed(term.of(state))
+            made = _together(made, term.packed(term.of(state)), term)
         priors = [part.ravel() for prior in (state.users, state.items) for part in prior]
         return {**made, "rest": np.concatenate([np.array([state.noise_precision]), *priors])}
 
@@ -191,3 +198,11 @@ class Terms:
         except np.linalg.LinAlgError:
             return False
         return sound
+
+
+def _together(made: Arrays, own: Arrays, term: AnyTerm) -> Arrays:
+    """The arrays with those of a term; ParameterError where one's name is taken."""
+    both = sorted(made.keys() & own.keys())
+    if both:
+        raise ParameterError(f"The arrays of the term {term.name!r} have names that are taken: {both}; rename them.")
+    return {**made, **own}

@@ -110,7 +110,10 @@ class Term(ABC, Generic[V]):
     # ---- in a file --------------------------------------------------------------------------------
 
     def arrays(self) -> Arrays:
-        """What it knows beforehand and a file must have, by names of its own."""
+        """What it knows beforehand and a file must have, by names of its own.
+
+        What makes the term of a file checks them, by :func:`gramian.core.file_format.checked_arrays` say.
+        """
         return {}
 
     @abstractmethod
