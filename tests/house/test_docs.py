@@ -9,9 +9,12 @@ import shlex
 import subprocess
 import sys
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from gramian.registry import RECIPES
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -19,7 +22,17 @@ BLOCK = re.compile(r"^```(python|pycon|console)\n(.*?)^```", re.MULTILINE | re.D
 FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.fixture
+def recipes() -> Iterator[None]:
+    """What a page registers is forgotten after it."""
+    known = dict(RECIPES)
+    yield
+    RECIPES.clear()
+    RECIPES.update(known)
+
+
+@pytest.mark.parametrize("page", [*PAGES, ROOT / "CONTRIBUTING.md"], ids=lambda page: page.name)
+@pytest.mark.usefixtures("recipes")
 def test_snippets_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "120")
@@ -32,7 +45,7 @@ def test_snippets_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
             if kind == "console":
                 run_console(code)
             elif kind == "python":
-                exec(compile(code, page.name, "exec"), names)
+                exec(compile(code, page.name, "exec", dont_inherit=True), names)
             else:
                 run_doctest(code, names, page.name)
 
