@@ -47,7 +47,7 @@ class Best(NamedTuple):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Model(ABC):
-    """A trained model. It never changes; :meth:`update` returns a new one.
+    """A trained model. It never changes; what learns from new ratings (``update`` of some models) returns a new one.
 
     Attributes:
         recipe: The recipe it was made by.
