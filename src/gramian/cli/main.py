@@ -309,19 +309,19 @@ def recommend(  # noqa: PLR0913 - its options are the user's
     if engine != "local":
         recommend_on_spark(engine, trained, everyone, n, not seen, master, out)
         return
-    how: Plain = {"exclude_seen": not seen, "unknown": unknown}
-    how["among"] = [item_id(trained, text) for text in among] if among else None
+    options: Plain = {"exclude_seen": not seen, "unknown": unknown}
+    options["among"] = [item_id(trained, text) for text in among] if among else None
     if by is not None:
         need_draws(trained, "other order of recommendations")
-        how |= {"by": by, "level": level, "seed": seed}
+        options |= {"by": by, "level": level, "seed": seed}
     if about:
         need_draws(trained, "features")
-        how["features"] = known_columns(about)
+        options["features"] = known_columns(about)
     if rated or about:
-        table = trained.recommend_for(rated_items(trained, rated or []), n, **how)
+        table = trained.recommend_for(rated_items(trained, rated or []), n, **options)
     else:
         ids = [typed_id(text, trained.user_ids) for text in user] if user else None
-        table = trained.recommend(ids, n, **how)
+        table = trained.recommend(ids, n, **options)
     give(table, out, json)
 
 

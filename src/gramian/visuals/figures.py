@@ -62,8 +62,10 @@ def learning_curve(
         errors = history.column(key)
         if any(error is not None for error in errors):
             axes.plot(epochs, errors, color=color, marker="o", markersize=3.5, linewidth=1.6, label=word)
-            how: Plain = {"textcoords": "offset points", "va": "center", "color": color, "fontsize": 9}
-            axes.annotate(f"{errors[-1]:.4f}", (epochs[-1], errors[-1]), xytext=(6, 0), **how)
+            axes.annotate(
+                f"{errors[-1]:.4f}", (epochs[-1], errors[-1]), xytext=(6, 0), textcoords="offset points", va="center",
+                color=color, fontsize=9,
+            )  # fmt: skip
     axes.set_xlabel("epoch")
     axes.set_ylabel("RMSE")
     axes.locator_params(axis="x", integer=True)
@@ -178,9 +180,10 @@ def _group_panel(axes: Axes, groups: list[Plain], level: float) -> None:
     for place, row in enumerate(reversed(groups)):
         color = TRAIN if row["by"] == "activity" else VALIDATION
         axes.errorbar(row["coverage"], place, xerr=2 * row["error"], color=color, marker="o", markersize=4, capsize=2)
-        how: Plain = {"textcoords": "offset points", "va": "center", "color": color, "fontsize": 8}
-        beside = ("axes fraction", "data")
-        axes.annotate(f"±{row['width'] / 2:.2f}", (1.0, place), xycoords=beside, xytext=(4, 0), **how)
+        axes.annotate(
+            f"±{row['width'] / 2:.2f}", (1.0, place), xycoords=("axes fraction", "data"), xytext=(4, 0),
+            textcoords="offset points", va="center", color=color, fontsize=8,
+        )  # fmt: skip
     who = {"activity": "user", "popularity": "item"}
     names = [f"{who[row['by']]}: {row['ratings']}" for row in reversed(groups)]
     axes.set_yticks(range(len(groups)), names, fontsize=8)
@@ -274,9 +277,11 @@ def error_by_seconds(
 ) -> Figure:
     """Test RMSE with its standard error against the seconds of a fit, one point for each label."""
     figure, axes = _figure(7.6, 4.4)
-    how: Plain = {"marker": "o", "markersize": 7, "capsize": 3, "elinewidth": 1.2}
     for place, label in enumerate(labels):
-        axes.errorbar(seconds[place], rmse[place], yerr=errors[place] or 0.0, color=_color(colors, label, place), **how)
+        axes.errorbar(
+            seconds[place], rmse[place], yerr=errors[place] or 0.0, color=_color(colors, label, place),
+            marker="o", markersize=7, capsize=3, elinewidth=1.2,
+        )  # fmt: skip
     axes.set(xscale="log", xlabel="seconds to fit", ylabel="test RMSE ± standard error")
     axes.margins(x=0.2)
     taken: list[Bbox] = []
@@ -328,8 +333,8 @@ def error_by_group(
         # side by side, so that the bars of one group can be told apart
         shift = 0.5 * ((place + 0.5) / len(breakdowns) - 0.5)
         places, errors = [k + shift for k in range(len(part))], [row["rmse"] for row in part]
-        how: Plain = {"marker": "o", "markersize": 4, "linewidth": 1, "color": _color(colors, label, place)}
-        axes.errorbar(places, errors, yerr=bars, label=label, **how)
+        color = _color(colors, label, place)
+        axes.errorbar(places, errors, yerr=bars, label=label, marker="o", markersize=4, linewidth=1, color=color)
         axes.set_xticks(range(len(part)), [row["ratings"] for row in part])
     axes.set(xlabel=words[by], ylabel="test RMSE ± standard error")
     axes.grid(axis="x", visible=False)
@@ -363,8 +368,9 @@ def _label(
     short = label if len(label) <= 32 else label[:31] + "…"
     for shift in shifts:
         align = "left" if shift[0] > 0 else "right"
-        how: Plain = {"textcoords": "offset points", "fontsize": size, "ha": align, "color": color}
-        text = axes.annotate(short, position, xytext=shift, **how)
+        text = axes.annotate(
+            short, position, xytext=shift, textcoords="offset points", fontsize=size, ha=align, color=color
+        )
         box = text.get_window_extent(figure.canvas.get_renderer())  # type: ignore[attr-defined]
         inside = axes.bbox.x0 <= box.x0 and box.x1 <= axes.bbox.x1
         if inside and not any(box.overlaps(other) for other in taken):
