@@ -676,3 +676,52 @@ def test_only_iso_dates_are_dates(ratings):
     assert gm.Ratings.from_frame(frame).times.tolist() == [1577923200, 1580688000]
     with pytest.raises(gm.DataError, match=r"a date or ISO text: row 1 has '01/02/2020'"):
         gm.Ratings.from_frame(frame.with_columns(time=pl.lit("01/02/2020")))
+
+
+# ---- ids and ratings that a conversion would merge or make up -------------------------------------------------
+
+
+@pytest.mark.parametrize(("kind", "limit"), [(pl.Float64, 2**53), (pl.Float32, 2**24)])
+def test_ids_that_floats_do_not_tell_apart_are_refused(kind, limit):
+    def table(*ids):
+        return pl.DataFrame({"user": [1, 2], "item": pl.Series(ids).cast(kind), "rating": [3, 4]})
+
+    found = gm.Ratings.from_frame(table(float(limit - 1), float(1 - limit)))
+    assert found.item_ids.ids.to_list() == [1 - limit, limit - 1]
+    for large in (limit, -limit, 8 * limit):
+        broken = table(1.0, float(large))
+        with pytest.raises(gm.DataError, match=rf"item id is too large for a float: row 2 has {large} as Float"):
+            gm.Ratings.from_frame(broken)
+        (finding,) = [f for f in gm.check_ratings(broken) if f.severity == "error"]
+        assert "neither integers nor text" in finding.check
+        assert "too large for" in finding.example
+    model = gm.Baseline().fit(gm.Ratings.from_frame(table(1.0, 2.0)))
+    with pytest.raises(gm.DataError, match="item id is too large for a float"):
+        model.predict([1], np.array([2.0 * limit], np.float64 if kind == pl.Float64 else np.float32))
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        [datetime.date(2020, 1, 1), datetime.date(2020, 1, 2)],
+        [datetime.datetime(2020, 1, 1), datetime.datetime(2020, 1, 2)],
+        [datetime.timedelta(days=1), datetime.timedelta(days=2)],
+        [datetime.time(10, 30), datetime.time(11, 0)],
+    ],
+    ids=["dates", "datetimes", "durations", "times of day"],
+)
+@pytest.mark.parametrize("source", ["frame", "pandas", "parquet", "csv", "prepared"])
+def test_times_are_no_ratings(values, source, tmp_path):
+    frame = pl.DataFrame({"user": [1, 2], "item": [1, 2], "rating": values})
+    path = tmp_path / ("r.csv" if source == "csv" else "r.parquet")
+    if source == "csv":
+        frame.select(pl.col("user", "item"), pl.Series("rating", [str(value) for value in values])).write_csv(path)
+    else:
+        frame.write_parquet(path)
+    read = {
+        "frame": lambda: gm.Ratings.from_frame(frame),
+        "pandas": lambda: gm.Ratings.from_frame(frame.to_pandas()),
+        "prepared": lambda: gm.prepare(path, tmp_path / "folder"),
+    }.get(source, lambda: gm.read_ratings(path))
+    with pytest.raises(gm.DataError, match=r"The ratings must be numbers: found|A rating must be a finite number"):
+        read()

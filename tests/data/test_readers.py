@@ -306,3 +306,44 @@ def test_other_encodings_are_read_and_said(tmp_path):
     with pytest.warns(gm.DataWarning, match=r"is not UTF-8 \(line 2\): it was read as Windows-1252"):
         table = gm.read_ratings(path)
     assert table.user_ids.ids.to_list() == ["andrè", "andré"]
+
+
+# ---- what is read is what was written ---------------------------------------------------------------------
+
+
+PLACES = {"user": 0, "item": 1, "rating": 2}
+
+
+@pytest.mark.parametrize(
+    ("text", "columns", "rows"),
+    [
+        ("ann,game,5\nbob,chess,3\n", {}, [("ann", "game", 5.0), ("bob", "chess", 3.0)]),
+        ("ann,game,5\nbob,chess,3\n", PLACES, [("ann", "game", 5.0), ("bob", "chess", 3.0)]),
+        ("user,book,1e0\nbob,chess,3\n", PLACES, [("bob", "chess", 3.0), ("user", "book", 1.0)]),
+        ("5,ann,game\n3,bob,a\n", {"rating": 0, "user": 1, "item": 2}, [("ann", "game", 5.0), ("bob", "a", 3.0)]),
+        ("5::ann::game\n3::bob::a\n", {"rating": 0, "user": 1, "item": 2}, [("ann", "game", 5.0), ("bob", "a", 3.0)]),
+        ("who::what::stars\nann::game::5\n", {"user": "who", "item": "what"}, [("ann", "game", 5.0)]),
+        ("user,item,rating\nann,game,5\n", {}, [("ann", "game", 5.0)]),
+        ("who,what,how\nann,game,5\n", PLACES, [("ann", "game", 5.0)]),
+        ("rating,user,item,2001\n5,ann,game,1\n", {}, [("ann", "game", 5.0)]),
+    ],
+)  # fmt: skip
+def test_a_word_that_names_columns_may_be_an_id(text, columns, rows, write, tmp_path):
+    for found in (gm.read_ratings(write(text), **columns), gm.prepare(write(text), tmp_path / "folder", **columns)):
+        assert sorted(found.to_frame().select("user", "item", "rating").rows()) == rows
+
+
+def test_the_header_of_a_wide_table_is_no_rating(write):
+    with pytest.raises(gm.DataError, match="No column for the item was found: the columns are 'user', '1', '2', '3'"):
+        gm.read_ratings(write("user,1,2,3\nann,4,5,3\n"))
+
+
+def test_no_two_bytes_of_another_encoding_become_one_id(tmp_path):
+    """The 128 bytes above ASCII, each an id: Windows-1252 itself has 123 of them."""
+    path = tmp_path / "bytes.csv"
+    path.write_bytes(b"user,item,rating\n" + b"".join(b"u%c,x%c,3\n" % (byte, byte) for byte in range(128, 256)))
+    with pytest.warns(gm.DataWarning, match="was read as Windows-1252"):
+        ratings = gm.read_ratings(path)
+    assert (ratings.n_users, ratings.n_items) == (128, 128)
+    known = [byte for byte in range(128, 256) if byte not in (0x81, 0x8D, 0x8F, 0x90, 0x9D)]
+    assert {f"u{bytes([byte]).decode('cp1252')}" for byte in known} < set(ratings.user_ids.ids)

@@ -135,6 +135,10 @@ def rating_column(series: pl.Series, where: Where = row_number) -> pl.Series:
     """The ratings as finite float32, or DataError naming the first row that is not."""
     if series.dtype == pl.Boolean:
         raise DataError("The ratings must be numbers: found True/False; turn them into 1 and 0 if that is meant.")
+    if series.dtype.is_temporal():
+        raise DataError(
+            f"The ratings must be numbers: found {series.dtype}, a time; say which column has them with rating=…."
+        )
     if series.dtype == pl.Object:
         series = pl.Series([None if value is None else str(value) for value in series], dtype=pl.String)
     if series.dtype == pl.String:

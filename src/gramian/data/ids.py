@@ -12,7 +12,7 @@ import polars as pl
 from gramian.errors import DataError
 from gramian.kernels.arrays import Array
 
-__all__ = ["Codes", "Id", "IdMap", "IdTable", "Ids", "Where", "id_series", "row_number"]
+__all__ = ["Codes", "Id", "IdMap", "IdTable", "Ids", "Where", "id_series", "largest_float", "row_number"]
 
 Codes = npt.NDArray[np.int32]
 Id = int | str
@@ -31,7 +31,8 @@ def id_series(values: Ids, what: str = "item", where: Where = row_number) -> pl.
 
     Args:
         values: A scalar, sequence, NumPy array, or polars/pandas series of integers or text. Floats
-            that are all whole numbers become integers (a table with a gap often turns them into floats).
+            that are all whole numbers become integers (a table with a gap often turns them into floats), as far as
+            floats tell whole numbers apart: below 2^53, or 2^24 in single precision.
         what: ``"user"`` or ``"item"``, for the message.
         where: What a row is called in the message, by its position from 0.
     """
@@ -51,6 +52,7 @@ def id_series(values: Ids, what: str = "item", where: Where = row_number) -> pl.
     if kind in (pl.Float32, pl.Float64):
         whole = series.is_finite() & (series == series.round())
         if whole.all():
+            _refuse_merged(series, what, where)
             return _to_int64(series, what)
         row = int((~whole).arg_true()[0])
         raise DataError(
@@ -58,6 +60,22 @@ def id_series(values: Ids, what: str = "item", where: Where = row_number) -> pl.
             f"round the {what} ids or turn them into text."
         )
     raise DataError(f"The {what} id must be an integer or text: found {kind}; convert the {what} ids first.")
+
+
+def _refuse_merged(series: pl.Series, what: str, where: Where) -> None:
+    """Raise DataError for floats that may be several whole numbers in one."""
+    large = series.abs() >= largest_float(series.dtype)
+    if large.any():
+        row = int(large.arg_true()[0])
+        raise DataError(
+            f"The {what} id is too large for a float: {where(row)} has {series[row]:.0f} as {series.dtype}, where "
+            f"different ids are one number; read the {what} ids as integers or text."
+        )
+
+
+def largest_float(kind: pl.DataType) -> float:
+    """The whole number from which on floats of this kind leave some out."""
+    return 2.0**24 if kind == pl.Float32 else 2.0**53
 
 
 def _as_series(values: Ids, what: str) -> pl.Series:

@@ -10,6 +10,7 @@ import numpy as np
 import polars as pl
 
 from gramian.data.columns import Frame, Names, column_names, find_columns, pick_columns, to_polars
+from gramian.data.ids import largest_float
 from gramian.data.ratings import Ratings
 from gramian.data.readers import read_table
 from gramian.errors import DataError
@@ -126,7 +127,9 @@ def _kinds_of(series: pl.Series) -> pl.Series:
     if series.dtype == pl.Object:
         return pl.Series([_kind(v) for v in series.to_list()], dtype=pl.Categorical)
     if series.dtype.is_float():
-        return pl.Series(np.where(_whole(series), "integer", "fraction")).cast(pl.Categorical)
+        large = (series.abs() >= largest_float(series.dtype)).fill_null(value=False)
+        names = np.where(large, f"too large for {series.dtype}", np.where(_whole(series), "integer", "fraction"))
+        return pl.Series(names).cast(pl.Categorical)
     if series.dtype.is_integer():
         kind = "integer"
     else:
@@ -147,6 +150,8 @@ def _kind(value: object) -> str:
     if isinstance(value, int | np.integer):
         return "integer"
     if isinstance(value, float | np.floating):
+        if abs(float(value)) >= largest_float(pl.Float32() if isinstance(value, np.float32) else pl.Float64()):
+            return "too large for a float"
         return "integer" if float(value).is_integer() else "fraction"
     return type(value).__name__
 

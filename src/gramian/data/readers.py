@@ -22,6 +22,7 @@ from gramian.errors import DataError, DataWarning
 __all__ = [
     "TITLES",
     "features_of",
+    "has_header",
     "items_of",
     "read_features",
     "read_items",
@@ -35,6 +36,12 @@ ROLES = ("user", "item", "rating", "time")
 T = TypeVar("T")
 
 TITLES = ("title", "name", "originaltitle")
+
+# The five bytes that Windows-1252 leaves out are control characters in it (WHATWG, Encoding), so that no two bytes and
+# no two ids become one.
+WINDOWS_1252 = {
+    byte: bytes([byte]).decode("cp1252") for byte in range(0x80, 0xA0) if byte not in (0x81, 0x8D, 0x8F, 0x90, 0x9D)
+}
 
 
 def read_ratings(
@@ -103,17 +110,17 @@ def read_table(
     first = content[: content.find(b"\n") + 1 or None].decode("utf-8", errors="replace").strip("\r\n\ufeff")
     sep = separator or max(SEPARATORS, key=first.count)
     fields = [field.strip().strip('"') for field in first.split(sep)]
-    has_header = _has_header(fields) if header is None else header
+    headed = has_header(fields, names, "rating" in needed) if header is None else header
     if len(sep) > 1:
         content, sep = content.replace(sep.encode(), b"\x1f"), "\x1f"
     try:
-        table = _parse(content, sep, has_header)
+        table = _parse(content, sep, headed)
     except pl.exceptions.PolarsError:
         _refuse_long_rows(source, content, sep)
-        table = _guarded(source, lambda: _parse(content, sep, has_header))
-    if not has_header:
+        table = _guarded(source, lambda: _parse(content, sep, headed))
+    if not headed:
         wanted = _by_position(wanted, len(table.columns), needed)
-    picked = pick_columns(table, wanted).with_row_index("row", 2 if has_header else 1)
+    picked = pick_columns(table, wanted).with_row_index("row", 2 if headed else 1)
     picked = picked.filter(~table.select(blank=pl.all_horizontal(pl.all().is_null()))["blank"])
     ids = [_plain_integers(picked[name]) for name in ("user", "item") if name in picked.columns]
     return picked.with_columns(ids), "line"
@@ -213,7 +220,7 @@ def _as_utf8(source: Path, content: bytes) -> bytes:
         line = content.count(b"\n", 0, error.start) + 1
         text = f"The file {str(source)!r} is not UTF-8 (line {line}): it was read as Windows-1252; convert it if not."
         warnings.warn(text, DataWarning, stacklevel=5)
-        return content.decode("cp1252", errors="replace").encode()
+        return content.decode("latin-1").translate(WINDOWS_1252).encode()
     return content
 
 
@@ -252,11 +259,23 @@ def _parse(content: bytes, separator: str, header: bool) -> pl.DataFrame:
     )
 
 
-def _has_header(fields: list[str]) -> bool:
-    """A first line with a usual column name is a header; so is one without any number."""
-    plain = {"".join(ch for ch in field.lower() if ch.isalnum()) for field in fields}
+def has_header(fields: list[str], names: Names, rated: bool = True) -> bool:
+    """A first line with a usual column name is a header; so is one without any number.
+
+    A usual name may be an id, too: ``ann,game,5``. A line with a number where the rating stands is no header, unless
+    all but the first are numbers: a wide table, with a column for each item.
+    """
+    plain = ["".join(ch for ch in field.lower() if ch.isalnum()) for field in fields]
     usual = {name for names in USUAL.values() for name in names}
-    return bool(plain & usual) or not any(_is_number(field) for field in fields)
+    numbers = [_is_number(field) for field in fields]
+    if any(isinstance(name, str) for name in names.values()):  # names are found in a header alone
+        return True
+    given = names.get("rating")
+    place = given if isinstance(given, int) else ROLES.index("rating")
+    wide = len(fields) > 3 and not numbers[0] and all(numbers[1:])
+    if rated and 0 <= place < len(fields) and numbers[place] and not wide:
+        return False
+    return bool(usual.intersection(plain)) or not any(numbers)
 
 
 def _is_number(text: str) -> bool:

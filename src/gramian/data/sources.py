@@ -11,7 +11,7 @@ from typing import NamedTuple, cast
 import polars as pl
 
 from gramian.data.columns import Names, find_columns
-from gramian.data.readers import SEPARATORS, read_table
+from gramian.data.readers import SEPARATORS, has_header, read_table
 from gramian.data.table_formats import ARROW, PARQUET, need, scan_folder
 from gramian.errors import DataError, ParameterError
 
@@ -26,10 +26,12 @@ class Scan(NamedTuple):
     Attributes:
         frame: The columns ``user``, ``item``, ``rating`` and, where there is one, ``time``.
         is_text: Whether it comes from text, where ids that are all written as integers are integers.
+        is_picked: Whether the columns were found and have these names already.
     """
 
     frame: pl.LazyFrame
     is_text: bool = False
+    is_picked: bool = False
 
 
 def scan_ratings(source: str | os.PathLike[str] | pl.LazyFrame, names: Names, *, separator: str | None = None) -> Scan:
@@ -49,7 +51,8 @@ def scan_ratings(source: str | os.PathLike[str] | pl.LazyFrame, names: Names, *,
         columns = scan.frame.collect_schema().names()
     except (pl.exceptions.PolarsError, OSError) as error:
         raise DataError(f"The ratings cannot be read: {_first_line(error)}.") from None
-    found = find_columns(columns, {role: names.get(role) for role in ("user", "item", "rating", "time")})
+    given = {} if scan.is_picked else names
+    found = find_columns(columns, {role: given.get(role) for role in ("user", "item", "rating", "time")})
     return scan._replace(frame=scan.frame.select(pl.col(name).alias(role) for role, name in found.items()))
 
 
@@ -67,11 +70,11 @@ def _scan(path: Path, names: Names, separator: str | None) -> Scan:
         with path.open(encoding="utf-8", errors="replace") as file:
             first = file.readline()
         mark = separator or max(SEPARATORS, key=first.count)
-        fields = {"".join(ch for ch in field.lower() if ch.isalnum()) for field in first.split(mark)}
-        if len(mark) == 1 and not any(field.isdecimal() for field in fields):
+        fields = [field.strip().strip('"') for field in first.strip("\r\n\ufeff").split(mark)]
+        if len(mark) == 1 and has_header(fields, names):
             return Scan(pl.scan_csv(path, separator=mark, infer_schema=False), is_text=True)
     # what cannot be scanned is read whole: gzip, `::`, text without a header
-    return Scan(read_table(path, names, separator=separator)[0].drop("row").lazy())
+    return Scan(read_table(path, names, separator=separator)[0].drop("row").lazy(), is_picked=True)
 
 
 def signature(source: str | os.PathLike[str] | pl.LazyFrame) -> str | list[list[str | int]]:
