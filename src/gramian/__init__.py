@@ -100,5 +100,10 @@ def __getattr__(name: str) -> Any:  # noqa: ANN401 - each name has the type that
 def __dir__() -> list[str]:
     from gramian import errors, registry
 
-    classes = [name for module in (errors, registry) for name, value in vars(module).items() if isinstance(value, type)]
+    classes = [
+        name
+        for module in (errors, registry)
+        for name, value in vars(module).items()
+        if isinstance(value, type) and value.__module__.startswith("gramian.")
+    ]
     return sorted({*_HOMES, *classes, "__version__"})

@@ -107,6 +107,16 @@ def test_blocks_hold_what_memory_holds(ratings, there):
     np.testing.assert_array_equal(there.by_user.row(321)[0], ratings.by_user.row(321)[0])
 
 
+def test_what_parts_ratings_brings_them_here(ratings, there):
+    assert there.describe() == ratings.describe()
+    parts = [(made.split(0.2, seed=1), made.split_by_time(0.2), made.leave_last_out()) for made in (there, ratings)]
+    for ours, theirs in zip(*parts, strict=True):
+        assert [part.fingerprint() for part in ours] == [part.fingerprint() for part in theirs]
+    recipe = gm.ALS(factors=2, epochs=2)
+    ours, theirs = (gm.cross_validate(recipe, made, folds=2) for made in (there, ratings))
+    assert (ours.rmse, ours.error) == (theirs.rmse, theirs.error)
+
+
 @pytest.mark.parametrize("recipe", [
     gm.ALS(factors=4, epochs=2, solver="cg", weighting="count"),
     gm.ALS(factors=4, epochs=2, bias_update="separate"),

@@ -350,8 +350,9 @@ def test_unknown_and_wrong_ratings_of_somebody_new(ratings):
         warnings.simplefilter("error")
         quiet = model.recommend_for({11: 5.0, 2: 1.0}, unknown="nan")
     assert quiet.equals(model.recommend_for({11: 5.0}))
-    with pytest.warns(gm.DataWarning, match=r"rating 7\.0 of item 18 is off the scale 0\.5 to 5"):
+    with pytest.warns(gm.DataWarning, match=r"rating 7\.0 of item 18 is off the scale 0\.5 to 5") as caught:
         model.recommend_for({11: 5.0, 18: 7.0})
+    assert caught[0].filename == __file__
     for wrong in (float("nan"), float("inf"), "5", None, True):
         with pytest.raises(gm.ParameterError, match="rating of item 11"):
             model.recommend_for({11: wrong})

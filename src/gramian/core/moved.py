@@ -1,4 +1,4 @@
-"""Module paths of before the rooms: a script or a pickle may hold one, so each of them still imports."""
+"""Module paths of before the rooms that documentation named: a script may hold one, so each of them still imports."""
 
 from __future__ import annotations
 

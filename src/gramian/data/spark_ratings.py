@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import tempfile
+from collections.abc import Iterator
 from functools import cached_property
 from typing import TYPE_CHECKING, cast
 
@@ -20,6 +21,7 @@ from gramian.data.columns import Names, find_columns
 from gramian.data.described import Described
 from gramian.data.ids import Codes, IdMap
 from gramian.data.ratings import DUPLICATES, Ratings
+from gramian.data.summary import Description
 from gramian.data.table import RatingsTable
 from gramian.engine.spark.session import (
     HadoopPath,
@@ -126,6 +128,28 @@ class SparkRatings(Described):
     def count_pairs(self, users: Codes, items: Codes) -> int:
         """How many of these pairs of codes are in the table, brought here."""
         return self.to_local().count_pairs(users, items)
+
+    # ---- what is done with the ratings brought here ----------------------------------------------
+
+    def split(self, fraction: float = 0.2, *, seed: int = 0) -> tuple[Ratings, Ratings]:
+        """As of :class:`Ratings`, brought here."""
+        return self.to_local().split(fraction, seed=seed)
+
+    def split_by_time(self, fraction: float = 0.2) -> tuple[Ratings, Ratings]:
+        """As of :class:`Ratings`, brought here."""
+        return self.to_local().split_by_time(fraction)
+
+    def leave_last_out(self, n: int = 1) -> tuple[Ratings, Ratings]:
+        """As of :class:`Ratings`, brought here."""
+        return self.to_local().leave_last_out(n)
+
+    def folds(self, folds: int = 5, *, seed: int = 0) -> Iterator[tuple[Ratings, Ratings]]:
+        """As of :class:`Ratings`, brought here."""
+        return self.to_local().folds(folds, seed=seed)
+
+    def describe(self, factors: int = 10) -> Description:
+        """As of :class:`Ratings`, brought here."""
+        return self.to_local().describe(factors)
 
     def __repr__(self) -> str:
         low, high = self.scale

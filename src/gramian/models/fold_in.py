@@ -76,8 +76,8 @@ class FoldingModel(Model):
         items, values = self._given(ratings, unknown)
         return NewUser(self, items, values, self.fold_in_codes(items, values))
 
-    def _given(self, ratings: Given, unknown: str) -> tuple[Codes, Array]:
-        """Codes and values of a dictionary of ratings, without the unknown items."""
+    def _given(self, ratings: Given, unknown: str, depth: int = 4) -> tuple[Codes, Array]:
+        """Codes and values of a dictionary of ratings, without the unknown items; ``depth`` frames below who asked."""
         if not isinstance(ratings, Mapping):
             raise DataError(f"Ratings must be a dictionary of item: rating; got {type(ratings).__name__}.")
         for item, value in ratings.items():
@@ -87,7 +87,7 @@ class FoldingModel(Model):
         if len(values) and (values.min() < low or values.max() > high):
             item = list(ratings)[int(np.argmax((values < low) | (values > high)))]
             text = f"The rating {ratings[item]!r} of item {item!r} is off the scale {low:g} to {high:g}."
-            warnings.warn(text, DataWarning, stacklevel=4)
+            warnings.warn(text, DataWarning, stacklevel=depth)
         codes = self._codes(self.item_ids, list(ratings), "item", unknown)
         return codes[codes >= 0], values[codes >= 0]
 

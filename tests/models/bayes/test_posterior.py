@@ -477,3 +477,10 @@ def test_the_point_is_the_best_approximation_to_the_posterior_mean(model):
         np.testing.assert_allclose(model.point.item_biases, biases, atol=1e-5)
     assert model.similar_items(11, n=3).equals(model.point.similar_items(11, n=3))
     assert model.top_items(0, n=3).equals(model.point.top_items(0, n=3))
+
+
+def test_a_warning_points_to_who_asked(ratings):
+    model = gm.BPMF(factors=2, draws=3).fit(ratings)
+    with pytest.warns(gm.DataWarning, match="off the scale") as caught:
+        model.recommend_for({ratings.item_ids.ids[0]: 99.0})
+    assert caught[0].filename == __file__

@@ -256,7 +256,7 @@ class Posterior(Draws):
 
     def fold_in_ratings(self, ratings: Given, times: TimesGiven, unknown: str) -> FoldInRatings:
         """Somebody's ratings by codes, without the unknown items; times where terms may look at them."""
-        items, values = self._given(ratings, unknown)
+        items, values = self._given(ratings, unknown, depth=5)
         when = pair_times(times, len(ratings)) if self.terms.by_rating else None
         if when is not None:
             when = when[self.item_ids.codes(list(ratings), "item") >= 0]
