@@ -109,6 +109,8 @@ def test_blocks_hold_what_memory_holds(ratings, there):
 
 def test_what_parts_ratings_brings_them_here(ratings, there):
     assert there.describe() == ratings.describe()
+    np.testing.assert_array_equal(there.users, ratings.users)
+    np.testing.assert_array_equal(there.items, ratings.items)
     parts = [(made.split(0.2, seed=1), made.split_by_time(0.2), made.leave_last_out()) for made in (there, ratings)]
     for ours, theirs in zip(*parts, strict=True):
         assert [part.fingerprint() for part in ours] == [part.fingerprint() for part in theirs]

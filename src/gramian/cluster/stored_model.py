@@ -26,11 +26,11 @@ from gramian.data.ids import Codes, IdMap, Ids, id_series
 from gramian.data.ratings import Ratings
 from gramian.data.table import RatingsTable
 from gramian.engine import local
-from gramian.engine.rows import Intercepts, Weights
+from gramian.engine.rows import Elsewhere, Intercepts
 from gramian.engine.spark.blocks import blocks_in
 from gramian.errors import DataError, FormatError
 from gramian.kernels.arrays import Array
-from gramian.kernels.csr import CSR, one_row
+from gramian.kernels.csr import CSR, one_row, stacked
 from gramian.models.als import ALS
 from gramian.models.fold_in import FoldingModel
 
@@ -91,7 +91,7 @@ class StoredIds:
         return isinstance(value, str) == self.is_text and bool(self.codes([value])[0] >= 0)
 
 
-class StoredRows:
+class StoredRows(Elsewhere):
     """The ratings of users in their folder of blocks, to be read."""
 
     def __init__(self, folder: Path, edges: Array, n_entries: int) -> None:
@@ -125,22 +125,7 @@ class StoredRows:
 
     def whole(self) -> CSR:
         """All rows, brought here."""
-        parts = [self.block(number)[1] for number in range(len(self.edges) - 1)]
-        starts = np.cumsum([0, *(part.n_entries for part in parts)])
-        indptr = [part.indptr[1:] + start for part, start in zip(parts, starts, strict=False)]
-        return CSR(
-            np.concatenate([[0], *indptr]),
-            np.concatenate([part.indices for part in parts]),
-            np.concatenate([part.values for part in parts]),
-        )
-
-    def of_rows(self, values: Array) -> Weights:
-        """A number for each rating: that of its row."""
-        return Weights(values, of_rows=True)
-
-    def of_columns(self, values: Array) -> Weights:
-        """A number for each rating: that of its column."""
-        return Weights(values, of_rows=False)
+        return stacked([self.block(number)[1] for number in range(len(self.edges) - 1)])
 
 
 class StoredRatings(Described):
@@ -164,11 +149,6 @@ class StoredRatings(Described):
     def to_local(self) -> Ratings:
         """The same table in this machine's memory, without times."""
         return Ratings(IdMap(self.user_ids.ids), IdMap(self.item_ids.ids), self.by_user.whole(), None, self.duplicates)
-
-    def without_rows(self) -> Ratings:
-        """The users and items alone, whose ids stay in the folder, with the scale, μ and s² of the ratings."""
-        none = CSR(np.zeros(self.n_users + 1, np.int64), np.empty(0, np.int32), np.empty(0, np.float32))
-        return Ratings(self.user_ids, self.item_ids, none).described_as(self)
 
     def count_pairs(self, users: Codes, items: Codes) -> int:
         """How many of these pairs of codes are in the table: blocks with their users are read."""

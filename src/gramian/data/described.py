@@ -7,7 +7,9 @@ from functools import cached_property
 import polars as pl
 
 from gramian.core.plain import Plain
+from gramian.data.ratings import Ratings
 from gramian.data.table import RatingsTable
+from gramian.kernels.csr import empty_rows
 
 __all__ = ["Described", "Noted"]
 
@@ -69,3 +71,7 @@ class Described(Noted, RatingsTable):
     def fingerprint(self) -> str:
         """A digest of the rows, whatever their order."""
         return str(self.about["fingerprint"])
+
+    def without_rows(self) -> Ratings:
+        """The users and items alone, with the scale, μ and s² of the ratings; ids that stay in their files do so."""
+        return Ratings(self.user_ids, self.item_ids, empty_rows(self.n_users)).described_as(self)

@@ -22,7 +22,7 @@ from gramian.data.ids import Codes, IdMap, IdTable
 from gramian.data.summary import Description, describe
 from gramian.data.table import LocalTable, RatingsTable
 from gramian.errors import DataError, DataWarning, FormatError
-from gramian.kernels.csr import CSR, csr_from_sorted, is_sound, transpose
+from gramian.kernels.csr import CSR, csr_from_sorted, empty_rows, is_sound, transpose
 from gramian.kernels.duplicates import sort_pairs
 
 __all__ = ["DUPLICATES", "Ratings"]
@@ -290,7 +290,7 @@ class Ratings(LocalTable):
 
     def without_rows(self) -> Ratings:
         """The users and items alone, with the scale, μ and s² of the ratings."""
-        return self.with_rows(CSR(np.zeros(self.n_users + 1, np.int64), np.empty(0, np.int32), np.empty(0, np.float32)))
+        return self.with_rows(empty_rows(self.n_users))
 
     def count_pairs(self, users: Codes, items: Codes) -> int:
         """How many of these pairs of codes are in the table; trained pairs are many more, and are gone through once."""

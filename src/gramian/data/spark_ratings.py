@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Iterator
 from functools import cached_property
 from typing import TYPE_CHECKING, cast
 
@@ -21,7 +20,6 @@ from gramian.data.columns import Names, find_columns
 from gramian.data.described import Described
 from gramian.data.ids import Codes, IdMap
 from gramian.data.ratings import DUPLICATES, Ratings
-from gramian.data.summary import Description
 from gramian.data.table import RatingsTable
 from gramian.engine.spark.session import (
     HadoopPath,
@@ -32,7 +30,6 @@ from gramian.engine.spark.session import (
     working_session,
 )
 from gramian.errors import DataError, ParameterError
-from gramian.kernels.csr import CSR
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -57,9 +54,8 @@ class SparkRatings(Described):
     def __init__(self, spark: SparkSession, storage: str, about: Plain) -> None:
         super().__init__(about)
         self.session, self.storage = working_session(spark), storage
-        share = (1 << 20) + 4 * len(self) // parallelism(
-            spark
-        )  # two tasks for each that can run at once; no file is cut
+        # two tasks for each that can run at once; no file is cut
+        share = (1 << 20) + 4 * len(self) // parallelism(spark)
         self.session.conf.set("spark.sql.files.maxPartitionBytes", str(share))
 
     # ---- small files beside the blocks -------------------------------------------------------------
@@ -120,36 +116,9 @@ class SparkRatings(Described):
         rows, times = self.by_user.whole()
         return Ratings(self.user_ids, self.item_ids, rows, times, self.duplicates)
 
-    def without_rows(self) -> Ratings:
-        """The users and items alone, with the scale, μ and s² of the ratings."""
-        none = CSR(np.zeros(self.n_users + 1, np.int64), np.empty(0, np.int32), np.empty(0, np.float32))
-        return Ratings(self.user_ids, self.item_ids, none).described_as(self)
-
     def count_pairs(self, users: Codes, items: Codes) -> int:
         """How many of these pairs of codes are in the table, brought here."""
         return self.to_local().count_pairs(users, items)
-
-    # ---- what is done with the ratings brought here ----------------------------------------------
-
-    def split(self, fraction: float = 0.2, *, seed: int = 0) -> tuple[Ratings, Ratings]:
-        """As of :class:`Ratings`, brought here."""
-        return self.to_local().split(fraction, seed=seed)
-
-    def split_by_time(self, fraction: float = 0.2) -> tuple[Ratings, Ratings]:
-        """As of :class:`Ratings`, brought here."""
-        return self.to_local().split_by_time(fraction)
-
-    def leave_last_out(self, n: int = 1) -> tuple[Ratings, Ratings]:
-        """As of :class:`Ratings`, brought here."""
-        return self.to_local().leave_last_out(n)
-
-    def folds(self, folds: int = 5, *, seed: int = 0) -> Iterator[tuple[Ratings, Ratings]]:
-        """As of :class:`Ratings`, brought here."""
-        return self.to_local().folds(folds, seed=seed)
-
-    def describe(self, factors: int = 10) -> Description:
-        """As of :class:`Ratings`, brought here."""
-        return self.to_local().describe(factors)
 
     def __repr__(self) -> str:
         low, high = self.scale

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,7 +13,9 @@ import polars as pl
 from gramian.core.file_format import Arrays
 from gramian.data.columns import Frame
 from gramian.data.ids import Codes, IdTable
+from gramian.data.summary import Description
 from gramian.engine.rows import Rows
+from gramian.kernels.arrays import Array
 from gramian.kernels.csr import CSR
 
 __all__ = ["LocalTable", "RatingsTable"]
@@ -131,6 +134,36 @@ class RatingsTable(ABC):
     def with_items(self, table: Frame) -> LocalTable:
         """The same ratings with a table about the items, brought here; see :meth:`gramian.Ratings.with_items`."""
         return self.to_local().with_items(table)
+
+    @property
+    def users(self) -> Array:
+        """The user id of every row, brought here."""
+        return self.to_local().users
+
+    @property
+    def items(self) -> Array:
+        """The item id of every row, brought here."""
+        return self.to_local().items
+
+    def describe(self, factors: int = 10) -> Description:
+        """As of :meth:`gramian.Ratings.describe`, brought here."""
+        return self.to_local().describe(factors)
+
+    def split(self, fraction: float = 0.2, *, seed: int = 0) -> tuple[LocalTable, LocalTable]:
+        """As of :meth:`gramian.Ratings.split`, brought here."""
+        return self.to_local().split(fraction, seed=seed)
+
+    def split_by_time(self, fraction: float = 0.2) -> tuple[LocalTable, LocalTable]:
+        """As of :meth:`gramian.Ratings.split_by_time`, brought here."""
+        return self.to_local().split_by_time(fraction)
+
+    def leave_last_out(self, n: int = 1) -> tuple[LocalTable, LocalTable]:
+        """As of :meth:`gramian.Ratings.leave_last_out`, brought here."""
+        return self.to_local().leave_last_out(n)
+
+    def folds(self, folds: int = 5, *, seed: int = 0) -> Iterator[tuple[LocalTable, LocalTable]]:
+        """As of :meth:`gramian.Ratings.folds`, brought here."""
+        return self.to_local().folds(folds, seed=seed)
 
 
 class LocalTable(RatingsTable):

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from gramian.kernels.arrays import Array, aligned_rows
 from gramian.kernels.csr import CSR
 
-__all__ = ["NO_INTERCEPTS", "BlockedRows", "Intercepts", "Penalty", "Rows", "Step", "Weights", "run"]
+__all__ = ["NO_INTERCEPTS", "BlockedRows", "Elsewhere", "Intercepts", "Penalty", "Rows", "Step", "Weights", "run"]
 
 
 class Intercepts(NamedTuple):
@@ -108,7 +108,19 @@ class Step(ABC):
         return aligned_rows(n_rows, self.fixed.shape[1], self.fixed.dtype)
 
 
-class BlockedRows(ABC):
+class Elsewhere:
+    """Rows that are not here: a number for each of their ratings is one for each row, or for each column."""
+
+    def of_rows(self, values: Array) -> Weights:
+        """A number for each rating: that of its row."""
+        return Weights(values, of_rows=True)
+
+    def of_columns(self, values: Array) -> Weights:
+        """A number for each rating: that of its column."""
+        return Weights(values, of_rows=False)
+
+
+class BlockedRows(Elsewhere, ABC):
     """The ratings of one side in blocks of rows on other machines."""
 
     n_rows: int
@@ -126,14 +138,6 @@ class BlockedRows(ABC):
     @abstractmethod
     def row(self, i: int) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float32]]:
         """The indices and values of one row."""
-
-    def of_rows(self, values: Array) -> Weights:
-        """A number for each rating: that of its row."""
-        return Weights(values, of_rows=True)
-
-    def of_columns(self, values: Array) -> Weights:
-        """A number for each rating: that of its column."""
-        return Weights(values, of_rows=False)
 
 
 def run(rows: Rows, step: Step, n_jobs: int | None = None) -> tuple[Array, int]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,7 +10,18 @@ import numpy.typing as npt
 
 from gramian.kernels.arrays import Array, readonly
 
-__all__ = ["CSR", "PIECE_RATINGS", "csr_from_sorted", "is_sound", "one_row", "pieces_of", "readonly_csr", "transpose"]
+__all__ = [
+    "CSR",
+    "PIECE_RATINGS",
+    "csr_from_sorted",
+    "empty_rows",
+    "is_sound",
+    "one_row",
+    "pieces_of",
+    "readonly_csr",
+    "stacked",
+    "transpose",
+]
 
 # A heavy row's sums are made of pieces of so many ratings: at K = 512, a fifth of a second's work at most.
 PIECE_RATINGS = 16_384
@@ -100,6 +111,19 @@ def one_row(columns: npt.NDArray[Any], values: npt.NDArray[Any]) -> CSR:
     """Entries of one row, in any order, as a matrix of that row."""
     order = np.argsort(columns)
     return csr_from_sorted(np.zeros(len(columns), np.int64), columns[order], values[order], 1)
+
+
+def empty_rows(n_rows: int) -> CSR:
+    """A matrix of so many rows without entries."""
+    return CSR(np.zeros(n_rows + 1, np.int64), np.empty(0, np.int32), np.empty(0, np.float32))
+
+
+def stacked(parts: Sequence[CSR]) -> CSR:
+    """The rows of several matrices, one matrix after the other."""
+    ends = np.cumsum([part.n_entries for part in parts])
+    starts = [part.indptr[1:] + end - part.n_entries for part, end in zip(parts, ends, strict=True)]
+    indices, values = [part.indices for part in parts], [part.values for part in parts]
+    return CSR(np.concatenate([[0], *starts]), np.concatenate(indices), np.concatenate(values))
 
 
 def is_sound(matrix: CSR, n_rows: int, n_columns: int) -> bool:

@@ -22,7 +22,7 @@ from gramian.engine.spark.arrow import Table
 from gramian.engine.spark.blocks import BLOCK_SCHEMA, RESULT_SCHEMA, OnBlock, assembled, blocks_in, on_blocks
 from gramian.engine.spark.session import executors
 from gramian.kernels.arrays import Array
-from gramian.kernels.csr import CSR
+from gramian.kernels.csr import CSR, stacked
 
 if TYPE_CHECKING:
     from pyspark import Broadcast
@@ -156,11 +156,8 @@ class SparkRows(BlockedRows):
     def whole(self) -> tuple[CSR, Array | None]:
         """All blocks put together here, and the times where there are some: for tables that fit into memory."""
         table = self.frame().toArrow().sort_by("first")
-        parts = [rows for _, rows in blocks_in(table.to_batches())]
-        ends = np.cumsum([rows.n_entries for rows in parts])
-        indptr = np.concatenate([[0], *(r.indptr[1:] + end - r.n_entries for r, end in zip(parts, ends, strict=True))])
         times = [np.frombuffer(held.as_buffer(), np.int64) for held in table.column("times") if held.is_valid]
-        rows = CSR(indptr, *(np.concatenate([getattr(p, name) for p in parts]) for name in ("indices", "values")))
+        rows = stacked([part for _, part in blocks_in(table.to_batches())])
         return rows, np.concatenate(times) if times else None
 
 

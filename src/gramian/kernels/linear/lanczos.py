@@ -94,7 +94,7 @@ def cycle(apply: Callable[[Floats], Floats], pairs: EigenPairs, size: int, keep:
         apply: Gives A v as a new array.
         pairs: What the cycle before kept, or :func:`begin`.
         size: Vectors in the basis, at most n; a basis of n vectors gives all pairs exactly.
-        keep: EigenPairs to be kept, less than ``size`` (or n).
+        keep: Pairs to be kept, less than ``size`` (or n).
     """
     kept, length = pairs.vectors.shape
     basis, T = np.empty((size, length)), np.zeros((size, size))

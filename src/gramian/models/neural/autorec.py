@@ -44,7 +44,7 @@ from gramian.core.parameters import Range, param
 from gramian.data.ids import Codes
 from gramian.data.table import RatingsTable
 from gramian.kernels.arrays import Array
-from gramian.kernels.csr import CSR, one_row
+from gramian.kernels.csr import CSR, empty_rows, one_row
 from gramian.models.neural import backend, sparse
 from gramian.models.neural.layers import ACTIVATIONS, activate
 from gramian.models.neural.network_model import PIECE, NetworkModel
@@ -241,8 +241,7 @@ class AutoRecModel(NetworkModel):
     @cached_property
     def _codes_table(self) -> Array:
         """Codes of the samples; the last is that of an empty row, for a sample that is not known."""
-        empty = CSR(np.zeros(2, np.int64), np.empty(0, np.int32), np.empty(0, np.float32))
-        return np.vstack([self.encode(self._autorec.rows(self.ratings)), self.encode(empty)])
+        return np.vstack([self.encode(self._autorec.rows(self.ratings)), self.encode(empty_rows(1))])
 
     @cached_property
     def _columns_table(self) -> Array:
