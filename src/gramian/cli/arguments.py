@@ -69,7 +69,7 @@ def with_recipe_fields(command: Callable[..., None]) -> Callable[..., None]:
             spec = FieldSpec.of(field)
             if spec.table:  # a command reads the file and gives the table
                 continue
-            kind = {"int": int, "float": float, "bool": bool}.get(str(field.type).split(" ")[0], str)
+            kind = {"int": int, "float": float, "bool": bool}.get(FieldSpec.kind(field), str)
             option = spec.option or field.name
             if spec.word is not None:
                 parsers[option] = (_number_or_word, "NUMBER|WORD")

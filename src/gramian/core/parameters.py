@@ -79,6 +79,12 @@ class FieldSpec:
     most: int = 1
     option: str | None = None
 
+    @staticmethod
+    def kind(field: dataclasses.Field[Any]) -> str:
+        """The first word of a field's type, ``"int"`` of ``int | None``, whether it is kept as text or as a type."""
+        written = field.type.__name__ if isinstance(field.type, type) else str(field.type)
+        return written.split(" ")[0]
+
     @classmethod
     def of(cls, field: dataclasses.Field[Any]) -> FieldSpec:
         """That of a field which :func:`param` made."""
@@ -104,7 +110,7 @@ def check_fields(recipe: DataclassInstance) -> None:
             continue
         if spec.choices is not None:
             check_choice(field.name, value, spec.choices, type(recipe).__name__)
-        elif field.type in ("bool", bool):
+        elif FieldSpec.kind(field) == "bool":
             if not isinstance(value, bool):
                 raise ParameterError(_sentence(field.name, type(recipe).__name__, "True or False", value))
         else:
@@ -117,8 +123,7 @@ def _numbers(field: dataclasses.Field[Any], value: object, owner: str) -> float 
     each = value if spec.most > 1 and isinstance(value, tuple | list) else (value,)
     if not 1 <= len(each) <= spec.most:
         raise ParameterError(_sentence(field.name, owner, f"1 to {spec.most} numbers", value))
-    kind = field.type if isinstance(field.type, str) else getattr(field.type, "__name__", str(field.type))
-    whole = kind.startswith("int")
+    whole = FieldSpec.kind(field) == "int"
     limits = {"low": spec.low, "high": spec.high}
     checked = tuple(check_number(field.name, one, **limits, whole=whole, word=spec.word, owner=owner) for one in each)
     return checked[0] if len(checked) == 1 else checked

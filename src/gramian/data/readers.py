@@ -22,6 +22,7 @@ from gramian.errors import DataError, DataWarning
 __all__ = [
     "TITLES",
     "features_of",
+    "fields_of",
     "has_header",
     "items_of",
     "read_features",
@@ -107,9 +108,8 @@ def read_table(
         picked = pick_columns(_guarded(source, lambda: read(source)), wanted)
         return picked.with_row_index("row", 1), "row"
     content = _text_bytes(source)
-    first = content[: content.find(b"\n") + 1 or None].decode("utf-8", errors="replace").strip("\r\n\ufeff")
-    sep = separator or max(SEPARATORS, key=first.count)
-    fields = [field.strip().strip('"') for field in first.split(sep)]
+    first = content[: content.find(b"\n") + 1 or None].decode("utf-8", errors="replace")
+    sep, fields = fields_of(first, separator)
     headed = has_header(fields, names, "rating" in needed) if header is None else header
     if len(sep) > 1:
         content, sep = content.replace(sep.encode(), b"\x1f"), "\x1f"
@@ -259,23 +259,28 @@ def _parse(content: bytes, separator: str, header: bool) -> pl.DataFrame:
     )
 
 
+def fields_of(line: str, separator: str | None) -> tuple[str, list[str]]:
+    """What parts the fields of a file's first line, found if it is not given; and these."""
+    found = separator or max(SEPARATORS, key=line.count)
+    return found, [field.strip().strip('"') for field in line.strip("\r\n\ufeff").split(found)]
+
+
 def has_header(fields: list[str], names: Names, rated: bool = True) -> bool:
     """A first line with a usual column name is a header; so is one without any number.
 
     A usual name may be an id, too: ``ann,game,5``. A line with a number where the rating stands is no header, unless
     all but the first are numbers: a wide table, with a column for each item.
     """
-    plain = ["".join(ch for ch in field.lower() if ch.isalnum()) for field in fields]
-    usual = {name for names in USUAL.values() for name in names}
-    numbers = [_is_number(field) for field in fields]
     if any(isinstance(name, str) for name in names.values()):  # names are found in a header alone
         return True
-    given = names.get("rating")
+    plain = {"".join(ch for ch in field.lower() if ch.isalnum()) for field in fields}
+    usual = {name for names in USUAL.values() for name in names}
+    numbers, given = [_is_number(field) for field in fields], names.get("rating")
     place = given if isinstance(given, int) else ROLES.index("rating")
     wide = len(fields) > 3 and not numbers[0] and all(numbers[1:])
     if rated and 0 <= place < len(fields) and numbers[place] and not wide:
         return False
-    return bool(usual.intersection(plain)) or not any(numbers)
+    return bool(plain & usual) or not any(numbers)
 
 
 def _is_number(text: str) -> bool:

@@ -11,7 +11,7 @@ from typing import NamedTuple, cast
 import polars as pl
 
 from gramian.data.columns import Names, find_columns
-from gramian.data.readers import SEPARATORS, has_header, read_table
+from gramian.data.readers import fields_of, has_header, read_table
 from gramian.data.table_formats import ARROW, PARQUET, need, scan_folder
 from gramian.errors import DataError, ParameterError
 
@@ -68,9 +68,7 @@ def _scan(path: Path, names: Names, separator: str | None) -> Scan:
         return Scan(pl.scan_ipc(path))
     if kind in TEXT:
         with path.open(encoding="utf-8", errors="replace") as file:
-            first = file.readline()
-        mark = separator or max(SEPARATORS, key=first.count)
-        fields = [field.strip().strip('"') for field in first.strip("\r\n\ufeff").split(mark)]
+            mark, fields = fields_of(file.readline(), separator)
         if len(mark) == 1 and has_header(fields, names):
             return Scan(pl.scan_csv(path, separator=mark, infer_schema=False), is_text=True)
     # what cannot be scanned is read whole: gzip, `::`, text without a header
