@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import pickle
 import warnings
 
 import numpy as np
@@ -484,3 +485,15 @@ def test_a_warning_points_to_who_asked(ratings):
     with pytest.warns(gm.DataWarning, match="off the scale") as caught:
         model.recommend_for({ratings.item_ids.ids[0]: 99.0})
     assert caught[0].filename == __file__
+
+
+def test_what_terms_have_computed_does_not_travel_with_a_model(ratings):
+    model = gm.BPMF(factors=2, draws=3, implicit="both").fit(ratings)
+    again = pickle.loads(pickle.dumps(model))
+    before = len(pickle.dumps(again))
+    for one in (model, again):
+        one.predict(ratings.user_ids.ids[0], [*ratings.item_ids.ids[:2], -1], unknown="nan")
+        one.feature_shares()
+    assert len(pickle.dumps(again)) == before == len(pickle.dumps(pickle.loads(pickle.dumps(model))))
+    pairs = ratings.user_ids.ids[:5], ratings.item_ids.ids[:5]
+    np.testing.assert_array_equal(again.predict(*pairs), model.predict(*pairs))

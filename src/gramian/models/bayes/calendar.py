@@ -9,13 +9,14 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from gramian.core.lean import Lean
 from gramian.data.pairs import Pairs, Times
 from gramian.data.table import RatingsTable
 from gramian.errors import DataError
 from gramian.kernels.arrays import Array
 from gramian.kernels.csr import CSR
 
-__all__ = ["Calendar", "Cells", "Clock", "by_cell", "clock_of"]
+__all__ = ["Calendar", "Cells", "Clock", "by_cell", "clock_of", "slots"]
 
 DAY = 86_400  # seconds
 MILLISECONDS = 10**11  # times beyond are no seconds: as such they would lie after the year 5000
@@ -49,7 +50,7 @@ def clock_of(setting: float | str, ratings: RatingsTable) -> Clock:
 
 
 @dataclass(frozen=True, eq=False)
-class Cells:
+class Cells(Lean):
     """One kind of cells: which there are, and which one each rating lies in.
 
     ``keys`` (G,) are row · width + slot − first, ascending; ``codes`` (n,) the cell of each rating.
@@ -97,7 +98,7 @@ class Cells:
 
 
 @dataclass(frozen=True, eq=False)
-class Calendar:
+class Calendar(Lean):
     """The cells of some ratings: of users by day, of items by period, and of the calendar by stretch."""
 
     clock: Clock

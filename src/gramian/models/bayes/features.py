@@ -25,6 +25,7 @@ import numpy.typing as npt
 import polars as pl
 
 from gramian.core.file_format import Arrays, pack_text, unpack_text
+from gramian.core.lean import Lean
 from gramian.core.plain import Plain
 from gramian.data.columns import Frame, find_columns, to_polars
 from gramian.data.ids import Codes, Id, IdMap, IdTable, id_series
@@ -301,7 +302,7 @@ def side_features(table: FeatureTable | None, sets: bool, ratings: RatingsTable,
 
 
 @dataclass(frozen=True, eq=False)
-class SideFeatures:
+class SideFeatures(Lean):
     """The features of one side: (rows, F), the same by feature, the group of each feature, and how near β is drawn."""
 
     matrix: CSR

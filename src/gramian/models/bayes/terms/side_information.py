@@ -44,6 +44,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gramian.core.file_format import Arrays
+from gramian.core.lean import Lean
 from gramian.data.ids import Codes, Id, Ids
 from gramian.data.table import RatingsTable
 from gramian.engine import products, ridge
@@ -157,7 +158,7 @@ class KnownFeatures(Knowledge[Link]):
 
 
 @dataclass(frozen=True, eq=False)
-class SideInformation(PriorMean[Link]):
+class SideInformation(Lean, PriorMean[Link]):
     """Features of the users (0) or the items (1): their sets of ratings, a table, or both.
 
     Attributes:
