@@ -24,3 +24,13 @@ def drawn_sides(rng, sizes, hyper):
         priors.append(RowPrior(mean, precision))
         rows.append(mean + np.linalg.solve(np.linalg.cholesky(precision).T, rng.normal(size=(size, n))).T)
     return rows, priors
+
+
+def ranked(chain, quantities, sweep, sweeps, dropped, every):
+    """Ranks of the truth, ``quantities(chain)``, among those of every so manieth state; ``sweep(chain, number)``."""
+    true, draws = quantities(chain), []
+    for number in range(1, sweeps + 1):
+        chain = sweep(chain, number)
+        if number > dropped and number % every == 0:
+            draws.append(quantities(chain))
+    return np.sum(np.array(draws) < true, axis=0)

@@ -1,14 +1,14 @@
-"""Arrays as kernels want them: read-only views of one kind, and rows that begin on a cache line."""
+"""Arrays as kernels want them: read-only views of one kind, and rows that begin on a cache line; and sums of some."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Array", "aligned_rows", "readonly"]
+__all__ = ["Array", "aligned_rows", "readonly", "summed"]
 
 Array = npt.NDArray[Any]
 
@@ -26,3 +26,9 @@ def aligned_rows(rows: int, width: int, dtype: Any, make: Callable[..., Array] =
     room = make(count + 64 // each, dtype)
     skip = (-room.ctypes.data % 64) // each
     return room[skip : skip + count].reshape(rows, width)
+
+
+def summed(parts: Iterable[Array | None]) -> Array | None:
+    """The sum of those that are there, in their order; None where none is."""
+    there = [part for part in parts if part is not None]
+    return sum(there[1:], start=there[0]) if there else None

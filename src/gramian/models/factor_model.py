@@ -28,7 +28,7 @@ from gramian.kernels.csr import one_row
 from gramian.models.capabilities import Capabilities
 from gramian.models.fold_in import FoldingModel
 from gramian.models.model import check_ratings_given
-from gramian.models.selection import item_table, top_n
+from gramian.models.selection import contribution_table, item_table, top_n
 from gramian.models.settings import Settings
 
 if TYPE_CHECKING:
@@ -312,10 +312,7 @@ class FactorModel(FoldingModel):
         i, j = self._one_code(self.user_ids, user, "user"), self._one_code(self.item_ids, item, "item")
         rated, values = self.ratings.by_user.row(i)
         terms = self.reasons_for(rated, values, j)
-        order = np.argsort(-np.abs(terms), kind="stable")
-        table = item_table(
-            self.item_ids, rated[order], self.ratings.titles, rating=values[order], contribution=terms[order]
-        )
+        table = contribution_table(self.item_ids, rated, self.ratings.titles, values, terms)
         user_bias, item_bias = float(self.user_biases[i]), float(self.item_biases[j])
         prediction = self.global_mean + user_bias + item_bias + float(terms.sum())
         return Explanation(user, item, prediction, self.global_mean, user_bias, item_bias, table)

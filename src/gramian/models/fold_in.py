@@ -17,7 +17,7 @@ from gramian.errors import DataError, DataWarning, ParameterError
 from gramian.kernels.arrays import Array
 from gramian.models.capabilities import Capabilities
 from gramian.models.model import Best, Model, TimesGiven
-from gramian.models.selection import item_table, top_n
+from gramian.models.selection import contribution_table, top_n
 
 __all__ = ["FoldingIn", "FoldingModel", "Given", "NewUser"]
 
@@ -201,8 +201,5 @@ class NewUser(Generic[ModelT]):
 
     def reasons_table(self, parts: Array) -> pl.DataFrame:
         """What each rated item adds, (ratings,), as a table, strongest first."""
-        order = np.argsort(-np.abs(parts), kind="stable")
-        return item_table(
-            self.model.item_ids, self.items[order], self.model.ratings.titles,
-            rating=self.values[order].astype(np.float64), contribution=np.asarray(parts[order], np.float64),
-        )  # fmt: skip
+        rating, parts = self.values.astype(np.float64), np.asarray(parts, np.float64)
+        return contribution_table(self.model.item_ids, self.items, self.model.ratings.titles, rating, parts)

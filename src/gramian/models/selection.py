@@ -10,7 +10,7 @@ import polars as pl
 from gramian.data.ids import IdTable
 from gramian.kernels.arrays import Array
 
-__all__ = ["best_pairs", "item_table", "top_n"]
+__all__ = ["best_pairs", "contribution_table", "item_table", "top_n"]
 
 GROUP = 64  # columns whose largest score stands for them in the search for a threshold
 
@@ -76,3 +76,11 @@ def item_table(
     if titles is not None:
         made["title"] = titles.gather(codes)
     return pl.DataFrame(made)
+
+
+def contribution_table(
+    ids: IdTable, codes: Array, titles: pl.Series | None, rating: Array, parts: Array
+) -> pl.DataFrame:
+    """What each rated item adds to a prediction, strongest first: ``item``, ``rating``, ``contribution``, ``title``."""
+    order = np.argsort(-np.abs(parts), kind="stable")
+    return item_table(ids, codes[order], titles, rating=rating[order], contribution=parts[order])

@@ -29,7 +29,7 @@ import numpy.typing as npt
 from gramian.data.table import RatingsTable
 from gramian.engine import entries, local, products
 from gramian.engine.rows import Penalty, Rows, Weights, run
-from gramian.kernels.arrays import Array
+from gramian.kernels.arrays import Array, summed
 from gramian.kernels.csr import CSR
 from gramian.models.bayes.bundles import Chance, Rest, Setup
 from gramian.models.bayes.state import ITEMS, USERS, Key, RowPrior, State
@@ -103,7 +103,7 @@ def draw_prior(state: State, side: int, terms: Terms, hyper: Hyperprior, chance:
 
     rows, movers, (rng, _, n_jobs) = state.rows(side), terms.priors[side], chance
     n, size = rows.shape
-    means = _sum([term.means(term.of(state), n_jobs) for term in movers])
+    means = summed(term.means(term.of(state), n_jobs) for term in movers)
     total, cross = products.moments(rows, means, n_jobs=n_jobs)
     worth = 0
     for term in movers:
@@ -129,15 +129,10 @@ def _moved(state: State, side: int, terms: Terms, chance: Chance) -> tuple[State
         return state, None
     root = np.linalg.cholesky(prior.precision)
     for term in movers:
-        others = _sum([other.means(other.of(state), chance.n_jobs) for other in movers if other is not term])
+        others = summed(other.means(other.of(state), chance.n_jobs) for other in movers if other is not term)
         left = rows if others is None else rows - others
         state = term.put(state, term.drawn(term.of(state), left, prior.mean, root, chance))
-    return state, _sum([term.means(term.of(state), chance.n_jobs) for term in movers])
-
-
-def _sum(parts: Sequence[Array]) -> Array | None:
-    """The sum; None of nothing."""
-    return sum(parts[1:], start=parts[0]) if parts else None
+    return state, summed(term.means(term.of(state), chance.n_jobs) for term in movers)
 
 
 def sweep(state: State, ratings: BothWays, terms: Terms, hyper: Hyperprior, key: Key, setup: Setup) -> Swept:
@@ -228,7 +223,7 @@ def _without_moved(state: State, targets: Rows, given: _Given) -> Rows:
 
 def _total(additions: Sequence[Addition[Any]], state: State, n_jobs: int | None = None) -> Array | None:
     """What these add to each rating; None of nothing."""
-    return _sum([term.added(term.of(state), state.item_rows, n_jobs) for term in additions])
+    return summed(term.added(term.of(state), state.item_rows, n_jobs) for term in additions)
 
 
 def _added(

@@ -32,7 +32,7 @@ from gramian.models.capabilities import Capabilities
 from gramian.models.factor_model import Explanation, FactorModel, SideSettings
 from gramian.models.fold_in import Given
 from gramian.models.model import TimesGiven, check_ratings_given
-from gramian.models.selection import item_table
+from gramian.models.selection import contribution_table
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -260,10 +260,7 @@ class BayesianModel(Posterior):
         draws, targets = self.draws_of_user(i), self.targets_of_user(i)
         parts = [contributions(draw, own, j, self.intercepts) for draw, own in zip(draws, targets, strict=True)]
         terms = np.mean(parts, axis=0)
-        order = np.argsort(-np.abs(terms), kind="stable")
-        table = item_table(
-            self.item_ids, rated[order], self.ratings.titles, rating=values[order], contribution=terms[order]
-        )
+        table = contribution_table(self.item_ids, rated, self.ratings.titles, values, terms)
         b, c = self._bias(USERS, i), self._bias(ITEMS, j)
         prediction = float(self.score_pairs(np.array([i], np.int32), np.array([j], np.int32))[0])
         rest = prediction - self.global_mean - b - c - float(terms.sum())

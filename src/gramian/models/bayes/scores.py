@@ -19,7 +19,7 @@ import numpy as np
 from gramian.core.file_format import Arrays
 from gramian.data.ids import Codes
 from gramian.data.pairs import Pairs
-from gramian.kernels.arrays import Array
+from gramian.kernels.arrays import Array, summed
 from gramian.kernels.csr import CSR
 from gramian.models.bayes.bundles import Chance, FoldInRatings, Some
 from gramian.models.bayes.conditionals import Targets
@@ -112,8 +112,8 @@ class Posterior(Draws):
     def _variance(self, s: int, pairs: Pairs, found: Found) -> Array:
         """The variance of pairs given draw *s*: the noise, and what is not known of rows and of what terms add."""
         draw = self.draws[s]
-        variance = np.broadcast_to(self.terms.variance(draw, pairs.users), len(pairs))
-        return self._wider(draw, variance + self._unknown_variance(s, pairs, found), found)
+        variance = self._noise(draw, pairs.users) + self._unknown_variance(s, pairs, found)
+        return self._wider(draw, variance, found)
 
     def _wider(self, draw: State, variance: Array, found: Found | None = None) -> Array:
         """A variance with that of what is not known of what terms add; of no pairs in particular without ``found``."""
@@ -172,7 +172,7 @@ class Posterior(Draws):
                 own = levels.astype(np.float32)
                 scores += np.where(users < 0, np.float32(0), own[np.maximum(users, 0)])[:, None]
         if term is not None:
-            self._expect(draw, scores, np.broadcast_to(self.terms.variance(draw, users), len(users)))
+            self._expect(draw, scores, self._noise(draw, users))
             for row in np.flatnonzero(users < 0):  # their variance differs by item
                 scores[row] = self.of_draw(s, Pairs.of_user(users[row], scores.shape[1]))
         return scores
@@ -183,9 +183,8 @@ class Posterior(Draws):
         scores: Array = rows[:, :K] @ items[:, :K].T + np.float32(self.global_mean)
         for term in self.terms.additions:
             value = term.of(draw)
-            parts = [part for part in (term.levels(value, ITEMS), term.level(value)) if part is not None]
-            if parts:
-                every = sum(parts[1:], start=parts[0])
+            every = summed((term.levels(value, ITEMS), term.level(value)))
+            if every is not None:
                 scores += (every if len(every) == 1 else every[among]).astype(np.float32)
         return scores + rows[:, K:] + items[:, K] if self.biased else scores
 
@@ -230,12 +229,13 @@ class Posterior(Draws):
             if term is None:
                 made += [mean - deviation, mean + deviation]
                 continue
-            stds = np.sqrt(self._wider(draw, self._noise(draw, pairs), found))
+            stds = np.sqrt(self._wider(draw, self._noise(draw, pairs.users), found))
             made += [term.expected(term.of(draw), mean + side, stds) for side in (-deviation, deviation)]
         return np.stack(made)
 
-    def _noise(self, draw: State, pairs: Pairs) -> Array:
-        return np.broadcast_to(self.terms.variance(draw, pairs.users), len(pairs))
+    def _noise(self, draw: State, users: Codes) -> Array:
+        """The variance of a rating by each of these users."""
+        return np.broadcast_to(self.terms.variance(draw, users), len(users))
 
     # ---- somebody new ---------------------------------------------------------------------------
 

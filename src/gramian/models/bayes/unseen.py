@@ -17,7 +17,7 @@ from gramian.data.ids import Codes, Id, Ids
 from gramian.data.pairs import Pairs
 from gramian.engine.rows import Intercepts
 from gramian.errors import ParameterError
-from gramian.kernels.arrays import Array
+from gramian.kernels.arrays import Array, summed
 from gramian.models.bayes.state import ITEMS, SIDES, USERS, RowPrior, State
 from gramian.models.bayes.terms.collection import Terms
 from gramian.models.bayes.terms.term import Knowledge, PriorMean
@@ -111,12 +111,7 @@ class Draws(FoldingModel, UncertainModel):
 
     def _spread(self, s: int, side: int, code: int) -> Array | None:
         """Of draw *s*, the variance of what the terms do not know of the row of a code; None of nothing."""
-        total: Array | None = None
-        for term in self.terms.priors[side]:
-            own = self._spread_of(s, term, term.lacking(code))
-            if own is not None:
-                total = own if total is None else total + own
-        return total
+        return summed(self._spread_of(s, term, term.lacking(code)) for term in self.terms.priors[side])
 
     def _spread_of(self, s: int, term: PriorMean[Any], lacking: Hashable) -> Array | None:
         if lacking is None:

@@ -8,7 +8,7 @@ import numpy as np
 
 from gramian.data.ids import Codes
 from gramian.engine import entries
-from gramian.kernels.arrays import Array
+from gramian.kernels.arrays import Array, summed
 from gramian.kernels.csr import CSR
 from gramian.models.bayes.bundles import Chance, Rest, Setup, Some
 from gramian.models.bayes.gibbs import BothWays, RowDraw, draw_rows
@@ -94,10 +94,8 @@ def _turn(state: State, new: Renewal, side: int, chance: Chance) -> State:
 
 def _how(state: State, side: int, new: Renewal, weights: Array | None, chance: Chance) -> RowDraw:
     """How the changed rows are drawn."""
-    means: Array | None = None
-    for term in new.terms.priors[side]:
-        own = term.means_of(term.of(state), new.changed[side], new.setup.n_jobs)
-        means = own if means is None else means + own
+    changed, n_jobs = new.changed[side], new.setup.n_jobs
+    means = summed(term.means_of(term.of(state), changed, n_jobs) for term in new.terms.priors[side])
     return RowDraw(state.prior(side), state.noise_precision, chance.counters, means, weights)
 
 
@@ -108,12 +106,9 @@ def _additions(
     additions, rest = new.terms.additions, Rest(some.fixed, weights, state.noise_precision)
     before = {term.name: term for term in new.before.additions}
     for place, term in reversed(list(enumerate(additions))):
-        beside: Array | None = None
-        for other in additions[:place]:
-            if side == ITEMS and other.in_rows:  # what it adds is in the moved rows
-                continue
-            own = other.added_to(other.of(state), some)
-            beside = own if beside is None else beside + own
+        # of items, what some add is in the moved rows
+        others = [other for other in additions[:place] if not (side == ITEMS and other.in_rows)]
+        beside = summed(other.added_to(other.of(state), some) for other in others)
         value, left = term.redrawn(term.of(state), before[term.name], side, some, left, beside, rest, chance)
         state = term.put(state, value)
     return state

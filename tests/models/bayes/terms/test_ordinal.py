@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 import pytest
 from chains import both_ways, swept
-from ranks import drawn_sides, uniformity
+from ranks import drawn_sides, ranked, uniformity
 from scipy import special, stats
 
 import gramian as gm
@@ -140,12 +140,11 @@ def ranks_of(seed):
     z = 3 + free(chain)[u, i] + rng.normal(size=len(u)) / np.sqrt(alpha)
     steps = np.searchsorted(cuts, z).astype(np.int32)
     ways, terms = both_ways(u, i, LEVELS[steps], (N, M)), Terms((ordinal.Ordinal(LEVELS, steps),))
-    true, draws = quantities(chain), []
-    for number in range(1, 57):
-        chain = swept(chain, ways, HYPER, Key(seed, 0, number), True, 3.0, terms, 1)[0]
-        if number > 2 and number % 6 == 0:
-            draws.append(quantities(chain))
-    return np.sum(np.array(draws) < true, axis=0)
+
+    def sweep(state, number):
+        return swept(state, ways, HYPER, Key(seed, 0, number), True, 3.0, terms, 1)[0]
+
+    return ranked(chain, quantities, sweep, 56, 2, 6)
 
 
 def free(chain):

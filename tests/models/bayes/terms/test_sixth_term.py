@@ -14,7 +14,7 @@ import numpy as np
 import polars as pl
 import pytest
 from chains import swept
-from ranks import drawn_sides, uniformity
+from ranks import drawn_sides, ranked, uniformity
 
 import gramian as gm
 from gramian.core.file_format import Arrays, checked_arrays, read_file, write_file
@@ -299,12 +299,11 @@ def ranks_of(seed):
     values = W[u, 0] * U[i, 0] + W[u, 1] + U[i, 1] + rng.normal(size=len(u)) / np.sqrt(alpha)
     values += sum(term.added(term.of(state), U) for term in terms)
     ways = gibbs.BothWays.of(table, terms)._replace(by_user=table.by_user._replace(values=values))
-    true, draws = quantities(state), []
-    for number in range(1, 101):
-        state = swept(state, ways, HYPER, Key(seed, 0, number), True, 0.0, terms, 1)[0]
-        if number > 10 and number % 10 == 0:
-            draws.append(quantities(state))
-    return np.sum(np.array(draws) < true, axis=0)
+
+    def sweep(state, number):
+        return swept(state, ways, HYPER, Key(seed, 0, number), True, 0.0, terms, 1)[0]
+
+    return ranked(state, quantities, sweep, 100, 10, 10)
 
 
 def quantities(state):

@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 import pytest
 from chains import swept
-from ranks import drawn_sides, uniformity
+from ranks import drawn_sides, ranked, uniformity
 from scipy import stats
 
 import gramian as gm
@@ -155,12 +155,11 @@ def ranks_of(seed):
     values = factors * U[b, 0] + W[a, 1] + U[b, 1] + time.of(calendar) + rng.normal(size=len(a)) / np.sqrt(alpha)
     ways = gibbs.BothWays.of(table, terms)
     ways = ways._replace(by_user=table.by_user._replace(values=values))
-    true, draws = quantities(chain), []
-    for number in range(1, 211):
-        chain = swept(chain, ways, HYPER, Key(seed, 0, number), True, 0.0, terms, 1)[0]
-        if number > 30 and number % 20 == 0:
-            draws.append(quantities(chain))
-    return np.sum(np.array(draws) < true, axis=0)
+
+    def sweep(state, number):
+        return swept(state, ways, HYPER, Key(seed, 0, number), True, 0.0, terms, 1)[0]
+
+    return ranked(chain, quantities, sweep, 210, 30, 20)
 
 
 def quantities(chain):

@@ -21,7 +21,7 @@ under a prior.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
 import numpy as np
@@ -29,16 +29,15 @@ import numpy.typing as npt
 
 from gramian.core.file_format import Arrays
 from gramian.data.pairs import Pairs
-from gramian.data.table import RatingsTable
 from gramian.engine import entries, local
 from gramian.engine.rows import NO_INTERCEPTS, Penalty
 from gramian.kernels.arrays import Array
 from gramian.kernels.csr import CSR
 from gramian.models.bayes.bundles import Beginning, Chance, FoldInRatings, Rest, Some
-from gramian.models.bayes.calendar import Calendar, Clock, by_cell
+from gramian.models.bayes.calendar import Calendar, by_cell
 from gramian.models.bayes.state import ITEMS, compact
-from gramian.models.bayes.terms.term import Addition, FoldInPart
-from gramian.models.bayes.terms.time_offsets import DaysOfOne, TimeOffsets
+from gramian.models.bayes.terms.term import FoldInPart
+from gramian.models.bayes.terms.time_offsets import DaysOfOne, InTime, TimeOffsets
 
 __all__ = ["Drift", "TimeFactors", "centred", "deviations", "rows_of_days", "unknown_variance"]
 
@@ -115,33 +114,17 @@ def deviations(
 
 
 @dataclass(frozen=True, eq=False)
-class TimeFactors(Addition[Drift]):
-    """Factors of the users that deviate on each of their days.
-
-    Attributes:
-        clock: How long a day is.
-        calendar: The cells of the training ratings; None in a model that is without these.
-        rate: Of the prior of λ, s/100.
-    """
+class TimeFactors(InTime[Drift]):
+    """Factors of the users that deviate on each of their days; the rate of the prior of λ is s/100."""
 
     name = "drift"
     settings: ClassVar[Mapping[str, object]] = {"drift": False}
     in_rows: ClassVar[bool] = True
 
-    clock: Clock
-    calendar: Calendar | None
-    rate: float
-
     @classmethod
     def beside(cls, offsets: TimeOffsets, variance: float) -> TimeFactors:
         """The deviations on the days that also have offsets."""
         return cls(offsets.clock, offsets.calendar, RATE * variance**0.5)
-
-    @property
-    def cells(self) -> Calendar:
-        """The cells of the training ratings."""
-        assert self.calendar is not None, "a model without ratings has no cells"
-        return self.calendar
 
     # ---- while sampling -------------------------------------------------------------------------
 
@@ -198,10 +181,6 @@ class TimeFactors(Addition[Drift]):
         return [value.spread**0.5]
 
     # ---- new ratings ----------------------------------------------------------------------------
-
-    def rebound(self, ratings: RatingsTable) -> TimeFactors:
-        """With the cells of more ratings."""
-        return replace(self, calendar=Calendar.of(ratings, self.clock))
 
     def grown(self, value: Drift, before: TimeFactors) -> Drift:
         """The deviations, float32: 0 in new cells."""
@@ -269,10 +248,6 @@ class TimeFactors(Addition[Drift]):
     def is_sound(self, value: Drift) -> bool:
         """Whether λ is positive, and v̄ not negative."""
         return value.precision > 0 and value.spread >= 0
-
-    def light(self) -> TimeFactors:
-        """Without cells: it knows of no day in particular then."""
-        return replace(self, calendar=None)
 
 
 def _days(found: object) -> Array | None:

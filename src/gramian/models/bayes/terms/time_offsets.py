@@ -27,7 +27,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -38,11 +38,11 @@ from gramian.data.table import RatingsTable
 from gramian.errors import DataError, FormatError
 from gramian.kernels.arrays import Array
 from gramian.models.bayes.bundles import Beginning, Chance, FoldInRatings, Rest, Some
-from gramian.models.bayes.calendar import Calendar, Clock, clock_of
+from gramian.models.bayes.calendar import Calendar, Clock, clock_of, slots
 from gramian.models.bayes.state import ITEMS, USERS, compact
-from gramian.models.bayes.terms.term import Addition, FoldInPart
+from gramian.models.bayes.terms.term import Addition, FoldInPart, V
 
-__all__ = ["KINDS", "Offsets", "TimeOffsets", "drawn_cells", "levelled"]
+__all__ = ["KINDS", "DaysOfOne", "InTime", "Offsets", "TimeOffsets", "drawn_cells", "levelled"]
 
 KINDS = ("user_day", "item_period", "stretch")
 RATE = 0.01  # of the prior of λ, times the variance of the ratings
@@ -102,21 +102,40 @@ def drawn_cells(
 
 
 @dataclass(frozen=True, eq=False)
-class TimeOffsets(Addition[Offsets]):
-    """Offsets by time.
+class InTime(Addition[V]):
+    """What is added by when a rating was given.
 
     Attributes:
         clock: How long the cells are.
         calendar: The cells of the training ratings; None in a model that is without these.
-        rate: Of the prior of λ, s²/100.
+        rate: Of the prior of λ.
     """
-
-    name = "time"
-    settings: ClassVar[Mapping[str, object]] = {"time": None}
 
     clock: Clock
     calendar: Calendar | None
     rate: float
+
+    @property
+    def cells(self) -> Calendar:
+        """The cells of the training ratings."""
+        assert self.calendar is not None, "a model without ratings has no cells"
+        return self.calendar
+
+    def rebound(self, ratings: RatingsTable) -> Self:
+        """With the cells of more ratings."""
+        return replace(self, calendar=Calendar.of(ratings, self.clock))
+
+    def light(self) -> Self:
+        """Without cells: it knows of no time in particular then."""
+        return replace(self, calendar=None)
+
+
+@dataclass(frozen=True, eq=False)
+class TimeOffsets(InTime[Offsets]):
+    """Offsets by time; the rate of the prior of λ is s²/100."""
+
+    name = "time"
+    settings: ClassVar[Mapping[str, object]] = {"time": None}
 
     @classmethod
     def of_setting(cls, setting: float | str, ratings: RatingsTable, arrays: Arrays | None = None) -> TimeOffsets:
@@ -128,12 +147,6 @@ class TimeOffsets(Addition[Offsets]):
         """
         clock = clock_of(setting, ratings) if arrays is None else _clock_in(arrays, ratings)
         return cls(clock, Calendar.of(ratings, clock), RATE * (ratings.variance or 1.0))
-
-    @property
-    def cells(self) -> Calendar:
-        """The cells of the training ratings."""
-        assert self.calendar is not None, "a model without ratings has no cells"
-        return self.calendar
 
     # ---- while sampling -------------------------------------------------------------------------
 
@@ -177,10 +190,6 @@ class TimeOffsets(Addition[Offsets]):
         return list((value.precisions**-0.5).tolist())
 
     # ---- new ratings ----------------------------------------------------------------------------
-
-    def rebound(self, ratings: RatingsTable) -> TimeOffsets:
-        """With the cells of more ratings."""
-        return replace(self, calendar=Calendar.of(ratings, self.clock))
 
     def check_new(self, new: RatingsTable) -> None:
         """Raise DataError where new ratings have no times."""
@@ -276,10 +285,6 @@ class TimeOffsets(Addition[Offsets]):
         """Whether all λ are positive."""
         return bool(value.precisions.min() > 0)
 
-    def light(self) -> TimeOffsets:
-        """Without cells: it knows of no time in particular then."""
-        return replace(self, calendar=None)
-
 
 def _cells(found: object) -> Found:
     assert found is None or isinstance(found, tuple)
@@ -304,7 +309,7 @@ class DaysOfOne:
         self.known = known and who.times is not None
         self.of = np.zeros(len(who.items), np.int64)
         if known and who.times is not None:
-            self.of = np.unique(np.floor(who.times / clock.day), return_inverse=True)[1]
+            self.of = np.unique(slots(who.times, clock.day), return_inverse=True)[1]
         self.count = int(self.of.max(initial=-1)) + 1
 
 
